@@ -1,0 +1,46 @@
+package cluster
+
+import "time"
+
+// KindSpec describes a resource kind as data, so that the file's reader, the simulator and the
+// documentation know a kind without its code. Each kind exports one.
+type KindSpec struct {
+	Name         string
+	Doc          string // one sentence
+	Main         string // the field that a bare value stands for
+	Fields       []FieldSpec
+	Front        bool    // clients reach the group through it
+	Effects      Effects // where it acts on the world
+	Depths       []Depth // the depths that it can stand by at; the last is its default
+	StartTimeout time.Duration
+	StopTimeout  time.Duration
+	// Guards returns the addresses and ports that the gate guards for a resource with these fields.
+	Guards func(fields map[string]any) (addresses []string, ports []Port, err error)
+}
+
+// FieldSpec describes one field of a resource kind.
+type FieldSpec struct {
+	Name     string
+	Type     FieldType
+	Doc      string
+	Required bool
+	Default  any // of the type's Go form; nil: absent
+	Choices  []string
+	Fields   []FieldSpec // of a FieldMap
+}
+
+// FieldType says how a field is written and which Go type Spec.Fields holds for it.
+type FieldType string
+
+const (
+	FieldString   FieldType = "string"   // string
+	FieldList     FieldType = "list"     // []string; a string is split as a shell splits words
+	FieldBool     FieldType = "bool"     // bool
+	FieldInt      FieldType = "int"      // int64
+	FieldDuration FieldType = "duration" // time.Duration; written with its unit
+	FieldPrefix   FieldType = "prefix"   // netip.Prefix; written as ADDRESS/BITS
+	FieldEnv      FieldType = "env"      // map[string]string
+	FieldPort     FieldType = "port"     // Port; written as tcp/80
+	FieldPorts    FieldType = "ports"    // []Port
+	FieldMap      FieldType = "map"      // map[string]any, by Fields
+)

@@ -1,0 +1,312 @@
+package decide
+
+import (
+	"fmt"
+	"slices"
+
+	"baton/internal/core/cluster"
+)
+
+// groupRule is a rule on one group. `then` returns the parts to propose; it may add to the decision.
+type groupRule struct {
+	id      string
+	verdict Verdict
+	when    func(p *planner, g *cluster.GroupFacts) bool
+	why     string
+	then    func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part
+}
+
+// groupRules decide where a group is. Their ids are stored in every record and never change meaning.
+var groupRules = []groupRule{
+	{id: "G01", verdict: Record, why: "its release was heard",
+		when: func(p *planner, g *cluster.GroupFacts) bool { return len(g.Released) > 0 },
+		then: putReleased},
+	{id: "G02", verdict: Wait, why: "its owner is being evicted; the same entry places it",
+		when: func(p *planner, g *cluster.GroupFacts) bool { return p.leaving[g.Owner] != "" }},
+	{id: "G03", verdict: Record, why: "a ban has run out",
+		when: func(p *planner, g *cluster.GroupFacts) bool { return expired(p, g) != nil },
+		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+			b := expired(p, g)
+			return []cluster.Part{{Unban: &cluster.Unban{Group: g.ID, Node: b.Node}}}
+		}},
+	{id: "G10", verdict: Record, why: "the move has ended: the target serves",
+		when: func(p *planner, g *cluster.GroupFacts) bool { return moved(g) && reportOf(p, g, g.Move.To).Serving },
+		then: endMove(true, "")},
+	{id: "G11", verdict: Move, why: "the move failed: the target could not start it; it goes back where it was",
+		when: func(p *planner, g *cluster.GroupFacts) bool {
+			return moved(g) && g.Owner == g.Move.To && reportOf(p, g, g.Owner).Failed && p.refusal(g, g.Move.From) == ""
+		},
+		then: giveBack},
+	{id: "G12", verdict: Move, why: "a switchover was asked for, and the target is ready",
+		when: func(p *planner, g *cluster.GroupFacts) bool {
+			return g.Move != nil && g.Move.Assigned == 0 && p.refusal(g, g.Move.To) == ""
+		},
+		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+			return []cluster.Part{p.assign(g, p.f.Node(g.Move.To))}
+		}},
+	{id: "G13", verdict: Record, why: "the move is given up: the target can't take it",
+		when: func(p *planner, g *cluster.GroupFacts) bool { return g.Move != nil && g.Move.Assigned == 0 },
+		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+			reason := p.refusal(g, g.Move.To)
+			d.Evidence = append(d.Evidence, string(g.Move.To)+": "+reason)
+			return endMove(false, string(g.Move.To)+" "+reason)(p, g, d)
+		}},
+	{id: "G20", verdict: Wait, why: "the cluster starts: the node where it served last, or is preferred, may still come",
+		when: func(p *planner, g *cluster.GroupFacts) bool { return g.Owner == "" && p.mayStillCome(g) }},
+	{id: "G21", verdict: Stay, why: "its failover is manual: it waits for a command",
+		when: func(p *planner, g *cluster.GroupFacts) bool {
+			return g.Owner == "" && p.manual(g) && g.Epoch > 0 && p.refusal(g, g.Last) != ""
+		}},
+	{id: "G22", verdict: Move, why: "nobody owns it",
+		when: func(p *planner, g *cluster.GroupFacts) bool { return g.Owner == "" && p.best(g) != nil },
+		then: place},
+	{id: "G23", verdict: Wait, why: "no node can take it",
+		when: func(p *planner, g *cluster.GroupFacts) bool { return g.Owner == "" },
+		then: explainNobody},
+	{id: "G30", verdict: Move, why: "it failed on its node, and another can take it",
+		when: func(p *planner, g *cluster.GroupFacts) bool {
+			return reportOf(p, g, g.Owner).Failed && !p.manual(g) && p.best(g) != nil
+		},
+		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+			r := reportOf(p, g, g.Owner)
+			d.Evidence = append(d.Evidence, fmt.Sprintf("%s: %s", g.Owner, r.Reason))
+			ban := cluster.Ban{Group: g.ID, Node: g.Owner, Until: p.f.Now.Wall + cluster.WallTime(BanFor), Reason: r.Reason}
+			return append(place(p, g, d), cluster.Part{Ban: &ban})
+		}},
+	{id: "G31", verdict: Stay, why: "it failed on its node, and no other can take it: it is restarted there",
+		when: func(p *planner, g *cluster.GroupFacts) bool { return reportOf(p, g, g.Owner).Failed },
+		then: explainNobody},
+	{id: "G32", verdict: Move, why: "its node has lost its uplink or its disk, and another can take it",
+		when: func(p *planner, g *cluster.GroupFacts) bool {
+			return (p.report(g, g.Owner).Cut || p.f.Node(g.Owner).Sick) && !p.manual(g) && p.best(g) != nil
+		},
+		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+			o := p.f.Node(g.Owner)
+			d.Evidence = append(d.Evidence, fmt.Sprintf("%s: uplink gone %v, disk does not answer %v", o.ID, p.report(g, o.ID).Cut, o.Sick))
+			return place(p, g, d)
+		}},
+	{id: "G40", verdict: Record, why: "it returns to its preferred node, which has been well for the time asked",
+		when: func(p *planner, g *cluster.GroupFacts) bool { return p.failback(g) },
+		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+			to := p.f.Spec.Group(g.ID).Nodes[0]
+			id := fmt.Sprintf("failback-%s-%d", g.ID, g.Epoch)
+			return []cluster.Part{{Move: &cluster.Move{ID: id, Group: g.ID, From: g.Owner, To: to, Epoch: g.Epoch, Failback: true}}}
+		}},
+	{id: "G90", verdict: Stay, why: "its owner holds its lease and reports no failure",
+		when: func(p *planner, g *cluster.GroupFacts) bool { return true },
+		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+			d.Evidence = append(d.Evidence, fmt.Sprintf("%s serves epoch %d", g.Owner, g.Epoch))
+			_, d.Rejected = p.choose(g)
+			return nil
+		}},
+}
+
+// group applies the first group rule that fits.
+func (p *planner) group(g *cluster.GroupFacts) {
+	for _, r := range groupRules {
+		if !r.when(p, g) {
+			continue
+		}
+		d := Decision{Rule: r.id, Verdict: r.verdict, Group: g.ID, Node: g.Owner, Why: r.why}
+		var parts []cluster.Part
+		if r.then != nil {
+			parts = r.then(p, g, &d)
+		}
+		p.propose(d, parts)
+		return
+	}
+}
+
+func putReleased(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+	var parts []cluster.Part
+	for _, e := range g.Released {
+		parts = append(parts, cluster.Part{Released: &cluster.Released{Group: g.ID, Epoch: e}})
+	}
+	// An owner that let go of the newest epoch (its lease had run out) leaves the group to whoever can take it.
+	if !slices.Contains(g.Released, g.Epoch) || p.manual(g) {
+		return parts
+	}
+	if best, rejected := p.choose(g); best != nil {
+		d.Rejected = rejected
+		parts = append(parts, p.assign(g, best))
+	}
+	return parts
+}
+
+func place(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+	best, rejected := p.choose(g)
+	d.Rejected = rejected
+	d.Evidence = append(d.Evidence, fmt.Sprintf("%s: holds lease number %d, heard, not banned", best.ID, best.Number))
+	return []cluster.Part{p.assign(g, best)}
+}
+
+func explainNobody(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+	_, d.Rejected = p.choose(g)
+	return nil
+}
+
+func giveBack(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+	reason := fmt.Sprintf("%s could not start it: %s", g.Owner, reportOf(p, g, g.Owner).Reason)
+	d.Evidence = append(d.Evidence, reason)
+	ban := cluster.Ban{Group: g.ID, Node: g.Owner, Until: p.f.Now.Wall + cluster.WallTime(BanFor), Reason: reason}
+	parts := endMove(false, reason)(p, g, d)
+	return append(parts, p.assign(g, p.f.Node(g.Move.From)), cluster.Part{Ban: &ban})
+}
+
+func endMove(done bool, reason string) func(*planner, *cluster.GroupFacts, *Decision) []cluster.Part {
+	return func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+		return []cluster.Part{{MoveEnd: &cluster.MoveEnd{Group: g.ID, ID: g.Move.ID, Done: done, Reason: reason}}}
+	}
+}
+
+// moved tells whether the Assign of a move has been applied.
+func moved(g *cluster.GroupFacts) bool {
+	return g.Move != nil && g.Move.Assigned != 0 && g.Move.Assigned == g.Epoch
+}
+
+// reportOf returns what a node last said of the group; nothing if it speaks of another epoch than the newest.
+func reportOf(p *planner, g *cluster.GroupFacts, id cluster.NodeID) cluster.Report {
+	for i := range p.f.Nodes {
+		if p.f.Nodes[i].ID == id && p.f.Nodes[i].Fresh && g.Reports[i].Known && g.Reports[i].Epoch == g.Epoch {
+			return g.Reports[i]
+		}
+	}
+	return cluster.Report{}
+}
+
+func (p *planner) manual(g *cluster.GroupFacts) bool {
+	return p.f.Spec.Group(g.ID).Failover == cluster.FailoverManual
+}
+
+func expired(p *planner, g *cluster.GroupFacts) *cluster.Ban {
+	for i := range g.Bans {
+		if g.Bans[i].Until <= p.f.Now.Wall {
+			return &g.Bans[i]
+		}
+	}
+	return nil
+}
+
+// Refusal tells why a node can't take a group now, or "" if it can. Commands use it before they ask.
+func Refusal(f *cluster.Facts, g *cluster.GroupFacts, to cluster.NodeID) string {
+	return (&planner{f: f}).refusal(g, to)
+}
+
+func (p *planner) refusal(g *cluster.GroupFacts, to cluster.NodeID) string {
+	n := p.f.Node(to)
+	switch {
+	case n == nil || p.f.Spec.Group(g.ID).Prefers(to) < 0:
+		return "is not among the group's nodes"
+	case p.leaving[to] != "":
+		return "is being evicted: " + p.leaving[to]
+	case !n.Heard:
+		return "was never heard"
+	case !n.Fresh:
+		return fmt.Sprintf("has not been heard for %v", p.f.Spec.Timing.D)
+	case !n.Admitted:
+		return "holds no lease yet"
+	case n.NewBoot:
+		return "has booted anew and holds no lease yet"
+	case !n.LeaseRuns:
+		return "says that its lease does not run"
+	case p.report(g, to).Cut:
+		return "has lost its uplink"
+	case n.Sick:
+		return "says that its disk does not answer"
+	}
+	for _, b := range g.Bans {
+		if b.Node == to && b.Until > p.f.Now.Wall {
+			return "is banned after a failure: " + b.Reason
+		}
+	}
+	return ""
+}
+
+// best returns the node that should take the group, other than its present owner, or nil.
+func (p *planner) best(g *cluster.GroupFacts) *cluster.NodeFacts {
+	n, _ := p.choose(g)
+	return n
+}
+
+// choose returns the best candidate other than the owner: members before spares, a hot standby before
+// one that must start, then by the group's preference; and for all others why not. A manual group that
+// nobody owns may only go back to where it was.
+func (p *planner) choose(g *cluster.GroupFacts) (*cluster.NodeFacts, []Alternative) {
+	spec := p.f.Spec.Group(g.ID)
+	var best *cluster.NodeFacts
+	var bestRank [2]int
+	var rejected []Alternative
+	for i := range spec.Nodes {
+		id := spec.Nodes[i]
+		if id == g.Owner {
+			continue
+		}
+		if why := p.refusal(g, id); why != "" {
+			rejected = append(rejected, Alternative{id, why})
+			continue
+		}
+		if spec.Failover == cluster.FailoverManual && g.Epoch > 0 && id != g.Last {
+			rejected = append(rejected, Alternative{id, "would be a move, and failover is manual"})
+			continue
+		}
+		n := p.f.Node(id)
+		rank := [2]int{int(n.Role), 1}
+		if p.report(g, id).Hot {
+			rank[1] = 0
+		}
+		if best != nil && slices.Compare(bestRank[:], rank[:]) <= 0 {
+			rejected = append(rejected, Alternative{id, fmt.Sprintf("could, but %s comes first", best.ID)})
+			continue
+		}
+		if best != nil {
+			rejected = append(rejected, Alternative{best.ID, fmt.Sprintf("could, but %s comes first", id)})
+		}
+		best, bestRank = n, rank
+	}
+	return best, rejected
+}
+
+// report returns what a node last said of the group, whatever epoch it speaks of.
+func (p *planner) report(g *cluster.GroupFacts, id cluster.NodeID) cluster.Report {
+	for i := range p.f.Nodes {
+		if p.f.Nodes[i].ID == id && p.f.Nodes[i].Fresh {
+			return g.Reports[i]
+		}
+	}
+	return cluster.Report{}
+}
+
+// mayStillCome tells whether this agent started so recently that the node which served the group last
+// (at the very first: the preferred one) may be booting along with it.
+func (p *planner) mayStillCome(g *cluster.GroupFacts) bool {
+	if p.f.Age >= p.f.Spec.Timing.Takeover+startGraceExtra {
+		return false
+	}
+	home := g.Last
+	if home == "" {
+		home = p.f.Spec.Group(g.ID).Nodes[0]
+	}
+	n := p.f.Node(home)
+	return n != nil && !n.Admitted && (!n.Heard || n.Fresh)
+}
+
+// failback tells whether the group should return to its preferred node by itself.
+func (p *planner) failback(g *cluster.GroupFacts) bool {
+	spec := p.f.Spec.Group(g.ID)
+	if !spec.Failback.Automatic || g.Move != nil || g.Owner == spec.Nodes[0] || !reportOf(p, g, g.Owner).Serving {
+		return false
+	}
+	home := p.f.Node(spec.Nodes[0])
+	return p.refusal(g, home.ID) == "" && home.Well >= spec.Failback.After
+}
+
+// Best returns the node that should take a group if its owner is to change, or "".
+func Best(f *cluster.Facts, g *cluster.GroupFacts) cluster.NodeID {
+	p := &planner{f: f}
+	for _, id := range f.Spec.Group(g.ID).Nodes {
+		if id != g.Owner && p.refusal(g, id) == "" {
+			return id
+		}
+	}
+	return ""
+}

@@ -1,0 +1,59 @@
+// Package detect turns the arrivals of heartbeats into how long a peer has been silent, per link and
+// over all links, and notices its own stalls. Silence is evidence, never proof: only the lease protocol
+// decides what may follow from it.
+package detect
+
+import (
+	"time"
+
+	"baton/internal/core/cluster"
+)
+
+// Peer is what one node has heard of another.
+type Peer struct {
+	links []cluster.Instant // per link: the last arrival; 0: none
+	last  cluster.Instant
+	heard bool
+	since cluster.Instant // silence counts from here at the earliest: the start, or the end of a stall of our own
+	d     time.Duration   // 0.9 of the lease length that the last heartbeat named
+}
+
+// NewPeer returns a peer of which nothing was heard yet; its silence counts from now.
+func NewPeer(links int, now cluster.Instant, timing cluster.Timing) *Peer {
+	return &Peer{links: make([]cluster.Instant, links), since: now, d: timing.D}
+}
+
+// Arrived notes a heartbeat on a link that named lease length l.
+func (p *Peer) Arrived(link int, now cluster.Instant, l time.Duration) {
+	if link >= 0 && link < len(p.links) {
+		p.links[link] = now
+	}
+	p.last, p.heard = now, true
+	if l > 0 {
+		p.d = l * 9 / 10
+	}
+}
+
+// Doubt makes all silence so far unknown: this node itself was not looking.
+func (p *Peer) Doubt(now cluster.Instant) { p.since = max(p.since, now) }
+
+// Heard tells whether anything was heard of the peer in this run.
+func (p *Peer) Heard() bool { return p.heard }
+
+// Ago returns how long ago the peer was heard on any link, as far as this node can vouch for it.
+func (p *Peer) Ago(now cluster.Instant) time.Duration { return now.Sub(max(p.last, p.since)) }
+
+// Fresh tells whether the peer was heard within its D.
+func (p *Peer) Fresh(now cluster.Instant) bool { return p.heard && now.Sub(p.last) < p.d }
+
+// Silent tells whether the peer has been silent for its D, this node looking all the while.
+func (p *Peer) Silent(now cluster.Instant) bool { return p.Ago(now) >= p.d }
+
+// SilentAt returns when the peer will have been silent for its D if nothing more is heard.
+func (p *Peer) SilentAt() cluster.Instant { return max(p.last, p.since).Add(p.d) }
+
+// Link returns when the peer was last heard on a link; 0: never.
+func (p *Peer) Link(i int) cluster.Instant { return p.links[i] }
+
+// D returns the silence after which the peer is suspected.
+func (p *Peer) D() time.Duration { return p.d }

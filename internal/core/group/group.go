@@ -1,0 +1,318 @@
+// Package group runs one group on this node: from its assignment and what its resources report to the
+// next target of each. Starting goes in the group's order, stopping in reverse; fronts (what clients
+// reach) come up last, while the gate opens.
+package group
+
+import (
+	"time"
+
+	"baton/internal/core/cluster"
+)
+
+// pace of local restarts
+const (
+	restartsForgotten = 10 * time.Minute // a restart older than this does not count against the limit
+	retryFirst        = time.Second      // wait before a failed resource is tried again; doubled each time
+	retryMax          = 30 * time.Second
+)
+
+// Role is what this node is to the group now.
+type Role uint8
+
+const (
+	// Bystander: this node stands by, as deep as each resource says.
+	Bystander Role = iota
+	// Owner: the group is assigned here.
+	Owner
+)
+
+// Situation is what the node knows that the group's resources depend on.
+type Situation struct {
+	Role         Role
+	Epoch        cluster.Epoch
+	MayStart     bool // the epoch is in the run record
+	MayServe     bool // the lease runs and every earlier tenure is over
+	HotElsewhere bool // another node could take over without a start
+	Keep         bool // the log is being read again: change nothing yet
+}
+
+// Outcome is how the group is here.
+type Outcome struct {
+	Wants   []cluster.Want
+	Ready   bool // every resource but the fronts runs for the epoch
+	Fronts  bool // the fronts are up too
+	AtDepth bool // everything stands by as deep as configured
+	Hot     bool // every resource but the fronts is up: a takeover needs no start
+	Closed  bool // nothing runs here whose effects go beyond gate and cgroup
+	Failed  string
+	WakeAt  cluster.Instant
+}
+
+// Group is one group on this node.
+type Group struct {
+	spec     *cluster.GroupSpec
+	counter  *uint64 // numbers the Wants of the whole node
+	res      []resource
+	epoch    cluster.Epoch
+	role     Role
+	restarts []cluster.Instant
+	announce bool
+}
+
+type resource struct {
+	spec    *cluster.ResourceSpec
+	status  cluster.Status
+	epoch   cluster.Epoch // for which it runs
+	reason  string        // of the last failure
+	pending uint64        // number of the Want under way; 0: none
+	target  cluster.Target
+	wanted  cluster.Epoch
+	retryAt cluster.Instant // not before this instant
+	backoff time.Duration
+}
+
+// New returns a group of which nothing is known to run. Wants are numbered from *counter on.
+func New(spec *cluster.GroupSpec, counter *uint64) *Group {
+	g := &Group{spec: spec, counter: counter}
+	for i := range spec.Resources {
+		g.res = append(g.res, resource{spec: &spec.Resources[i], status: cluster.StatusStopped})
+	}
+	return g
+}
+
+// Found takes over what a probe found when the agent started, running for the given epoch.
+func (g *Group) Found(d cluster.Done, epoch cluster.Epoch) {
+	if r := g.find(d.Resource); r != nil {
+		r.status, r.reason, r.epoch = d.Status, d.Reason, epoch
+	}
+}
+
+// Announce asks that running fronts make themselves known again, once.
+func (g *Group) Announce() { g.announce = true }
+
+// Done takes the answer to a Want, or the news that a resource changed by itself. It reports whether
+// that means anything.
+func (g *Group) Done(d cluster.Done, now cluster.Instant) bool {
+	r := g.find(d.Resource)
+	if r == nil || (d.N != 0 && d.N != r.pending) {
+		return false
+	}
+	if d.N == 0 && d.Status != cluster.StatusFailed && r.pending != 0 {
+		return false // the Want under way will tell
+	}
+	r.pending = 0
+	r.status, r.reason = d.Status, d.Reason
+	switch d.Status {
+	case cluster.StatusRunning:
+		if d.N != 0 {
+			r.epoch = r.wanted
+		}
+		r.backoff, r.retryAt = 0, 0
+	case cluster.StatusStandby, cluster.StatusStopped:
+		if r.target == cluster.TargetRunning && d.N != 0 {
+			r.wait(now) // wanted running, found otherwise: the operation was cut short
+			break
+		}
+		r.backoff, r.retryAt = 0, 0
+	default:
+		r.wait(now)
+	}
+	return true
+}
+
+// wait puts off the next attempt, longer each time.
+func (r *resource) wait(now cluster.Instant) {
+	r.backoff = min(max(2*r.backoff, retryFirst), retryMax)
+	r.retryAt = now.Add(r.backoff)
+}
+
+func (g *Group) find(id cluster.ResourceID) *resource {
+	for i := range g.res {
+		if g.res[i].spec.ID == id {
+			return &g.res[i]
+		}
+	}
+	return nil
+}
+
+// Step returns what to ask of the resources now, and how the group is.
+func (g *Group) Step(now cluster.Instant, s Situation) Outcome {
+	if s.Epoch != g.epoch || s.Role != g.role {
+		g.epoch, g.role = s.Epoch, s.Role
+		for i := range g.res { // a new placement begins without the past's waiting
+			g.res[i].backoff, g.res[i].retryAt = 0, 0
+		}
+	}
+	o := Outcome{WakeAt: cluster.Never}
+	if !s.Keep {
+		if s.Role == Owner {
+			g.owner(now, s, &o)
+		} else {
+			g.bystander(now, &o)
+		}
+	}
+	g.judge(s, &o)
+	return o
+}
+
+// owner brings the resources up in order, the fronts when the group may serve.
+func (g *Group) owner(now cluster.Instant, s Situation, o *Outcome) {
+	if !s.MayStart {
+		return
+	}
+	ready := true
+	for i := range g.res {
+		r := &g.res[i]
+		if r.spec.Front || !ready {
+			continue
+		}
+		g.pursue(now, r, cluster.TargetRunning, s, o)
+		ready = r.runs(s.Epoch)
+	}
+	for i := range g.res {
+		r := &g.res[i]
+		switch {
+		case !r.spec.Front:
+		case ready && s.MayServe:
+			if g.announce && r.runs(s.Epoch) && r.pending == 0 {
+				g.want(now, r, cluster.TargetRunning, s.Epoch, o)
+				o.Wants[len(o.Wants)-1].Announce = true
+				continue
+			}
+			g.pursue(now, r, cluster.TargetRunning, s, o)
+		case r.status == cluster.StatusRunning && r.epoch != s.Epoch:
+			g.pursue(now, r, cluster.TargetStopped, s, o)
+		}
+	}
+	g.announce = false
+}
+
+func (r *resource) runs(e cluster.Epoch) bool {
+	return r.status == cluster.StatusRunning && r.epoch == e
+}
+
+// bystander takes resources down in reverse order to the depth that each stands by at, then brings those
+// up, in order, that stand by hot.
+func (g *Group) bystander(now cluster.Instant, o *Outcome) {
+	s := Situation{Epoch: g.epoch}
+	down := true
+	for i := len(g.res) - 1; i >= 0 && down; i-- {
+		r := &g.res[i]
+		if r.rest() == cluster.TargetStandby {
+			if r.status == cluster.StatusRunning || (r.pending != 0 && r.target == cluster.TargetRunning) {
+				g.pursue(now, r, cluster.TargetStandby, s, o)
+			}
+			continue
+		}
+		g.pursue(now, r, cluster.TargetStopped, s, o)
+		down = r.status == cluster.StatusStopped && r.pending == 0
+	}
+	for i := range g.res {
+		r := &g.res[i]
+		if r.rest() != cluster.TargetStandby {
+			continue
+		}
+		g.pursue(now, r, cluster.TargetStandby, s, o)
+		if r.status != cluster.StatusStandby {
+			return
+		}
+	}
+}
+
+// rest is the target of a resource that does not serve.
+func (r *resource) rest() cluster.Target {
+	if r.spec.Depth == cluster.Cold || r.spec.Front {
+		return cluster.TargetStopped
+	}
+	return cluster.TargetStandby
+}
+
+// pursue asks for a target unless it is reached, under way, or must wait.
+func (g *Group) pursue(now cluster.Instant, r *resource, t cluster.Target, s Situation, o *Outcome) {
+	epoch := s.Epoch
+	if r.pending != 0 && r.target == t && (t != cluster.TargetRunning || r.wanted == epoch) {
+		return
+	}
+	if r.pending == 0 && r.at(t, epoch) {
+		return
+	}
+	if r.pending == 0 && now < r.retryAt && !g.restartNow(now, r, t, s) {
+		o.WakeAt = min(o.WakeAt, r.retryAt)
+		return
+	}
+	g.want(now, r, t, epoch, o)
+}
+
+// restartNow tells whether a failed resource is restarted at once: within the limit of local restarts,
+// and not where a hot standby can take over sooner than a restart would end.
+func (g *Group) restartNow(now cluster.Instant, r *resource, t cluster.Target, s Situation) bool {
+	if t != cluster.TargetRunning || s.HotElsewhere || r.status != cluster.StatusFailed {
+		return false
+	}
+	recent := g.restarts[:0]
+	for _, at := range g.restarts {
+		if now.Sub(at) < restartsForgotten {
+			recent = append(recent, at)
+		}
+	}
+	g.restarts = recent
+	if len(recent) >= g.spec.Restarts {
+		return false
+	}
+	g.restarts = append(g.restarts, now)
+	return true
+}
+
+func (r *resource) at(t cluster.Target, e cluster.Epoch) bool {
+	switch t {
+	case cluster.TargetRunning:
+		return r.runs(e)
+	case cluster.TargetStandby:
+		return r.status == cluster.StatusStandby
+	default:
+		return r.status == cluster.StatusStopped
+	}
+}
+
+func (g *Group) want(now cluster.Instant, r *resource, t cluster.Target, epoch cluster.Epoch, o *Outcome) {
+	*g.counter++
+	deadline := r.spec.StartTimeout
+	if t == cluster.TargetStopped {
+		deadline = r.spec.StopTimeout
+	}
+	restart := r.status == cluster.StatusFailed && t != cluster.TargetStopped
+	r.pending, r.target, r.wanted = *g.counter, t, epoch
+	o.Wants = append(o.Wants, cluster.Want{N: *g.counter, Group: g.spec.ID, Resource: r.spec.ID,
+		Target: t, Epoch: epoch, Deadline: deadline, Restart: restart})
+}
+
+// judge sums up how the group is.
+func (g *Group) judge(s Situation, o *Outcome) {
+	o.Ready, o.Fronts, o.AtDepth, o.Hot, o.Closed = true, true, true, true, true
+	for i := range g.res {
+		r := &g.res[i]
+		runs := r.runs(s.Epoch)
+		if r.spec.Front {
+			o.Fronts = o.Fronts && runs
+		} else {
+			o.Ready = o.Ready && runs
+			o.Hot = o.Hot && (r.status == cluster.StatusRunning || (r.status == cluster.StatusStandby && r.spec.Depth == cluster.Hot))
+		}
+		o.AtDepth = o.AtDepth && r.pending == 0 && r.at(r.rest(), s.Epoch)
+		if r.spec.Effects == cluster.EffectsBeyond && r.status != cluster.StatusStopped && r.status != cluster.StatusStandby {
+			o.Closed = false
+		}
+		if r.status == cluster.StatusFailed && r.pending == 0 && o.Failed == "" {
+			o.Failed = string(r.spec.ID) + ": " + r.reason
+		}
+	}
+}
+
+// Resource returns a resource's status and the reason of its last failure.
+func (g *Group) Resource(id cluster.ResourceID) (cluster.Status, string) {
+	r := g.find(id)
+	if r == nil {
+		return cluster.StatusUnknown, ""
+	}
+	return r.status, r.reason
+}

@@ -1,0 +1,166 @@
+package node
+
+import (
+	"time"
+
+	"baton/internal/core/cluster"
+)
+
+// election starts campaigns in a fixed order in place of Raft's random timers, so that equal inputs give
+// equal traces and two candidates do not collide (protocol.md, "The coordinator").
+type election struct {
+	heard  cluster.Instant // when a heartbeat last said "I lead"
+	forgot bool            // the former leader was forgotten
+	nextAt cluster.Instant // the next campaign
+	failed int             // rounds that failed although a quorum was heard: the step doubles with each
+	tickAt cluster.Instant // the next tick, while this node leads
+	rtt    time.Duration   // smoothed round trip of heartbeats
+	sync   time.Duration   // recent time of a sync
+
+	better      int // a voter that would be the better coordinator …
+	betterSince cluster.Instant
+}
+
+// maxDoublings bounds the shift; the step is capped at 2 L anyway.
+const maxDoublings = 16
+
+// step is the time between the campaigns of two candidates.
+func (e *election) step(n *Node) time.Duration {
+	s := max(n.timing.L*8/100, 4*e.rtt+2*e.sync)
+	if n.flaw != NoBackoff {
+		s <<= min(e.failed, maxDoublings)
+	}
+	return min(s, 2*n.timing.L)
+}
+
+// turn is this node's place in the order of candidates: members, spares, witnesses, by name.
+func (n *Node) turn() int {
+	turn := 0
+	me := &n.spec.Nodes[n.self]
+	for i := range n.spec.Nodes {
+		o := &n.spec.Nodes[i]
+		if o.Role < me.Role || (o.Role == me.Role && o.ID < me.ID) {
+			turn++
+		}
+	}
+	return turn
+}
+
+func (n *Node) leaderHeard() {
+	n.election.heard, n.election.forgot = n.now.Mono, false
+}
+
+// led notes that a leader is known.
+func (e *election) led(n *Node) {
+	e.failed = 0
+	n.leaderHeard()
+}
+
+// granted makes who granted a vote wait another step.
+func (e *election) granted(n *Node) {
+	e.nextAt = max(e.nextAt, n.now.Mono.Add(e.step(n)))
+}
+
+func (e *election) next(n *Node) cluster.Instant {
+	switch {
+	case n.raft == nil:
+		return cluster.Never
+	case n.raft.leading:
+		return e.tickAt
+	case e.forgot:
+		return e.nextAt
+	default:
+		return e.heard.Add(n.timing.L / 2)
+	}
+}
+
+// tendElection ticks a leader, and lets others campaign in turn once the leader has been silent for L/2.
+func (n *Node) tendElection() {
+	e, r := &n.election, n.raft
+	if r.leading {
+		if n.now.Mono >= e.tickAt {
+			r.rn.Tick()
+			e.tickAt = max(e.tickAt.Add(n.timing.H), n.now.Mono.Add(n.timing.H/2))
+			n.placeLeader()
+		}
+		return
+	}
+	if n.now.Mono.Sub(e.heard) < n.timing.L/2 {
+		return
+	}
+	if !e.forgot {
+		e.forgot = true
+		e.nextAt = n.now.Mono.Add(time.Duration(n.turn()) * e.step(n))
+		_ = r.rn.ForgetLeader() // a no-op where no leader is known
+	}
+	if n.now.Mono < e.nextAt {
+		return
+	}
+	if !n.isSick() {
+		_ = r.rn.Campaign()
+	}
+	if n.fresh() >= cluster.Quorum(len(n.peers)) {
+		e.failed++
+	}
+	e.nextAt = n.now.Mono.Add(time.Duration(len(n.peers)) * e.step(n))
+}
+
+// fresh counts the voters heard within D, this node included.
+func (n *Node) fresh() int {
+	c := 1
+	for i := range n.peers {
+		if i != n.self && n.peers[i].det.Fresh(n.now.Mono) {
+			c++
+		}
+	}
+	return c
+}
+
+// placeLeader moves leadership to the voter that hears the most nodes, then to a member that serves
+// nothing. The better place must last 2 L, unless this node's own disk does not answer.
+func (n *Node) placeLeader() {
+	e := &n.election
+	best, bestRank := -1, 2*(n.fresh()-1)+n.idle(n.self)
+	if n.pulse.sick {
+		bestRank = -1
+	}
+	for i := range n.peers {
+		p := &n.peers[i]
+		if i == n.self || p.hb == nil || !p.det.Fresh(n.now.Mono) || p.hb.Sick {
+			continue
+		}
+		hears := 0
+		for _, h := range p.hb.Heard {
+			if h.Run != 0 && h.Ago < p.det.D() {
+				hears++
+			}
+		}
+		if rank := 2*hears + n.idle(i); rank > bestRank {
+			best, bestRank = i, rank
+		}
+	}
+	if best < 0 {
+		e.better = -1
+		return
+	}
+	if best != e.better {
+		e.better, e.betterSince = best, n.now.Mono
+	}
+	if n.pulse.sick || n.now.Mono.Sub(e.betterSince) >= n.lastingFor() {
+		e.betterSince = n.now.Mono
+		n.raft.rn.TransferLeader(uint64(n.peers[best].inc))
+	}
+}
+
+// idle is 1 for a node that may run groups and serves none, else 0.
+func (n *Node) idle(i int) int {
+	if n.spec.Nodes[i].Role == cluster.Witness {
+		return 0
+	}
+	for k := range n.state.Groups {
+		if n.state.Groups[k].Owner == n.spec.Nodes[i].ID {
+			return 0
+		}
+	}
+	return 1
+}

@@ -1,0 +1,149 @@
+package node
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/wire"
+)
+
+// foundingWork is what an agent with an empty data directory does: it asks every voter in its file. When
+// all are empty and hold the same file, the first by name writes the one founding record.
+type foundingWork struct {
+	at      cluster.Instant
+	pending bool // the record is being written
+	told    string
+}
+
+// askMax bounds the time between two asks, whatever the heartbeat interval.
+const askMax = 100 * time.Millisecond
+
+func (n *Node) askEvery() time.Duration { return min(n.timing.H, askMax) }
+
+func (n *Node) ask() *wire.Ask {
+	return &wire.Ask{Incarnation: n.inc, File: n.file, Empty: n.raft == nil}
+}
+
+func (n *Node) tendFounding() {
+	f := n.founding
+	if n.now.Mono < f.at {
+		return
+	}
+	f.at = n.now.Mono.Add(n.askEvery())
+	for i := range n.peers {
+		if i != n.self {
+			n.send(i, n.ask())
+		}
+	}
+	if waits := n.Waits(); waits != f.told {
+		f.told = waits
+		n.event("forming", n.id(), "the cluster is forming: %s", waits)
+	}
+	if f.pending || (n.self != 0 && n.flaw != TwoFoundings) || n.Waits() != "" {
+		return
+	}
+	rec := &cluster.Founding{ID: fmt.Sprintf("%s-%016x", n.spec.Cluster, uint64(n.inc)), File: n.spec.Text, Wall: n.now.Wall}
+	for i := range n.peers {
+		inc := n.peers[i].asked.Incarnation
+		if i == n.self {
+			inc = n.inc
+		}
+		rec.Nodes = append(rec.Nodes, cluster.FoundingNode{Node: n.peers[i].id, Incarnation: inc})
+	}
+	n.storeFounding(rec)
+}
+
+// Waits tells what forming waits for, or "" if this node could found the cluster now.
+func (n *Node) Waits() string {
+	if n.founding == nil {
+		return ""
+	}
+	for i := range n.peers {
+		p := &n.peers[i]
+		switch {
+		case i == n.self:
+		case p.askedAt == 0 || n.now.Mono.Sub(p.askedAt) > 5*n.askEvery():
+			return fmt.Sprintf("%s is not heard", p.id)
+		case p.asked.File != n.file:
+			return fmt.Sprintf("%s has another cluster file", p.id)
+		case !p.asked.Empty && n.flaw != TwoFoundings:
+			return fmt.Sprintf("%s belongs to a cluster already and is to send its record", p.id)
+		}
+	}
+	return ""
+}
+
+// storeFounding makes the record, and the longest promise under it, durable before anything is said of it.
+func (n *Node) storeFounding(rec *cluster.Founding) {
+	n.founding.pending = true
+	n.notes.LongestPromise = max(n.notes.LongestPromise, n.timing.L)
+	notes := n.notes
+	n.persist(cluster.Persist{Founding: rec.Encode(), Notes: &notes, Sync: true}, unstored{founding: rec, notes: &notes})
+}
+
+// founded begins the cluster's life on this node, and tells the others of the record.
+func (n *Node) founded(rec *cluster.Founding) {
+	n.found(rec, &cluster.DiskImage{Incarnation: n.inc, Notes: n.durable})
+	n.event("founded", n.id(), "the cluster %s is founded", rec.ID)
+	n.tellFounding()
+}
+
+func (n *Node) tellFounding() {
+	if n.self != 0 && n.flaw != TwoFoundings {
+		return
+	}
+	for i := range n.peers {
+		if i != n.self {
+			n.send(i, &wire.Founding{Record: n.state.Founding.Encode()})
+		}
+	}
+}
+
+// askIn answers an empty node: with the founding record if that names it by its own incarnation.
+func (n *Node) askIn(i int, a *wire.Ask) {
+	if n.raft == nil || !a.Empty {
+		return
+	}
+	n.send(i, n.ask())
+	if n.peers[i].inc == a.Incarnation {
+		n.send(i, &wire.Founding{Record: n.state.Founding.Encode()})
+		return
+	}
+	n.once("stranger "+string(n.peers[i].id)+fmt.Sprint(a.Incarnation), "stranger", n.peers[i].id,
+		"%s has an empty data directory; the cluster knows it by another: its disk was lost or replaced", n.peers[i].id)
+}
+
+// foundingIn stores a founding record, only if this node has none and the record names its own incarnation.
+func (n *Node) foundingIn(m *wire.Founding) {
+	if n.founding == nil || n.founding.pending {
+		return
+	}
+	rec, err := cluster.DecodeFounding(m.Record)
+	if err != nil {
+		n.once("founding "+err.Error(), "founding.unreadable", n.id(), "a founding record was refused: %v", err)
+		return
+	}
+	if sha256.Sum256(rec.File) != n.file {
+		n.once("founding file", "founding.file", n.id(), "the cluster was founded with another file than this node's: copy the file from a node that runs")
+		return
+	}
+	if len(rec.Nodes) != len(n.peers) {
+		return
+	}
+	for i, f := range rec.Nodes {
+		if f.Node != n.peers[i].id || f.Incarnation == 0 || (i == n.self && f.Incarnation != n.inc) {
+			return
+		}
+	}
+	n.storeFounding(rec)
+}
+
+// once emits an event only if nothing was said under the key before.
+func (n *Node) once(key, code string, node cluster.NodeID, format string, args ...any) {
+	if n.decisions[key] == "" {
+		n.decisions[key] = code
+		n.event(code, node, format, args...)
+	}
+}

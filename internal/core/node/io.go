@@ -1,0 +1,157 @@
+package node
+
+import (
+	"baton/internal/core/cluster"
+	"baton/internal/core/decide"
+	"baton/internal/core/wire"
+)
+
+// Input is one thing that happened: *Boot, *Packet, *Observed, *Tick, *Command, *Stored, *Recorded,
+// *Gated or *cluster.Done (wrapped in *Done).
+type Input interface{ isInput() }
+
+// Boot is the first input, once: what the disk held, and what runs here already.
+type Boot struct {
+	Boot cluster.BootID
+	Run  cluster.RunID // of this life of the agent
+	Disk cluster.DiskImage
+	// Record is what a former run of the same boot left on tmpfs; nil: none, so this node begins as
+	// after a reboot, and the caller has closed every gate and proved stopped what acts beyond them.
+	Record *cluster.Record
+	Gates  []cluster.GateState // what stands in the kernel
+	Found  []cluster.Done      // what a probe of each resource found; N is 0
+}
+
+// Packet is one authenticated, decoded message. The caller hands packets over in the order of their
+// arrival, and all that have arrived before it hands over a Tick.
+type Packet struct {
+	From cluster.NodeID
+	Run  cluster.RunID // of the sender
+	Link int           // index in Spec.Links
+	Msg  wire.Message
+}
+
+// Observed tells of this node's own surroundings. The last value counts.
+type Observed struct {
+	// Uplinks says, per group, whether the interface of its addresses has carrier. Missing: it has.
+	Cut []cluster.GroupID
+	// Links says, per link, whether its interface is gone or has no carrier.
+	LinkDown []bool
+	// Sync and RTT are measurements that enter the election's pace; 0: unchanged.
+	SyncNanos int64
+}
+
+// Tick tells only that time has passed.
+type Tick struct{}
+
+// Command is a request of a person. It is answered by a Reply with the same ID, now or later.
+type Command struct {
+	ID    uint64 // unique on this node within this run
+	Op    Op
+	Group cluster.GroupID
+	To    cluster.NodeID // of OpSwitch; empty: the best candidate
+	By    string         // who asked, for the journal
+}
+
+// Op is what a command asks for.
+type Op uint8
+
+const (
+	// OpSwitch moves a group on purpose.
+	OpSwitch Op = iota + 1
+	// OpFailback moves a group to its preferred node.
+	OpFailback
+)
+
+// Stored answers every Persist up to N.
+type Stored struct{ N uint64 }
+
+// Recorded answers every Record up to N.
+type Recorded struct{ N uint64 }
+
+// Gated answers every Gate up to N.
+type Gated struct{ N uint64 }
+
+// Done wraps the answer of a resource's worker.
+type Done struct{ cluster.Done }
+
+func (*Boot) isInput()     {}
+func (*Packet) isInput()   {}
+func (*Observed) isInput() {}
+func (*Tick) isInput()     {}
+func (*Command) isInput()  {}
+func (*Stored) isInput()   {}
+func (*Recorded) isInput() {}
+func (*Gated) isInput()    {}
+func (*Done) isInput()     {}
+
+// Output is what the caller must now do. Its slices are valid until the next Step.
+//
+// The fields are independent: the caller may act on them in any order and may lose any of Sends. Where
+// one effect must follow another, Step holds it back until the input that reports the first has come.
+type Output struct {
+	Gates    []cluster.Gate // write at once, ahead of everything else; answer Gated
+	Record   *Record        // write to tmpfs; answer Recorded. A newer one supersedes
+	Sends    []Send         // datagrams: a full socket drops them
+	Persists []cluster.Persist
+	Wants    []cluster.Want
+	Events   []cluster.Event
+	Decided  []decide.Decision // decisions that are new or have changed
+	Replies  []Reply
+	Applied  []cluster.LogEntry // entries applied in this Step, for observers
+	WakeAt   cluster.Instant    // call Step again no later
+}
+
+// Record is a numbered run record.
+type Record struct {
+	N uint64
+	cluster.Record
+}
+
+// Send asks that a message go to a node over every link.
+type Send struct {
+	To  cluster.NodeID
+	Msg wire.Message
+}
+
+// Reply answers a Command.
+type Reply struct {
+	ID   uint64
+	Done bool   // false: refused or failed
+	Text string // one sentence
+	Hint string
+}
+
+// Mutation plants one bug, for the tests of the simulator: each must be caught (protocol.md marks the
+// rules with (m)). The zero value plants none, and nothing but the simulator sets another.
+type Mutation uint8
+
+const (
+	// Faithful is the protocol as it is.
+	Faithful          Mutation = iota
+	NoGrace                    // a restarted voter answers at once that nothing is left
+	LeaseQuorumOne             // a lease rests on one voter's promise
+	SaidQuorumOne              // one voter's word ends a lease
+	NoWait                     // the new owner does not wait until the former tenures are over
+	NoRho                      // a promise lasts L, not L(1+rho)
+	SenderStamp                // a promise counts from the sender's time stamp
+	StaleNow                   // a promise counts from a clock read before the packet came
+	AckArrival                 // a lease counts from the arrival of the ack
+	AckNoRun                   // an ack to a former run renews the lease
+	SayAtAppend                // "nothing left" is said when the Evict is appended
+	SayUndurable               // "nothing left" is said before the Evict is durable here
+	OnlyLastTenure             // only the tenure just before has to be over
+	EvictKeepsOwner            // Evict leaves the ownership
+	EarlyNumber                // a lease number is used before its Admit is applied
+	AnyBoot                    // a lease number outlives a reboot
+	ForgetActivated            // the run record does not keep the activated epoch
+	ForgetReleased             // the run record does not keep the released epochs
+	BootProves                 // a new boot is taken for proof that the former one is over
+	ReleaseEarly               // Released is said before the gate is known to be closed
+	ReleaseServedOnly          // Released is not said for a tenure that was skipped
+	RelativeGate               // the gate's deadline counts from the write
+	ApplyStale                 // an entry is applied though what it was decided on has changed
+	TwoFoundings               // whoever sees only empty nodes founds the cluster
+	NoBackoff                  // the step between campaigns is never doubled
+	MutationCount
+)

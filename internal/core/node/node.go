@@ -1,0 +1,397 @@
+// Package node is the kernel of baton: leases, detection, the replicated state, the planner, the groups
+// of this node and Raft, behind one function, Step. It does no I/O, reads no clock, starts no goroutine
+// and draws no random number: equal inputs give equal outputs. The agent, the simulator, `plan` and
+// `replay` run this very code.
+package node
+
+import (
+	"crypto/sha256"
+	"slices"
+	"time"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/decide"
+	"baton/internal/core/group"
+	"baton/internal/core/lease"
+	"baton/internal/core/state"
+	"baton/internal/core/wire"
+)
+
+// Config is what a Node is made from.
+type Config struct {
+	Self     cluster.NodeID
+	Spec     *cluster.Spec
+	Mutation Mutation
+}
+
+// Node is one node's mind. It is not safe for concurrent use.
+type Node struct {
+	self   int
+	spec   *cluster.Spec
+	timing cluster.Timing
+	flaw   Mutation
+	file   [sha256.Size]byte
+
+	now    cluster.Now
+	last   cluster.Instant // of the former Step
+	wakeAt cluster.Instant
+	booted bool
+	start  cluster.Instant // when this run began
+	out    Output
+
+	boot cluster.BootID
+	run  cluster.RunID
+	inc  cluster.Incarnation
+
+	peers    []peer // in the order of Spec.Nodes; this node's own place included
+	state    *state.State
+	raft     *replica // nil until founded
+	founding *foundingWork
+	holder   *lease.Holder
+	voter    *lease.Voter
+	said     *lease.Said
+	groups   []local // in the order of Spec.Groups; nil group where this node may not run it
+
+	number  cluster.Number // in use; 0: none
+	rec     cluster.Record
+	recN    uint64 // number of the newest Record; written when it is emitted
+	recOK   uint64 // the newest that was answered
+	recDue  bool
+	gateN   uint64
+	gateOK  uint64
+	wantN   uint64
+	storeN  uint64
+	storeOK uint64
+	stores  []unstored // awaiting Stored, in order
+	notes   cluster.Notes
+	durable cluster.Notes // as far as answered
+
+	pulse    pulse
+	election election
+	cut      []cluster.GroupID
+	linkDown []bool
+	moves    []moveWork
+
+	lines      []wire.Lease  // "nothing left", being said
+	released   []wire.Tenure // releases being said
+	groupsDue  bool          // something changed that groups depend on
+	planDue    bool          // something changed that the planner depends on
+	planAt     cluster.Instant
+	decisions  map[string]string // what was decided last, by subject, so that only news is told
+	groupsAt   cluster.Instant
+	leaseShown bool // the lease ran when groups were last looked at
+}
+
+// local is one group on this node.
+type local struct {
+	group     *group.Group
+	spec      *cluster.GroupSpec
+	open      cluster.Epoch // the epoch whose gate is open here; 0: closed
+	lost      cluster.Epoch // this epoch was given up
+	activated uint64        // number of the Record that first holds the present epoch
+	closeN    uint64        // number of the Gate that closed it last
+	outcome   group.Outcome
+	phase     wire.Phase
+	reason    string
+	heard     []heardRelease
+	behindAt  cluster.Instant // since when the newest Assign is applied here
+	behindIdx uint64
+}
+
+// heardRelease is a release that was heard and may not be in the log yet.
+type heardRelease struct {
+	epoch cluster.Epoch
+	node  int
+}
+
+// New returns a node that waits for its Boot.
+func New(c Config) *Node {
+	n := &Node{spec: c.Spec, timing: c.Spec.Timing, flaw: c.Mutation, self: -1,
+		file: sha256.Sum256(c.Spec.Text), decisions: make(map[string]string)}
+	for i := range c.Spec.Nodes {
+		if c.Spec.Nodes[i].ID == c.Self {
+			n.self = i
+		}
+	}
+	cluster.Assert(n.self >= 0, "node %q is not in the cluster file", c.Self)
+	return n
+}
+
+// Step applies one input and returns what the caller must now do. It never waits. The output is valid
+// until the next Step.
+func (n *Node) Step(now cluster.Now, in Input) *Output {
+	n.out.reset()
+	cluster.Assert(now.Mono >= n.now.Mono, "the clock went back from %d to %d", n.now.Mono, now.Mono)
+	n.last, n.now = n.now.Mono, now
+	if b, ok := in.(*Boot); ok {
+		n.bootUp(b)
+	} else {
+		cluster.Assert(n.booted, "the first input must be Boot, not %T", in)
+		n.noticeStall()
+		n.take(in)
+	}
+	n.settle()
+	n.wakeAt = n.nextWake()
+	n.out.WakeAt = n.wakeAt
+	return &n.out
+}
+
+func (o *Output) reset() {
+	o.Gates, o.Sends, o.Persists, o.Wants = o.Gates[:0], o.Sends[:0], o.Persists[:0], o.Wants[:0]
+	o.Events, o.Decided, o.Replies, o.Applied = o.Events[:0], o.Decided[:0], o.Replies[:0], o.Applied[:0]
+	o.Record = nil
+}
+
+// bootUp begins a run.
+func (n *Node) bootUp(b *Boot) {
+	cluster.Assert(!n.booted, "Boot comes once")
+	cluster.Assert(b.Disk.Incarnation != 0 && b.Boot != 0 && b.Run != 0, "an incarnation, boot and run are never 0")
+	n.booted, n.boot, n.run, n.inc = true, b.Boot, b.Run, b.Disk.Incarnation
+	n.start = n.now.Mono
+	n.notes, n.durable = b.Disk.Notes, b.Disk.Notes
+	for i := range n.spec.Nodes {
+		n.peers = append(n.peers, newPeer(&n.spec.Nodes[i], len(n.spec.Links), n.now.Mono, n.timing))
+	}
+	voters := len(n.peers)
+	flaws := lease.Flaws{AckArrival: n.flaw == AckArrival, NoRho: n.flaw == NoRho}
+	n.holder = lease.NewHolder(voters, lease.Flaws{QuorumOne: n.flaw == LeaseQuorumOne, AckArrival: flaws.AckArrival})
+	grace := n.now.Mono.Add(n.timing.Promised(max(n.timing.L, b.Disk.Notes.LongestPromise)))
+	if n.flaw == NoGrace {
+		grace = 0
+	}
+	n.voter = lease.NewVoter(voters, n.timing, grace, flaws)
+	n.said = lease.NewSaid(voters, lease.Flaws{QuorumOne: n.flaw == SaidQuorumOne})
+	n.pulse = pulse{at: n.now.Mono}
+	n.election = election{heard: n.now.Mono, rtt: n.timing.RTT, sync: n.timing.Sync}
+	n.planAt, n.groupsAt = cluster.Never, cluster.Never
+	n.resume(b)
+	if b.Disk.Founding == nil {
+		n.founding = &foundingWork{}
+		return
+	}
+	f, err := cluster.DecodeFounding(b.Disk.Founding)
+	cluster.Assert(err == nil, "the founding record on disk must be readable: %v", err)
+	n.found(f, &b.Disk)
+}
+
+// resume takes over what a former run of this boot has left: the run record, the kernel's gates, and what runs.
+func (n *Node) resume(b *Boot) {
+	n.rec = cluster.Record{Incarnation: n.inc, Boot: n.boot, Run: n.run, View: 1, Groups: make(map[cluster.GroupID]cluster.GroupRecord)}
+	same := b.Record != nil && b.Record.Boot == n.boot && b.Record.Incarnation == n.inc
+	if same {
+		n.rec.Number, n.rec.First, n.rec.Rests = b.Record.Number, b.Record.First, b.Record.Rests
+		for i := range n.spec.Groups {
+			id := n.spec.Groups[i].ID
+			if r, ok := b.Record.Groups[id]; ok {
+				n.rec.Groups[id] = n.forget(cluster.GroupRecord{Activated: r.Activated, Released: slices.Clone(r.Released)})
+			}
+		}
+		n.number = n.rec.Number
+	}
+	n.recDue = true
+	for i := range n.spec.Groups {
+		spec := &n.spec.Groups[i]
+		l := local{spec: spec}
+		if spec.Prefers(n.spec.Nodes[n.self].ID) >= 0 {
+			l.group = group.New(spec, &n.wantN)
+		}
+		n.groups = append(n.groups, l)
+	}
+	for _, d := range b.Found {
+		if l := n.local(d.Group); l != nil && l.group != nil {
+			l.group.Found(d, n.rec.Groups[d.Group].Activated)
+		}
+	}
+	for _, g := range b.Gates {
+		l := n.local(g.Group)
+		if l == nil {
+			continue
+		}
+		r := n.rec.Groups[g.Group]
+		if !same || g.Epoch != r.Activated || slices.Contains(r.Released, g.Epoch) || g.End <= n.now.Mono {
+			if g.End > n.now.Mono {
+				n.gate(l, g.Epoch, 0)
+				l.closeN = n.gateN
+			}
+			continue
+		}
+		l.open = g.Epoch
+		n.holder.Resume(g.End)
+	}
+	n.groupsDue = true
+}
+
+// forget drops what a planted bug does not keep.
+func (n *Node) forget(r cluster.GroupRecord) cluster.GroupRecord {
+	if n.flaw == ForgetActivated {
+		r.Activated = 0
+	}
+	if n.flaw == ForgetReleased {
+		r.Released = nil
+	}
+	return r
+}
+
+// noticeStall makes a node that was not looking doubt its verdicts on others. It never doubts its lease,
+// which is judged by its end alone.
+func (n *Node) noticeStall() {
+	late := n.now.Mono.Sub(n.wakeAt)
+	if n.wakeAt == cluster.Never || late <= max(n.timing.Stall, n.timing.L/4) {
+		return
+	}
+	for i := range n.peers {
+		n.peers[i].det.Doubt(n.now.Mono)
+	}
+	n.event("stall", "", "this node stood still for %v: for %v it has no opinion on others", late.Round(time.Millisecond), n.timing.D)
+}
+
+// take applies one input.
+func (n *Node) take(in Input) {
+	switch in := in.(type) {
+	case *Packet:
+		n.packet(in)
+	case *Tick:
+	case *Stored:
+		n.stored(in.N)
+	case *Recorded:
+		n.recOK = max(n.recOK, min(in.N, n.recN))
+		n.groupsDue = true
+	case *Gated:
+		n.gateOK = max(n.gateOK, min(in.N, n.gateN))
+		n.groupsDue = true
+	case *Done:
+		if l := n.local(in.Group); l != nil && l.group != nil && l.group.Done(in.Done, n.now.Mono) {
+			n.groupsDue = true
+		}
+	case *Observed:
+		n.observed(in)
+	case *Command:
+		n.command(in)
+	case *Boot:
+	}
+}
+
+// settle brings everything into line with what is known now. Each part is cheap when nothing has changed.
+func (n *Node) settle() {
+	n.tend()
+	n.drainRaft()
+	n.tendNumber()
+	n.tendSaying()
+	n.tendGroups()
+	n.tendPlan()
+	n.tendMoves()
+	n.tendPulse()
+	n.drainRaft()
+	n.tendRecord()
+}
+
+// nextWake returns when Step must be called again though nothing happens.
+func (n *Node) nextWake() cluster.Instant {
+	at := min(n.pulse.next(n), n.planAt, n.groupsAt)
+	at = min(at, n.nextSaying(), n.election.next(n))
+	for i := range n.peers {
+		p := &n.peers[i]
+		if i != n.self && !p.silentTold {
+			at = min(at, p.det.SilentAt())
+		}
+		at = min(at, p.resendAt())
+	}
+	if n.leaseShown {
+		at = min(at, n.holder.End())
+	}
+	if n.founding != nil {
+		at = min(at, n.founding.at)
+	}
+	for i := range n.moves {
+		at = min(at, n.moves[i].at)
+	}
+	return at
+}
+
+// tend looks at the timers of detection, election and forming.
+func (n *Node) tend() {
+	for i := range n.peers {
+		p := &n.peers[i]
+		if i == n.self {
+			continue
+		}
+		silent := p.det.Silent(n.now.Mono)
+		if silent && !p.silentTold {
+			p.silentTold = true
+			n.urgent()
+			n.planDue, n.groupsDue = true, true
+			if p.det.Heard() {
+				n.event("silent", p.id, "%s has not been heard for %v", p.id, p.det.D())
+			}
+		}
+	}
+	if n.raft != nil {
+		n.tendElection()
+		n.resendRaft()
+	} else {
+		n.tendFounding()
+	}
+}
+
+func (n *Node) observed(o *Observed) {
+	if o.LinkDown != nil {
+		healed := false
+		for i := range o.LinkDown {
+			if i < len(n.linkDown) && n.linkDown[i] && !o.LinkDown[i] {
+				healed = true
+			}
+		}
+		n.linkDown = slices.Clone(o.LinkDown)
+		if healed {
+			n.announce()
+		}
+	}
+	if o.SyncNanos > 0 {
+		n.election.sync = time.Duration(o.SyncNanos)
+	}
+	if !slices.Equal(n.cut, o.Cut) {
+		n.cut = slices.Clone(o.Cut)
+		n.announce()
+		n.urgent()
+		n.planDue, n.groupsDue = true, true
+	}
+}
+
+// announce makes served fronts known again: after links have healed, neighbours may hold old addresses.
+func (n *Node) announce() {
+	for i := range n.groups {
+		if l := &n.groups[i]; l.group != nil && l.open != 0 {
+			l.group.Announce()
+			n.groupsDue = true
+		}
+	}
+}
+
+func (n *Node) local(id cluster.GroupID) *local {
+	for i := range n.groups {
+		if n.groups[i].spec.ID == id {
+			return &n.groups[i]
+		}
+	}
+	return nil
+}
+
+func (n *Node) id() cluster.NodeID { return n.spec.Nodes[n.self].ID }
+
+func (n *Node) index(id cluster.NodeID) int {
+	return slices.IndexFunc(n.spec.Nodes, func(s cluster.NodeSpec) bool { return s.ID == id })
+}
+
+// tellDecisions emits decisions that differ from what was last decided on the same subject.
+func (n *Node) tellDecisions(ds []decide.Decision) {
+	for _, d := range ds {
+		subject := "group " + string(d.Group)
+		if d.Group == "" {
+			subject = "node " + string(d.Node)
+		}
+		if gist := d.Rule + string(d.Node); n.decisions[subject] != gist {
+			n.decisions[subject] = gist
+			n.out.Decided = append(n.out.Decided, d)
+		}
+	}
+}

@@ -1,0 +1,108 @@
+package node
+
+import (
+	"fmt"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/detect"
+	"baton/internal/core/wire"
+)
+
+// pastRunsMax is how many former runs of a peer are remembered, so that their late packets are known as such.
+const pastRunsMax = 8
+
+// peer is what this node knows of one node (for its own place, only what others say is kept).
+type peer struct {
+	id      cluster.NodeID
+	role    cluster.Role
+	inc     cluster.Incarnation // by the founding record; 0 before
+	det     *detect.Peer
+	hb      *wire.Heartbeat // the newest of its present run
+	hbAt    cluster.Instant
+	run     cluster.RunID
+	past    [pastRunsMax]cluster.RunID
+	pastN   int
+	durable uint64 // highest log index seen acknowledged
+
+	leaseDown  cluster.Instant // since when it says that its lease does not run; 0: it runs
+	admitted   cluster.Instant // when its newest Admit was applied here
+	well       cluster.Instant // since when it has been well; 0: it is not
+	silentTold bool
+
+	// heartbeats to it
+	sentSeq   uint64          // the newest sent
+	sentAt    cluster.Instant // when
+	acked     uint64          // the newest acked
+	waiting   cluster.Instant // when the oldest heartbeat after the newest acked one was sent; 0: none
+	urgentSeq uint64          // repeat quickly until this one is acked …
+	urgentEnd cluster.Instant // … or this instant comes
+
+	// Raft messages to it that are repeated until answered
+	append  resend
+	vote    resend
+	asked   wire.Ask // what it last said while the cluster forms
+	askedAt cluster.Instant
+}
+
+// resend repeats one Raft message at the quick pace until it is answered or its time is over.
+type resend struct {
+	msg   *raftpb.Message
+	index uint64 // answered by an acknowledgement of this log index
+	at    cluster.Instant
+	end   cluster.Instant
+}
+
+func newPeer(s *cluster.NodeSpec, links int, now cluster.Instant, t cluster.Timing) peer {
+	return peer{id: s.ID, role: s.Role, det: detect.NewPeer(links, now, t)}
+}
+
+// admitRun tells whether a packet of this run is to be looked at: late packets of former runs are not.
+// It reports whether the run is a new one.
+func (p *peer) admitRun(run cluster.RunID) (ok, fresh bool) {
+	if run == p.run {
+		return true, false
+	}
+	for _, r := range p.past {
+		if r == run {
+			return false, false
+		}
+	}
+	if p.run != 0 {
+		p.past[p.pastN%pastRunsMax] = p.run
+		p.pastN++
+	}
+	p.run, p.hb, p.leaseDown, p.well = run, nil, 0, 0
+	return true, true
+}
+
+// resendAt returns when a Raft message is due again.
+func (p *peer) resendAt() cluster.Instant {
+	at := cluster.Never
+	if p.append.msg != nil {
+		at = min(at, p.append.at)
+	}
+	if p.vote.msg != nil {
+		at = min(at, p.vote.at)
+	}
+	return at
+}
+
+// event tells people something.
+func (n *Node) event(code string, node cluster.NodeID, format string, args ...any) {
+	n.out.Events = append(n.out.Events, cluster.Event{Code: code, Node: node, Text: fmt.Sprintf(format, args...)})
+}
+
+// groupEvent tells people something about a group.
+func (n *Node) groupEvent(code string, g cluster.GroupID, format string, args ...any) {
+	n.out.Events = append(n.out.Events, cluster.Event{Code: code, Group: g, Node: n.id(), Text: fmt.Sprintf(format, args...)})
+}
+
+func (n *Node) send(to int, m wire.Message) {
+	n.out.Sends = append(n.out.Sends, Send{To: n.peers[to].id, Msg: m})
+}
+
+// lastingFor is the time for which urgent packets are repeated: 2 L.
+func (n *Node) lastingFor() time.Duration { return 2 * n.timing.L }

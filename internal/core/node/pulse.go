@@ -1,0 +1,310 @@
+package node
+
+import (
+	"slices"
+	"time"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/wire"
+)
+
+// pulse is the sending of heartbeats.
+type pulse struct {
+	at      cluster.Instant // the next regular one
+	seq     uint64
+	now     bool // send to all at once …
+	repeat  bool // … and again quickly until it is acked
+	reports []wire.GroupReport
+	sick    bool
+}
+
+// urgent makes the next heartbeat go at once, and again each L/50 until it is acked, for 2 L at most.
+func (n *Node) urgent() { n.pulse.now, n.pulse.repeat = true, true }
+
+// patience is how long an ack may be missing before the pace to a silent voter shrinks.
+func (n *Node) patience() time.Duration { return max(n.timing.H/2, 4*n.election.rtt) }
+
+// quickAt returns when the next heartbeat to a peer is due ahead of the regular one.
+func (n *Node) quickAt(p *peer) cluster.Instant {
+	at := cluster.Never
+	if p.acked < p.urgentSeq && p.sentAt.Add(n.timing.Quick()) < p.urgentEnd {
+		at = p.sentAt.Add(n.timing.Quick())
+	}
+	if n.number != 0 && p.waiting != 0 {
+		next := max(p.sentAt.Add(n.timing.Quick()), p.waiting.Add(n.patience()))
+		if next.Sub(p.waiting) <= n.lastingFor() {
+			at = min(at, next)
+		}
+	}
+	return at
+}
+
+func (u *pulse) next(n *Node) cluster.Instant {
+	at := u.at
+	for i := range n.peers {
+		if i != n.self {
+			at = min(at, n.quickAt(&n.peers[i]))
+		}
+	}
+	return at
+}
+
+// tendPulse sends the heartbeats that are due.
+func (n *Node) tendPulse() {
+	u := &n.pulse
+	if sick := n.isSick(); sick != u.sick {
+		u.sick = sick
+		n.urgent()
+		n.planDue = true
+	}
+	all := u.now || n.now.Mono >= u.at
+	var hb *wire.Heartbeat
+	for i := range n.peers {
+		p := &n.peers[i]
+		if i == n.self || (!all && n.now.Mono < n.quickAt(p)) {
+			continue
+		}
+		if hb == nil {
+			hb = n.heartbeat()
+		}
+		n.send(i, hb)
+		if p.waiting == 0 {
+			p.waiting = n.now.Mono
+		}
+		p.sentSeq, p.sentAt = hb.Seq, n.now.Mono
+		if u.repeat {
+			p.urgentSeq, p.urgentEnd = hb.Seq, n.now.Mono.Add(n.lastingFor())
+		}
+	}
+	if all {
+		u.at = u.at.Add(n.timing.H)
+		if u.at <= n.now.Mono || u.now {
+			u.at = n.now.Mono.Add(n.timing.H)
+		}
+		u.now, u.repeat = false, false
+	}
+}
+
+// heartbeat makes the next heartbeat; this node's own promise renews its lease with it.
+func (n *Node) heartbeat() *wire.Heartbeat {
+	n.pulse.seq++
+	hb := &wire.Heartbeat{
+		Incarnation: n.inc, Boot: n.boot, Number: n.number, Seq: n.pulse.seq, L: n.timing.L, Rests: n.rec.Rests, View: 1,
+		Sent: n.now.Mono, LeaseRuns: n.leaseRuns(), Sick: n.pulse.sick,
+		Said: n.lines, Released: n.released, Groups: n.pulse.reports,
+		Heard: make([]wire.Heard, 0, len(n.peers)-1),
+	}
+	for i := range n.peers {
+		if p := &n.peers[i]; i != n.self {
+			hb.Heard = append(hb.Heard, wire.Heard{Node: p.id, Run: p.run, Ago: p.det.Ago(n.now.Mono), Durable: p.durable})
+		}
+	}
+	if n.raft != nil {
+		hb.Lead, hb.Applied, hb.Durable = n.raft.leads(), n.raft.applied, n.raft.durable
+	}
+	n.holder.Sent(hb.Seq, n.now.Mono, hb.L)
+	if n.number != 0 && n.mayPromise(n.self, hb) {
+		n.promise(n.self, hb)
+		n.acked(n.self, hb.Seq)
+	}
+	return hb
+}
+
+// leaseRuns tells whether this node's lease runs now.
+func (n *Node) leaseRuns() bool { return n.number != 0 && n.holder.Runs(n.now.Mono) }
+
+// isSick tells whether the disk has owed an answer for L.
+func (n *Node) isSick() bool {
+	return len(n.stores) > 0 && n.now.Mono.Sub(n.stores[0].at) >= n.timing.L
+}
+
+// packet takes what a peer has sent.
+func (n *Node) packet(in *Packet) {
+	i := n.index(in.From)
+	if i < 0 || i == n.self {
+		return
+	}
+	p := &n.peers[i]
+	switch m := in.Msg.(type) {
+	case *wire.Heartbeat:
+		n.heard(i, in, m)
+	case *wire.Ack:
+		n.ackIn(i, m)
+	case *wire.Raft:
+		if n.raft != nil {
+			n.raftIn(i, m.Msg)
+		}
+	case *wire.Ask:
+		p.asked, p.askedAt = *m, n.now.Mono
+		n.askIn(i, m)
+	case *wire.Founding:
+		n.foundingIn(m)
+	}
+}
+
+// heard takes a heartbeat: evidence of life, a request for a promise, and what its sender knows.
+func (n *Node) heard(i int, in *Packet, hb *wire.Heartbeat) {
+	p := &n.peers[i]
+	ok, fresh := p.admitRun(in.Run)
+	if !ok || (p.inc != 0 && hb.Incarnation != p.inc) || n.isPast(i, hb) {
+		return
+	}
+	p.det.Arrived(in.Link, n.now.Mono, hb.L)
+	if p.silentTold {
+		p.silentTold = false
+		n.planDue, n.groupsDue = true, true
+		n.election.failed = 0
+		if n.raft != nil {
+			n.announce()
+		}
+	}
+	if p.hb != nil && hb.Seq <= p.hb.Seq {
+		return // the same over another link, or overtaken
+	}
+	ack := &wire.Ack{Incarnation: n.inc, Run: in.Run, Seq: hb.Seq}
+	if hb.Number != 0 && n.mayPromise(i, hb) {
+		n.promise(i, hb)
+		ack.Number = hb.Number
+	}
+	n.send(i, ack)
+	n.learn(i, hb, fresh)
+}
+
+// isPast tells whether a heartbeat is a late packet of a boot or incarnation that is over for good.
+func (n *Node) isPast(i int, hb *wire.Heartbeat) bool {
+	if n.state == nil {
+		return false
+	}
+	for _, past := range n.state.Nodes[i].Past {
+		if past.Incarnation == hb.Incarnation && past.Boot == hb.Boot {
+			return true
+		}
+	}
+	return false
+}
+
+// learn takes what a heartbeat says.
+func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
+	p := &n.peers[i]
+	old := p.hb
+	p.hb, p.hbAt = hb, n.now.Mono
+	p.durable = max(p.durable, hb.Durable)
+	if hb.LeaseRuns {
+		p.leaseDown = 0
+	} else if p.leaseDown == 0 {
+		p.leaseDown = n.now.Mono
+	}
+	if hb.Lead != 0 && n.raft != nil && hb.Lead >= n.raft.term() {
+		n.leaderHeard()
+	}
+	if fresh || old == nil || old.Boot != hb.Boot || old.LeaseRuns != hb.LeaseRuns || old.Sick != hb.Sick || old.Number != hb.Number ||
+		!slices.Equal(old.Groups, hb.Groups) || p.nowSilent(old, hb) {
+		n.planDue, n.groupsDue = true, true
+	}
+	for _, s := range hb.Said {
+		if x := n.index(s.Node); x >= 0 && n.said.Add(x, s.Number, i) {
+			n.planDue, n.groupsDue = true, true
+		}
+	}
+	for _, r := range hb.Released {
+		if l := n.local(r.Group); l != nil && l.hearRelease(r.Epoch, i) {
+			n.planDue, n.groupsDue = true, true
+		}
+	}
+}
+
+// nowSilent tells whether a heartbeat reports a silence beyond D that the one before did not.
+func (p *peer) nowSilent(old, hb *wire.Heartbeat) bool {
+	for k := range hb.Heard {
+		if hb.Heard[k].Ago >= p.det.D() && (k >= len(old.Heard) || old.Heard[k].Ago < p.det.D()) {
+			return true
+		}
+	}
+	return false
+}
+
+// heardMax bounds the releases remembered per group; the oldest go first.
+const heardMax = 64
+
+func (l *local) hearRelease(e cluster.Epoch, node int) bool {
+	r := heardRelease{e, node}
+	if slices.Contains(l.heard, r) {
+		return false
+	}
+	if len(l.heard) == heardMax {
+		l.heard = slices.Delete(l.heard, 0, 1)
+	}
+	l.heard = append(l.heard, r)
+	return true
+}
+
+// mayPromise tells whether this voter may promise the sender of a heartbeat not to take its lease away:
+// the log knows number, incarnation and boot as current, and no Evict of it has been appended.
+func (n *Node) mayPromise(i int, hb *wire.Heartbeat) bool {
+	if n.state == nil || hb.L > n.durable.LongestPromise {
+		return false
+	}
+	s := &n.state.Nodes[i]
+	return s.Admitted && s.Number == hb.Number && s.Incarnation == hb.Incarnation && (s.Boot == hb.Boot || n.flaw == AnyBoot) &&
+		!n.raft.evictAppended(s.ID, hb.Number)
+}
+
+func (n *Node) promise(i int, hb *wire.Heartbeat) {
+	from := n.now.Mono
+	switch n.flaw {
+	case SenderStamp:
+		from = hb.Sent
+	case StaleNow:
+		from = n.last
+	}
+	n.voter.Promise(i, from, hb.L)
+}
+
+// ackIn takes a voter's ack.
+func (n *Node) ackIn(i int, a *wire.Ack) {
+	p := &n.peers[i]
+	if (a.Run != n.run && n.flaw != AckNoRun) || (p.inc != 0 && a.Incarnation != p.inc) {
+		return
+	}
+	if a.Seq > p.acked {
+		p.acked = a.Seq
+		if at, ok := n.holder.SentAt(a.Seq); ok && a.Seq == p.sentSeq {
+			n.election.rtt = (7*n.election.rtt + n.now.Mono.Sub(at)) / 8
+		}
+		p.waiting = 0
+		if p.sentSeq > a.Seq {
+			p.waiting = p.sentAt
+			if at, ok := n.holder.SentAt(a.Seq + 1); ok {
+				p.waiting = at
+			}
+		}
+	}
+	if a.Number != 0 && a.Number == n.number {
+		n.acked(i, a.Seq)
+	}
+}
+
+// acked counts an ack towards the lease and carries its end into the kernel.
+func (n *Node) acked(i int, seq uint64) {
+	if !n.holder.Acked(i, seq, n.now.Mono) {
+		return
+	}
+	if runs := n.leaseRuns(); runs != n.leaseShown {
+		n.groupsDue = true
+	}
+	for k := range n.groups {
+		if l := &n.groups[k]; l.open != 0 && n.leaseRuns() {
+			n.gate(l, l.open, n.holder.End())
+		}
+	}
+}
+
+// gate asks for a group's gate.
+func (n *Node) gate(l *local, e cluster.Epoch, end cluster.Instant) {
+	n.gateN++
+	g := cluster.Gate{N: n.gateN, Group: l.spec.ID, Epoch: e, End: end}
+	if n.flaw == RelativeGate && end > 0 {
+		g.Left = end.Sub(n.now.Mono)
+	}
+	n.out.Gates = append(n.out.Gates, g)
+}

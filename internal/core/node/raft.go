@@ -1,0 +1,499 @@
+package node
+
+import (
+	"fmt"
+	"slices"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/state"
+	"baton/internal/core/wire"
+)
+
+// Raft's own figures, counted in ticks of H (only a leader is ticked, for CheckQuorum and heartbeats).
+const (
+	electionTicks    = 10
+	maxAppendBytes   = 800 // so that an append fits a datagram, unless a single entry is larger
+	maxInflight      = 64
+	foundingIndex    = 1    // the log begins after the founding record
+	compactAfter     = 1024 // entries applied since the last snapshot
+	compactKeep      = 256  // entries kept for followers that lag a little
+	maxUncommitted   = 1 << 20
+	maxCommittedSize = 1 << 20
+)
+
+// replica is this node's part in Raft, on etcd's RawNode with asynchronous storage writes.
+type replica struct {
+	rn       *raft.RawNode
+	store    *raft.MemoryStorage
+	applied  uint64
+	durable  uint64
+	snapped  uint64 // index of the newest snapshot
+	usable   uint64 // Admits at this index or below are not this run's: its run record is gone
+	evicts   []appended
+	early    cluster.Number // planted bug EarlyNumber: the newest Admit of this node appended
+	leading  bool
+	last     uint64 // index of the newest entry appended
+	begins   bool   // it has just begun to lead: its first own entry is being appended
+	ready    uint64 // index of that entry: nothing is planned before it is applied
+	proposes bool   // a proposal is being appended
+	proposed uint64 // index of the last proposal: nothing is planned before it is applied
+}
+
+// appended is an Evict in the log that is not applied yet.
+type appended struct {
+	index uint64
+	cluster.Evict
+}
+
+// unstored is a write that the disk owes.
+type unstored struct {
+	n         uint64
+	at        cluster.Instant
+	entries   []*raftpb.Entry
+	hard      *raftpb.HardState
+	snapshot  *raftpb.Snapshot
+	responses []*raftpb.Message
+	notes     *cluster.Notes
+	founding  *cluster.Founding
+}
+
+// found starts Raft from the founding record alone, or from what the disk holds beyond it.
+func (n *Node) found(f *cluster.Founding, disk *cluster.DiskImage) {
+	r := &replica{store: raft.NewMemoryStorage(), applied: foundingIndex, durable: foundingIndex}
+	voters := make([]uint64, 0, len(f.Nodes))
+	for _, fn := range f.Nodes {
+		i := n.index(fn.Node)
+		cluster.Assert(i >= 0, "the founding record names %q, the cluster file does not", fn.Node)
+		n.peers[i].inc = fn.Incarnation
+		voters = append(voters, uint64(fn.Incarnation))
+	}
+	n.state = state.New(f, n.spec, foundingIndex, n.stateFlaws())
+	snap := &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{
+		Index: new(uint64(foundingIndex)), Term: new(uint64(1)), ConfState: &raftpb.ConfState{Voters: voters}}}
+	if disk.Snapshot != nil {
+		snap.Metadata.Index, snap.Metadata.Term, snap.Data = new(disk.Snapshot.Index), new(disk.Snapshot.Term), disk.Snapshot.Data
+		s, err := state.Decode(disk.Snapshot.Data, n.stateFlaws())
+		cluster.Assert(err == nil, "the snapshot on disk must be readable: %v", err)
+		n.state, r.applied, r.snapped = s, disk.Snapshot.Index, disk.Snapshot.Index
+	}
+	must(r.store.ApplySnapshot(snap))
+	hard := disk.Hard
+	hard.Term, hard.Commit = max(hard.Term, 1), max(hard.Commit, snap.GetMetadata().GetIndex())
+	must(r.store.SetHardState(&raftpb.HardState{Term: new(hard.Term), Vote: new(hard.Vote), Commit: new(hard.Commit)}))
+	entries := make([]*raftpb.Entry, 0, len(disk.Entries))
+	for _, e := range disk.Entries {
+		t := raftpb.EntryType(e.Type)
+		entries = append(entries, &raftpb.Entry{Index: new(e.Index), Term: new(e.Term), Type: &t, Data: e.Data})
+	}
+	must(r.store.Append(entries))
+	last, err := r.store.LastIndex()
+	must(err)
+	r.durable, r.last = last, last
+	if n.rec.Number == 0 {
+		r.usable = last
+	}
+	n.raft = r
+	r.note(entries, n.id())
+	r.rn, err = raft.NewRawNode(&raft.Config{
+		ID: uint64(n.inc), ElectionTick: electionTicks, HeartbeatTick: 1, Storage: r.store, Applied: r.applied,
+		AsyncStorageWrites: true, MaxSizePerMsg: maxAppendBytes, MaxCommittedSizePerReady: maxCommittedSize,
+		MaxUncommittedEntriesSize: maxUncommitted, MaxInflightMsgs: maxInflight,
+		CheckQuorum: true, PreVote: true, Logger: quiet{},
+	})
+	must(err)
+	n.founding = nil
+	n.election.heard = n.now.Mono
+	n.groupsDue, n.planDue = true, true
+}
+
+func (n *Node) stateFlaws() state.Flaws {
+	return state.Flaws{EvictKeepsOwner: n.flaw == EvictKeepsOwner, ApplyStale: n.flaw == ApplyStale}
+}
+
+func must(err error) { cluster.Assert(err == nil, "raft storage: %v", err) }
+
+// leads returns the term in which this node leads, or 0.
+func (r *replica) leads() uint64 {
+	if !r.leading {
+		return 0
+	}
+	return r.rn.BasicStatus().GetTerm()
+}
+
+func (r *replica) term() uint64 { return r.rn.BasicStatus().GetTerm() }
+
+// evictAppended tells whether an Evict of this lease stands in the log: then the voter promises no more.
+func (r *replica) evictAppended(node cluster.NodeID, number cluster.Number) bool {
+	for i := range r.evicts {
+		if r.evicts[i].Node == node && r.evicts[i].Number == number {
+			return true
+		}
+	}
+	return false
+}
+
+// note keeps track of the Evicts that these entries bring into the log, and of those that they cut off it.
+func (r *replica) note(entries []*raftpb.Entry, self cluster.NodeID) {
+	if len(entries) == 0 {
+		return
+	}
+	first := entries[0].GetIndex()
+	r.evicts = slices.DeleteFunc(r.evicts, func(a appended) bool { return a.index >= first })
+	for _, e := range entries {
+		if len(e.Data) == 0 || e.GetIndex() <= r.applied {
+			continue
+		}
+		c, err := cluster.DecodeEntry(e.Data)
+		if err != nil {
+			continue
+		}
+		for _, p := range c.Parts {
+			if p.Evict != nil {
+				r.evicts = append(r.evicts, appended{e.GetIndex(), *p.Evict})
+			}
+			if p.Admit != nil && p.Admit.Node == self {
+				r.early = p.Admit.Number
+			}
+		}
+	}
+}
+
+// raftIn hands a peer's message to Raft.
+func (n *Node) raftIn(i int, m *raftpb.Message) {
+	p := &n.peers[i]
+	if m == nil || m.GetFrom() != uint64(p.inc) || m.GetTo() != uint64(n.inc) || raft.IsLocalMsg(m.GetType()) {
+		return
+	}
+	switch m.GetType() {
+	case raftpb.MsgAppResp:
+		if m.GetReject() || m.GetIndex() >= p.append.index {
+			p.append.msg = nil
+		}
+		if !m.GetReject() {
+			p.durable = max(p.durable, m.GetIndex())
+		}
+	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
+		p.vote.msg = nil
+	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgSnap:
+		if m.GetTerm() >= n.raft.term() {
+			n.leaderHeard()
+		}
+	default:
+	}
+	_ = n.raft.rn.Step(m) // what Raft refuses (an unknown peer, a late answer) needs no action
+}
+
+// drainRaft carries out what Raft has become ready to do.
+func (n *Node) drainRaft() {
+	r := n.raft
+	if r == nil {
+		return
+	}
+	for r.rn.HasReady() {
+		rd := r.rn.Ready()
+		if rd.SoftState != nil {
+			n.softState(rd.SoftState)
+		}
+		for _, m := range rd.Messages {
+			switch m.GetTo() {
+			case raft.LocalAppendThread:
+				n.persistRaft(m)
+			case raft.LocalApplyThread:
+				n.apply(m.GetEntries())
+				for _, resp := range m.GetResponses() {
+					_ = r.rn.Step(resp)
+				}
+			default:
+				n.sendRaft(m)
+			}
+		}
+	}
+	if r.begins {
+		r.begins, r.ready = false, r.last
+	}
+	if r.proposes {
+		r.proposes, r.proposed = false, r.last
+	}
+	if r.applied >= r.snapped+compactAfter && len(n.stores) == 0 {
+		n.compact()
+	}
+}
+
+// softState notices that this node has begun or ceased to lead.
+func (n *Node) softState(s *raft.SoftState) {
+	r := n.raft
+	leads := s.RaftState == raft.StateLeader
+	if s.RaftState == raft.StateFollower && s.Lead != raft.None || leads {
+		n.election.led(n)
+	}
+	if s.RaftState != raft.StateCandidate && s.RaftState != raft.StatePreCandidate {
+		for i := range n.peers {
+			n.peers[i].vote.msg = nil
+		}
+	}
+	if leads == r.leading {
+		return
+	}
+	r.leading = leads
+	if !leads {
+		for i := range n.peers {
+			n.peers[i].append.msg = nil
+		}
+		n.planAt = cluster.Never
+		n.event("coordinator.lost", n.id(), "%s no longer coordinates", n.id())
+		return
+	}
+	r.begins, r.proposed = true, 0
+	n.election.tickAt = n.now.Mono.Add(n.timing.H)
+	n.planDue = true
+	n.urgent()
+	n.event("coordinator", n.id(), "%s coordinates, term %d", n.id(), r.term())
+}
+
+// persistRaft hands a write of Raft to the disk. Its responses wait for Stored.
+func (n *Node) persistRaft(m *raftpb.Message) {
+	r := n.raft
+	u := unstored{entries: m.GetEntries(), responses: m.GetResponses()}
+	p := cluster.Persist{Sync: len(m.GetEntries()) > 0 || len(m.GetResponses()) > 0}
+	if m.Term != nil || m.Vote != nil || m.Commit != nil {
+		u.hard = &raftpb.HardState{Term: new(m.GetTerm()), Vote: new(m.GetVote()), Commit: new(m.GetCommit())}
+		p.Hard = &cluster.HardState{Term: m.GetTerm(), Vote: m.GetVote(), Commit: m.GetCommit()}
+	}
+	if s := m.GetSnapshot(); s != nil && !raft.IsEmptySnap(s) {
+		u.snapshot = s
+		p.Snapshot = &cluster.Snapshot{Index: s.GetMetadata().GetIndex(), Term: s.GetMetadata().GetTerm(), Data: s.GetData()}
+	}
+	for _, e := range m.GetEntries() {
+		p.Entries = append(p.Entries, cluster.LogEntry{Index: e.GetIndex(), Term: e.GetTerm(), Type: int32(e.GetType()), Data: e.GetData()})
+	}
+	if k := len(m.GetEntries()); k > 0 {
+		r.last = m.GetEntries()[k-1].GetIndex()
+	}
+	r.note(m.GetEntries(), n.id())
+	n.persist(p, u)
+}
+
+// persist numbers a write and remembers what waits for it.
+func (n *Node) persist(p cluster.Persist, u unstored) {
+	n.storeN++
+	p.N, u.n, u.at = n.storeN, n.storeN, n.now.Mono
+	n.stores = append(n.stores, u)
+	n.out.Persists = append(n.out.Persists, p)
+}
+
+// stored takes the disk's answer: what waited for it goes on.
+func (n *Node) stored(upTo uint64) {
+	for len(n.stores) > 0 && n.stores[0].n <= upTo {
+		u := n.stores[0]
+		n.stores = slices.Delete(n.stores, 0, 1)
+		if u.notes != nil {
+			n.durable = *u.notes
+		}
+		if u.founding != nil {
+			n.founded(u.founding)
+			continue
+		}
+		if n.raft == nil {
+			continue
+		}
+		if u.snapshot != nil {
+			if err := n.raft.store.ApplySnapshot(u.snapshot); err != nil && err != raft.ErrSnapOutOfDate {
+				must(err)
+			}
+			n.raft.durable = max(n.raft.durable, u.snapshot.GetMetadata().GetIndex())
+			n.restore(u.snapshot)
+		}
+		if u.hard != nil {
+			must(n.raft.store.SetHardState(u.hard))
+		}
+		if len(u.entries) > 0 {
+			must(n.raft.store.Append(u.entries))
+			n.raft.durable = u.entries[len(u.entries)-1].GetIndex()
+		}
+		for _, m := range u.responses {
+			if m.GetTo() == uint64(n.inc) {
+				_ = n.raft.rn.Step(m)
+			} else {
+				n.sendRaft(m)
+			}
+		}
+	}
+}
+
+// sendRaft sends one message of Raft. An append with entries, and a request for a vote, are repeated
+// quickly until they are answered: a lost one must not cost a heartbeat's time.
+func (n *Node) sendRaft(m *raftpb.Message) {
+	to := slices.IndexFunc(n.peers, func(p peer) bool { return uint64(p.inc) == m.GetTo() })
+	if to < 0 || to == n.self {
+		return
+	}
+	p := &n.peers[to]
+	again := resend{msg: m, at: n.now.Mono.Add(n.timing.Quick()), end: n.now.Mono.Add(n.lastingFor())}
+	switch m.GetType() {
+	case raftpb.MsgApp:
+		if len(m.Entries) > 0 {
+			again.index = m.Entries[len(m.Entries)-1].GetIndex()
+			p.append = again
+		}
+	case raftpb.MsgVote, raftpb.MsgPreVote:
+		p.vote = again
+	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
+		if !m.GetReject() {
+			n.election.granted(n)
+		}
+	case raftpb.MsgSnap:
+		n.raft.rn.ReportSnapshot(m.GetTo(), raft.SnapshotFinish) // a lost one is probed for again
+	default:
+	}
+	n.send(to, &wire.Raft{Msg: m})
+}
+
+func (n *Node) resendRaft() {
+	for i := range n.peers {
+		p := &n.peers[i]
+		for _, r := range []*resend{&p.append, &p.vote} {
+			if r.msg == nil || n.now.Mono < r.at {
+				continue
+			}
+			if n.now.Mono >= r.end {
+				r.msg = nil
+				continue
+			}
+			n.send(i, &wire.Raft{Msg: r.msg})
+			r.at = n.now.Mono.Add(n.timing.Quick())
+		}
+	}
+}
+
+// apply applies committed entries, all of which are durable here.
+func (n *Node) apply(entries []*raftpb.Entry) {
+	r := n.raft
+	for _, e := range entries {
+		if e.GetIndex() <= r.applied {
+			continue
+		}
+		r.applied = e.GetIndex()
+		n.out.Applied = append(n.out.Applied, cluster.LogEntry{Index: e.GetIndex(), Term: e.GetTerm(), Type: int32(e.GetType()), Data: e.GetData()})
+		n.groupsDue, n.planDue = true, true
+		if len(e.GetData()) == 0 {
+			continue
+		}
+		c, err := cluster.DecodeEntry(e.GetData())
+		if err != nil {
+			n.event("log.unreadable", n.id(), "entry %d is skipped: %v", e.GetIndex(), err)
+			continue
+		}
+		j := n.state.Apply(e.GetIndex(), c)
+		n.event("applied", "", "%s", describe(j))
+		for _, p := range c.Parts {
+			if p.Evict != nil {
+				n.urgent()
+			}
+			if p.Admit != nil {
+				if i := n.index(p.Admit.Node); i >= 0 {
+					n.peers[i].admitted = n.now.Mono
+				}
+			}
+		}
+	}
+	r.evicts = slices.DeleteFunc(r.evicts, func(a appended) bool { return a.index <= r.applied })
+	n.prune()
+}
+
+// describe renders a line of history as text.
+func describe(j state.Journal) string {
+	s := ""
+	for i, d := range j.Did {
+		if i > 0 {
+			s += " + "
+		}
+		s += d
+	}
+	if len(j.Did) == 0 {
+		s = "nothing"
+	}
+	for _, d := range j.Dropped {
+		s += "; dropped " + d
+	}
+	if j.Rule != "" {
+		s += " (" + j.Rule + ": " + j.Why + ")"
+	}
+	return s
+}
+
+// prune forgets heard releases of tenures that are over by the log.
+func (n *Node) prune() {
+	for i := range n.groups {
+		l, g := &n.groups[i], &n.state.Groups[i]
+		l.heard = slices.DeleteFunc(l.heard, func(h heardRelease) bool {
+			return h.epoch <= g.Epoch && !slices.ContainsFunc(g.Tenures, func(t state.Tenure) bool { return t.Epoch == h.epoch })
+		})
+	}
+}
+
+// compact writes a snapshot of the state and drops most of the log before it.
+func (n *Node) compact() {
+	r := n.raft
+	_, conf, err := r.store.InitialState()
+	must(err)
+	snap, err := r.store.CreateSnapshot(r.applied, conf, n.state.Encode())
+	if err != nil {
+		return // not that far yet
+	}
+	r.snapped = r.applied
+	term := snap.GetMetadata().GetTerm()
+	n.persist(cluster.Persist{Sync: true, Snapshot: &cluster.Snapshot{Index: r.applied, Term: term, Data: snap.GetData()}}, unstored{})
+	if r.applied > compactKeep {
+		if err := r.store.Compact(r.applied - compactKeep); err != nil && err != raft.ErrCompacted {
+			must(err)
+		}
+	}
+}
+
+// restore replaces the state by a leader's snapshot.
+func (n *Node) restore(s *raftpb.Snapshot) {
+	st, err := state.Decode(s.GetData(), n.stateFlaws())
+	if err != nil {
+		n.event("snapshot.unreadable", n.id(), "a snapshot from the coordinator is refused: %v", err)
+		return
+	}
+	n.state, n.raft.applied, n.raft.snapped = st, s.GetMetadata().GetIndex(), s.GetMetadata().GetIndex()
+	n.raft.evicts = slices.DeleteFunc(n.raft.evicts, func(a appended) bool { return a.index <= n.raft.applied })
+	n.groupsDue, n.planDue = true, true
+	n.prune()
+}
+
+// propose appends entries to the log, through the leader.
+func (n *Node) propose(entries []cluster.Entry) {
+	r := n.raft
+	for i := range entries {
+		if err := r.rn.Propose(entries[i].Encode()); err != nil {
+			break // no leader is known, or leadership is moving: the caller tries again
+		}
+	}
+	r.proposes = r.leading
+	n.drainRaft()
+}
+
+// quiet keeps Raft's logger silent: what matters is told by events.
+type quiet struct{}
+
+func (quiet) Debug(...any)            {}
+func (quiet) Debugf(string, ...any)   {}
+func (quiet) Error(...any)            {}
+func (quiet) Errorf(string, ...any)   {}
+func (quiet) Info(...any)             {}
+func (quiet) Infof(string, ...any)    {}
+func (quiet) Warning(...any)          {}
+func (quiet) Warningf(string, ...any) {}
+func (quiet) Fatal(v ...any)          { panic(cluster.BrokenInvariant("raft: " + fmt.Sprint(v...))) }
+func (quiet) Fatalf(f string, v ...any) {
+	panic(cluster.BrokenInvariant("raft: " + fmt.Sprintf(f, v...)))
+}
+func (quiet) Panic(v ...any) { panic(cluster.BrokenInvariant("raft: " + fmt.Sprint(v...))) }
+func (quiet) Panicf(f string, v ...any) {
+	panic(cluster.BrokenInvariant("raft: " + fmt.Sprintf(f, v...)))
+}

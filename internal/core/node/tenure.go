@@ -1,0 +1,366 @@
+package node
+
+import (
+	"slices"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/group"
+	"baton/internal/core/state"
+	"baton/internal/core/wire"
+)
+
+// tendNumber brings the lease number in use into line with the log: a number serves only after this node
+// has itself applied its Admit and noted it in the run record, and never under another boot.
+func (n *Node) tendNumber() {
+	if n.state == nil {
+		return
+	}
+	s := &n.state.Nodes[n.self]
+	target := cluster.Number(0)
+	switch {
+	case s.Number < n.rec.Number:
+		return // the log is being read again: the run record knows more
+	case s.Admitted && s.Incarnation == n.inc && (s.Boot == n.boot || n.flaw == AnyBoot) && s.AdmitIndex > n.raft.usable:
+		target = s.Number
+	}
+	if n.flaw == AnyBoot && s.Admitted && s.Incarnation == n.inc {
+		target = s.Number
+	}
+	if n.flaw == EarlyNumber && n.raft.early > target {
+		target = n.raft.early
+		n.rec.Number, n.rec.First = target, max(n.rec.First, 1)
+	}
+	if target == n.number {
+		return
+	}
+	if target != 0 && n.rec.Number != target {
+		n.rec.Number, n.rec.Rests = target, foundingIndex
+		if n.rec.First == 0 {
+			n.rec.First = target
+		}
+		n.recDue = true
+		return
+	}
+	if target != 0 && (n.recDue || n.recOK < n.recN) && n.flaw != EarlyNumber {
+		return // until Recorded
+	}
+	n.number = target
+	n.holder.Reset()
+	n.groupsDue = true
+	n.urgent()
+	if target == 0 {
+		n.event("lease.taken", n.id(), "%s has lost its lease: it was evicted", n.id())
+	}
+}
+
+// tendSaying works out of which evicted numbers nothing is left here. That is said only of an Evict that
+// is applied, and so known to be committed and durable here.
+func (n *Node) tendSaying() {
+	if n.state == nil {
+		return
+	}
+	var lines []wire.Lease
+	for i := range n.state.Nodes {
+		s := &n.state.Nodes[i]
+		if !s.Admitted && !s.Over(s.Number) && n.voter.Left(i) <= n.now.Mono {
+			lines = append(lines, wire.Lease{Node: s.ID, Number: s.Number})
+		}
+	}
+	if n.flaw == SayAtAppend || n.flaw == SayUndurable {
+		lines = append(lines, n.saidEarly()...)
+	}
+	if slices.Equal(lines, n.lines) {
+		return
+	}
+	n.lines = lines
+	for _, l := range lines {
+		n.said.Add(n.index(l.Node), l.Number, n.self)
+	}
+	n.urgent()
+	n.groupsDue, n.planDue = true, true
+}
+
+// saidEarly is what two planted bugs say too soon.
+func (n *Node) saidEarly() []wire.Lease {
+	var lines []wire.Lease
+	commit := n.raft.rn.BasicStatus().GetCommit()
+	for _, a := range n.raft.evicts {
+		if n.voter.Left(n.index(a.Node)) <= n.now.Mono && (n.flaw == SayAtAppend || a.index <= commit) {
+			lines = append(lines, wire.Lease{Node: a.Node, Number: a.Number})
+		}
+	}
+	return lines
+}
+
+// nextSaying returns when the next promise to an evicted node runs out.
+func (n *Node) nextSaying() cluster.Instant {
+	at := cluster.Never
+	if n.state == nil {
+		return at
+	}
+	for i := range n.state.Nodes {
+		s := &n.state.Nodes[i]
+		if left := n.voter.Left(i); !s.Admitted && !s.Over(s.Number) && left > n.now.Mono {
+			at = min(at, left)
+		}
+	}
+	if n.flaw == SayAtAppend || n.flaw == SayUndurable {
+		for _, a := range n.raft.evicts {
+			if left := n.voter.Left(n.index(a.Node)); left > n.now.Mono {
+				at = min(at, left)
+			}
+		}
+	}
+	return at
+}
+
+// tendGroups brings every group of this node into line with its assignment, the lease and the tenures
+// before it.
+func (n *Node) tendGroups() {
+	if n.state == nil {
+		return
+	}
+	runs := n.leaseRuns()
+	if !n.groupsDue && n.now.Mono < n.groupsAt && runs == n.leaseShown {
+		return
+	}
+	if n.leaseShown && !runs && n.number != 0 {
+		n.event("lease.lost", n.id(), "%s has lost its lease: no majority of the voters renewed it in time", n.id())
+		n.urgent()
+	}
+	n.groupsDue, n.leaseShown, n.groupsAt = false, runs, cluster.Never
+	var reports []wire.GroupReport
+	for i := range n.groups {
+		if n.groups[i].group == nil {
+			continue
+		}
+		n.tendGroup(i)
+		n.release(i)
+		reports = append(reports, n.report(i))
+	}
+	n.sayReleased()
+	if !slices.Equal(reports, n.pulse.reports) {
+		n.pulse.reports = reports
+		n.planDue = true
+		n.urgent()
+	}
+}
+
+func (n *Node) tendGroup(i int) {
+	l, st := &n.groups[i], &n.state.Groups[i]
+	rec := n.rec.Groups[st.ID]
+	replaying := st.Epoch < rec.Activated && l.open == rec.Activated
+	mine := st.Owner == n.id() && n.number != 0 && st.Epoch >= rec.Activated &&
+		!slices.Contains(rec.Released, st.Epoch) && l.lost != st.Epoch
+	if l.open != 0 && !n.leaseRuns() {
+		l.lost = l.open // given up: it may be assigned again, under the next epoch
+		mine = mine && st.Epoch != l.lost
+	}
+	if l.open != 0 && ((!mine && !replaying) || l.lost == l.open) {
+		n.shut(l)
+	}
+	s := group.Situation{Epoch: st.Epoch, Keep: replaying && l.open != 0}
+	if s.Keep {
+		s.Role, s.Epoch = group.Owner, l.open
+	}
+	if mine {
+		s.Role = group.Owner
+		if rec.Activated < st.Epoch {
+			n.activate(l, st.Epoch)
+		}
+		s.MayStart = n.recOK >= l.activated
+		s.MayServe = s.MayStart && n.leaseRuns() && n.tenuresOver(i)
+		s.HotElsewhere = n.hotElsewhere(i)
+	}
+	l.outcome = l.group.Step(n.now.Mono, s)
+	n.out.Wants = append(n.out.Wants, l.outcome.Wants...)
+	n.groupsAt = min(n.groupsAt, l.outcome.WakeAt)
+	if mine && s.MayServe && l.outcome.Ready && l.open != st.Epoch {
+		l.open = st.Epoch
+		n.gate(l, l.open, n.holder.End())
+		n.groupEvent("serving", st.ID, "%s serves %s, epoch %d", n.id(), st.ID, st.Epoch)
+	}
+	l.phase, l.reason = n.phase(l, mine, st.Epoch)
+}
+
+// shut closes a group's gate.
+func (n *Node) shut(l *local) {
+	n.gate(l, l.open, 0)
+	l.closeN = n.gateN
+	n.groupEvent("closed", l.spec.ID, "%s no longer serves %s, epoch %d", n.id(), l.spec.ID, l.open)
+	l.open = 0
+}
+
+// activate puts an epoch into the run record, which is written before anything starts or serves for it.
+func (n *Node) activate(l *local, e cluster.Epoch) {
+	rec := n.rec.Groups[l.spec.ID]
+	rec.Activated = e
+	rec.Released = slices.DeleteFunc(slices.Clone(rec.Released), func(r cluster.Epoch) bool { return r < e && !n.inQuestion(l.spec.ID, r) })
+	n.rec.Groups[l.spec.ID] = rec
+	n.recDue = true
+	l.activated = n.recN + 1
+}
+
+// inQuestion tells whether a tenure still stands in the log as not over.
+func (n *Node) inQuestion(id cluster.GroupID, e cluster.Epoch) bool {
+	return slices.ContainsFunc(n.state.Group(id).Tenures, func(t state.Tenure) bool { return t.Epoch == e })
+}
+
+// tenuresOver tells whether every earlier tenure of the group that was not this node's own is over: not
+// just that of the epoch before, whose owner may never have activated.
+func (n *Node) tenuresOver(i int) bool {
+	st := &n.state.Groups[i]
+	if n.flaw == NoWait {
+		return true
+	}
+	for _, t := range st.Tenures {
+		if t.Epoch >= st.Epoch || t.Node == n.id() || (n.flaw == OnlyLastTenure && t.Epoch != st.Epoch-1) {
+			continue
+		}
+		if !n.over(i, t) {
+			return false
+		}
+	}
+	return true
+}
+
+// over tells whether a tenure is over: a quorum has said so of its number, or its owner has released it.
+func (n *Node) over(i int, t state.Tenure) bool {
+	x := n.index(t.Node)
+	if n.said.Over(x, t.Number) || slices.Contains(n.groups[i].heard, heardRelease{t.Epoch, x}) {
+		return true
+	}
+	if hb := n.peers[x].hb; n.flaw == BootProves && hb != nil && hb.Boot != n.state.Nodes[x].Boot {
+		return true
+	}
+	return false
+}
+
+// hotElsewhere tells whether another node could take the group over without a start.
+func (n *Node) hotElsewhere(i int) bool {
+	st := &n.state.Groups[i]
+	if n.groups[i].spec.Failover == cluster.FailoverManual {
+		return false
+	}
+	for k := range n.peers {
+		p := &n.peers[k]
+		if k == n.self || p.hb == nil || !p.det.Fresh(n.now.Mono) || !n.state.Nodes[k].Admitted || !p.hb.LeaseRuns || p.hb.Sick ||
+			slices.ContainsFunc(st.Bans, func(b cluster.Ban) bool { return b.Node == p.id && b.Until > n.now.Wall }) {
+			continue
+		}
+		for _, r := range p.hb.Groups {
+			if r.Group == st.ID && r.Hot && !r.Cut && r.Phase != wire.PhaseFailed {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// release notes which tenures of this node are given up for good: each under a number of this boot that
+// is not the group's newest, served or not, and the newest if its lease has ended or the log took it away.
+// The gate must be known closed, and what neither gate nor cgroup cuts must be stopped.
+func (n *Node) release(i int) {
+	l, st := &n.groups[i], &n.state.Groups[i]
+	rec := n.rec.Groups[st.ID]
+	if n.rec.First == 0 {
+		return
+	}
+	for _, t := range st.Tenures {
+		if t.Node != n.id() || t.Number < n.rec.First || slices.Contains(rec.Released, t.Epoch) {
+			continue
+		}
+		if t.Epoch == st.Epoch && st.Owner == n.id() && l.lost != t.Epoch {
+			continue // it is the present one
+		}
+		if n.flaw == ReleaseServedOnly && t.Epoch != rec.Activated {
+			continue
+		}
+		closed := l.open != t.Epoch && n.gateOK >= l.closeN
+		if (!closed && n.flaw != ReleaseEarly) || !l.outcome.Closed {
+			continue
+		}
+		rec.Released = append(slices.Clone(rec.Released), t.Epoch)
+		slices.Sort(rec.Released)
+		n.rec.Groups[st.ID] = rec
+		n.recDue = true
+	}
+}
+
+// sayReleased says, until the log has it, each release that the run record holds.
+func (n *Node) sayReleased() {
+	if n.recDue || n.recOK < n.recN {
+		return
+	}
+	var released []wire.Tenure
+	for i := range n.state.Groups {
+		st := &n.state.Groups[i]
+		for _, e := range n.rec.Groups[st.ID].Released {
+			if slices.ContainsFunc(st.Tenures, func(t state.Tenure) bool { return t.Epoch == e && t.Node == n.id() }) {
+				released = append(released, wire.Tenure{Group: st.ID, Epoch: e})
+			}
+		}
+	}
+	if slices.Equal(released, n.released) {
+		return
+	}
+	n.released = released
+	n.planDue = true
+	n.urgent()
+}
+
+// tendRecord writes the run record if it has changed.
+func (n *Node) tendRecord() {
+	if !n.recDue {
+		return
+	}
+	n.recDue = false
+	n.recN++
+	r := n.rec
+	r.Groups = make(map[cluster.GroupID]cluster.GroupRecord, len(n.rec.Groups))
+	for i := range n.spec.Groups { // in the file's order: the map is copied, not walked
+		id := n.spec.Groups[i].ID
+		if g, ok := n.rec.Groups[id]; ok {
+			r.Groups[id] = cluster.GroupRecord{Activated: g.Activated, Released: slices.Clone(g.Released)}
+		}
+	}
+	n.out.Record = &Record{N: n.recN, Record: r}
+}
+
+// phase sums up how a group is here.
+func (n *Node) phase(l *local, mine bool, e cluster.Epoch) (wire.Phase, string) {
+	o := &l.outcome
+	switch {
+	case o.Failed != "":
+		return wire.PhaseFailed, shorten(o.Failed)
+	case mine && l.open == e && o.Fronts, !mine && l.open != 0:
+		return wire.PhaseServing, ""
+	case mine:
+		return wire.PhasePreparing, ""
+	case !o.AtDepth:
+		return wire.PhaseStopping, ""
+	case o.Hot:
+		return wire.PhaseStandby, ""
+	}
+	return wire.PhaseStopped, ""
+}
+
+// reasonMax is the longest reason that a heartbeat carries, in bytes.
+const reasonMax = 200
+
+func shorten(s string) string {
+	if len(s) <= reasonMax {
+		return s
+	}
+	cut := reasonMax - len("…")
+	for cut > 0 && s[cut]&0xC0 == 0x80 {
+		cut--
+	}
+	return s[:cut] + "…"
+}
+
+func (n *Node) report(i int) wire.GroupReport {
+	l := &n.groups[i]
+	return wire.GroupReport{Group: l.spec.ID, Epoch: n.state.Groups[i].Epoch, Phase: l.phase,
+		Cut: slices.Contains(n.cut, l.spec.ID), Hot: l.outcome.Hot, Reason: l.reason}
+}

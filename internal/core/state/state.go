@@ -1,0 +1,375 @@
+// Package state is the replicated state: what every node knows once it has applied the same entries.
+// Apply is the only way to change it, and depends on nothing but the state and the entry.
+package state
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"baton/internal/core/cluster"
+)
+
+// limits of what a state keeps
+const (
+	journalMax = 256 // entries kept for `history`
+	pastMax    = 64  // former boots kept per node
+)
+
+// State is the replicated state.
+type State struct {
+	Founding cluster.Founding `json:"founding"`
+	Applied  uint64           `json:"applied"` // log index of the last entry applied
+	Nodes    []Node           `json:"nodes"`   // in the order of the specification
+	Groups   []Group          `json:"groups"`  // in the order of the specification
+	Journal  []Journal        `json:"journal"`
+
+	flaws Flaws
+}
+
+// Flaws are planted bugs, for the tests of the simulator only.
+type Flaws struct {
+	EvictKeepsOwner bool
+	ApplyStale      bool
+}
+
+// Node is a node's lease by the log.
+type Node struct {
+	ID          cluster.NodeID      `json:"id"`
+	Incarnation cluster.Incarnation `json:"incarnation"` // that it was last admitted under
+	Boot        cluster.BootID      `json:"boot"`
+	Number      cluster.Number      `json:"number"` // the newest given
+	Admitted    bool                `json:"admitted"`
+	Ended       cluster.Number      `json:"ended"` // this number and all below are over
+	AdmitIndex  uint64              `json:"admit_index"`
+	Past        []Past              `json:"past"` // former Admits: their packets are late ones
+}
+
+// Past is an incarnation and boot that a node was once admitted under.
+type Past struct {
+	Incarnation cluster.Incarnation `json:"incarnation"`
+	Boot        cluster.BootID      `json:"boot"`
+}
+
+// Over tells whether the number is over by the log.
+func (n *Node) Over(number cluster.Number) bool { return number <= n.Ended }
+
+// Group is a group's placement by the log.
+type Group struct {
+	ID      cluster.GroupID `json:"id"`
+	Owner   cluster.NodeID  `json:"owner"` // empty: nobody
+	Last    cluster.NodeID  `json:"last"`  // owner of the newest epoch, also after it was ended
+	Epoch   cluster.Epoch   `json:"epoch"`
+	Index   uint64          `json:"index"`   // log index of the newest Assign
+	Tenures []Tenure        `json:"tenures"` // those not over by the log, the newest included
+	Move    *cluster.Move   `json:"move,omitempty"`
+	Bans    []cluster.Ban   `json:"bans,omitempty"`
+	Ended   *MoveResult     `json:"ended,omitempty"` // how the last Move ended
+}
+
+// Tenure is one placement that is not over by the log.
+type Tenure struct {
+	Epoch  cluster.Epoch  `json:"epoch"`
+	Node   cluster.NodeID `json:"node"`
+	Number cluster.Number `json:"number"`
+}
+
+// MoveResult is how a Move ended.
+type MoveResult struct {
+	ID     string `json:"id"`
+	Done   bool   `json:"done"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Journal is one line of the cluster's history.
+type Journal struct {
+	Index    uint64            `json:"index"`
+	Wall     cluster.WallTime  `json:"wall"`
+	By       string            `json:"by"`
+	Rule     string            `json:"rule,omitempty"`
+	Why      string            `json:"why,omitempty"`
+	Evidence []string          `json:"evidence,omitempty"`
+	Rejected []string          `json:"rejected,omitempty"`
+	Did      []string          `json:"did"`
+	Dropped  []string          `json:"dropped,omitempty"` // parts that no longer fitted, with the reason
+	Groups   []cluster.GroupID `json:"groups,omitempty"`
+	Nodes    []cluster.NodeID  `json:"nodes,omitempty"`
+}
+
+// New returns the state that a founding record begins with.
+func New(f *cluster.Founding, spec *cluster.Spec, index uint64, flaws Flaws) *State {
+	s := &State{Founding: *f, Applied: index, flaws: flaws}
+	for _, n := range spec.Nodes {
+		s.Nodes = append(s.Nodes, Node{ID: n.ID})
+	}
+	for _, g := range spec.Groups {
+		s.Groups = append(s.Groups, Group{ID: g.ID})
+	}
+	return s
+}
+
+// Encode returns the state's stored form, for a snapshot.
+func (s *State) Encode() []byte {
+	b, err := json.Marshal(s)
+	cluster.Assert(err == nil, "the state must be encodable: %v", err)
+	return b
+}
+
+// Decode reads a stored state.
+func Decode(b []byte, flaws Flaws) (*State, error) {
+	s := new(State)
+	if err := json.Unmarshal(b, s); err != nil {
+		return nil, fmt.Errorf("snapshot of %d bytes: %w", len(b), err)
+	}
+	s.flaws = flaws
+	return s, nil
+}
+
+// Node returns a node's part of the state, or nil.
+func (s *State) Node(id cluster.NodeID) *Node {
+	for i := range s.Nodes {
+		if s.Nodes[i].ID == id {
+			return &s.Nodes[i]
+		}
+	}
+	return nil
+}
+
+// Group returns a group's part of the state, or nil.
+func (s *State) Group(id cluster.GroupID) *Group {
+	for i := range s.Groups {
+		if s.Groups[i].ID == id {
+			return &s.Groups[i]
+		}
+	}
+	return nil
+}
+
+// Apply changes the state by one entry and returns the line that it adds to the history.
+func (s *State) Apply(index uint64, e *cluster.Entry) Journal {
+	cluster.Assert(index > s.Applied, "entry %d is applied after %d", index, s.Applied)
+	s.Applied = index
+	j := Journal{Index: index, Wall: e.Wall, By: e.By, Rule: e.Rule, Why: e.Why, Evidence: e.Evidence, Rejected: e.Rejected}
+	for _, p := range e.Parts {
+		if dropped := s.applyPart(index, p); dropped != "" {
+			j.Dropped = append(j.Dropped, p.String()+": "+dropped)
+			continue
+		}
+		j.Did = append(j.Did, p.String())
+		j.note(p)
+	}
+	s.Journal = append(s.Journal, j)
+	if len(s.Journal) > journalMax {
+		s.Journal = slices.Delete(s.Journal, 0, len(s.Journal)-journalMax)
+	}
+	return j
+}
+
+// note keeps which groups and nodes a line is about.
+func (j *Journal) note(p cluster.Part) {
+	group := func(g cluster.GroupID) {
+		if !slices.Contains(j.Groups, g) {
+			j.Groups = append(j.Groups, g)
+		}
+	}
+	node := func(n cluster.NodeID) {
+		if !slices.Contains(j.Nodes, n) {
+			j.Nodes = append(j.Nodes, n)
+		}
+	}
+	switch {
+	case p.Evict != nil:
+		node(p.Evict.Node)
+	case p.Admit != nil:
+		node(p.Admit.Node)
+	case p.Ended != nil:
+		node(p.Ended.Node)
+	case p.Assign != nil:
+		group(p.Assign.Group)
+		node(p.Assign.To)
+	case p.Released != nil:
+		group(p.Released.Group)
+	case p.Move != nil:
+		group(p.Move.Group)
+	case p.MoveEnd != nil:
+		group(p.MoveEnd.Group)
+	case p.Ban != nil:
+		group(p.Ban.Group)
+	case p.Unban != nil:
+		group(p.Unban.Group)
+	}
+}
+
+// applyPart applies one part, or returns why it no longer fits.
+func (s *State) applyPart(index uint64, p cluster.Part) string {
+	switch {
+	case p.Evict != nil:
+		return s.evict(p.Evict)
+	case p.Admit != nil:
+		return s.admit(index, p.Admit)
+	case p.Ended != nil:
+		return s.ended(p.Ended)
+	case p.Assign != nil:
+		return s.assign(index, p.Assign)
+	case p.Released != nil:
+		return s.released(p.Released)
+	case p.Move != nil:
+		return s.move(p.Move)
+	case p.MoveEnd != nil:
+		return s.moveEnd(p.MoveEnd)
+	case p.Ban != nil:
+		return s.ban(p.Ban)
+	case p.Unban != nil:
+		return s.unban(p.Unban)
+	}
+	return "this version does not know it"
+}
+
+func (s *State) evict(e *cluster.Evict) string {
+	n := s.Node(e.Node)
+	if n == nil || !n.Admitted || n.Number != e.Number {
+		return "the node does not hold that number"
+	}
+	n.Admitted = false
+	if s.flaws.EvictKeepsOwner {
+		return ""
+	}
+	for i := range s.Groups {
+		if g := &s.Groups[i]; g.Owner == e.Node {
+			g.Owner = ""
+		}
+	}
+	return ""
+}
+
+func (s *State) admit(index uint64, a *cluster.Admit) string {
+	n := s.Node(a.Node)
+	switch {
+	case n == nil:
+		return "no such node"
+	case n.Admitted:
+		return fmt.Sprintf("the node holds number %d", n.Number)
+	case a.Number != n.Number+1:
+		return fmt.Sprintf("the next number is %d", n.Number+1)
+	case !n.Over(n.Number):
+		return fmt.Sprintf("number %d is not over", n.Number)
+	}
+	if n.Number > 0 && (n.Boot != a.Boot || n.Incarnation != a.Incarnation) {
+		n.Past = append(n.Past, Past{n.Incarnation, n.Boot})
+		if len(n.Past) > pastMax {
+			n.Past = slices.Delete(n.Past, 0, 1)
+		}
+	}
+	n.Incarnation, n.Boot, n.Number, n.Admitted = a.Incarnation, a.Boot, a.Number, true
+	n.AdmitIndex = index
+	return ""
+}
+
+func (s *State) ended(e *cluster.Ended) string {
+	n := s.Node(e.Node)
+	switch {
+	case n == nil || e.Number > n.Number || (e.Number == n.Number && n.Admitted):
+		return "the number was not evicted"
+	case n.Over(e.Number):
+		return "it is over already"
+	}
+	n.Ended = e.Number
+	for i := range s.Groups {
+		g := &s.Groups[i]
+		g.Tenures = slices.DeleteFunc(g.Tenures, func(t Tenure) bool { return t.Node == e.Node && t.Number <= e.Number })
+	}
+	return ""
+}
+
+func (s *State) assign(index uint64, a *cluster.Assign) string {
+	g, n := s.Group(a.Group), s.Node(a.To)
+	if g == nil || n == nil {
+		return "no such group or node"
+	}
+	if !n.Admitted {
+		return "the target holds no lease"
+	}
+	if a.Epoch != g.Epoch+1 && !s.flaws.ApplyStale {
+		return fmt.Sprintf("it was decided on epoch %d, the group is at %d", a.Epoch-1, g.Epoch)
+	}
+	if n.Number != a.Number && !s.flaws.ApplyStale {
+		return fmt.Sprintf("the target holds number %d, not %d", n.Number, a.Number)
+	}
+	g.Owner, g.Last, g.Epoch, g.Index = a.To, a.To, a.Epoch, index
+	g.Tenures = append(g.Tenures, Tenure{a.Epoch, a.To, n.Number})
+	if g.Move != nil {
+		switch {
+		case g.Move.Assigned == 0 && g.Move.To == a.To:
+			g.Move.Assigned = a.Epoch
+		default:
+			g.endMove(false, "the group was placed otherwise meanwhile")
+		}
+	}
+	return ""
+}
+
+func (s *State) released(r *cluster.Released) string {
+	g := s.Group(r.Group)
+	if g == nil {
+		return "no such group"
+	}
+	i := slices.IndexFunc(g.Tenures, func(t Tenure) bool { return t.Epoch == r.Epoch })
+	if i < 0 {
+		return "it is over already"
+	}
+	g.Tenures = slices.Delete(g.Tenures, i, i+1)
+	if r.Epoch == g.Epoch {
+		g.Owner = ""
+	}
+	return ""
+}
+
+func (s *State) move(m *cluster.Move) string {
+	g := s.Group(m.Group)
+	switch {
+	case g == nil:
+		return "no such group"
+	case g.Move != nil:
+		return "a move is under way"
+	case g.Epoch != m.Epoch || g.Owner != m.From:
+		return "the group was placed otherwise meanwhile"
+	case g.Ended != nil && g.Ended.ID == m.ID:
+		return "it has ended already"
+	}
+	c := *m
+	g.Move = &c
+	return ""
+}
+
+func (s *State) moveEnd(m *cluster.MoveEnd) string {
+	g := s.Group(m.Group)
+	if g == nil || g.Move == nil || g.Move.ID != m.ID {
+		return "that move is not under way"
+	}
+	g.endMove(m.Done, m.Reason)
+	return ""
+}
+
+func (g *Group) endMove(done bool, reason string) {
+	g.Ended = &MoveResult{ID: g.Move.ID, Done: done, Reason: reason}
+	g.Move = nil
+}
+
+func (s *State) ban(b *cluster.Ban) string {
+	g := s.Group(b.Group)
+	if g == nil || s.Node(b.Node) == nil {
+		return "no such group or node"
+	}
+	g.Bans = slices.DeleteFunc(g.Bans, func(x cluster.Ban) bool { return x.Node == b.Node })
+	g.Bans = append(g.Bans, *b)
+	return ""
+}
+
+func (s *State) unban(u *cluster.Unban) string {
+	g := s.Group(u.Group)
+	if g == nil || !slices.ContainsFunc(g.Bans, func(x cluster.Ban) bool { return x.Node == u.Node }) {
+		return "there is no such ban"
+	}
+	g.Bans = slices.DeleteFunc(g.Bans, func(x cluster.Ban) bool { return x.Node == u.Node })
+	return ""
+}

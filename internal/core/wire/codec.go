@@ -1,0 +1,476 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+	"unicode/utf8"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"baton/internal/core/cluster"
+)
+
+// The format of a message: a byte for the version of the format, a byte for the kind, then the fields in
+// the order of the struct. Numbers that count are varints, random identifiers 8 bytes little-endian,
+// durations varints of nanoseconds, strings and lists a varint of their length before their content.
+//
+// Forward compatibility: a newer agent adds fields at the end of a message, never within it and never
+// within the elements of a list; bytes after the last known field are ignored, and a field that a shorter,
+// older message lacks is left zero by the code that adds it. The version changes only when an old reader must not
+// understand the message at all.
+const codecVersion = 1
+
+// Limits of the format. What is beyond them is refused on both sides; only a reason is cut.
+const (
+	MaxMessage = 1 << 20 // bytes of one message; so it is for TCP, datagrams carry MaxDatagram
+	MaxName    = 63      // bytes of a node's or a group's name
+	MaxReason  = 200     // bytes of the reason in a GroupReport
+	MaxNodes   = 64      // elements of Heartbeat.Heard
+	MaxLeases  = 64      // elements of Heartbeat.Said
+	MaxGroups  = 256     // elements of Heartbeat.Groups and of Heartbeat.Released
+)
+
+// Kinds on the wire. A number never changes its meaning and is never used again.
+const (
+	kindHeartbeat = 1
+	kindAck       = 2
+	kindRaft      = 3
+	kindAsk       = 4
+	kindFounding  = 5
+)
+
+var (
+	errCut    = errors.New("the message ends within it")
+	errNumber = errors.New("not a number of at most 64 bits")
+)
+
+// Append appends the encoded message to dst and returns the result; it allocates only where dst has no
+// room. A reason that is too long is cut at MaxReason, since a heartbeat must not be lost for its sake; any
+// other value beyond a limit is an error, and dst is then returned as it came.
+func Append(dst []byte, m Message) ([]byte, error) {
+	e := encoder{b: dst}
+	switch m := m.(type) {
+	case *Heartbeat:
+		e.head(kindHeartbeat)
+		e.heartbeat(m)
+	case *Ack:
+		e.head(kindAck)
+		e.fixed(uint64(m.Incarnation))
+		e.fixed(uint64(m.Run))
+		e.uint(uint64(m.Number))
+		e.uint(m.Seq)
+	case *Raft:
+		e.head(kindRaft)
+		e.raft(m.Msg)
+	case *Ask:
+		e.head(kindAsk)
+		e.fixed(uint64(m.Incarnation))
+		e.b = append(e.b, m.File[:]...)
+		e.bits(m.Empty)
+	case *Founding:
+		e.head(kindFounding)
+		e.bytes("record", m.Record)
+	default:
+		e.fail("kind", fmt.Errorf("%T is no message", m))
+	}
+	if n := len(e.b) - len(dst); n > MaxMessage {
+		e.fail("size", fmt.Errorf("%d bytes, the limit is %d", n, MaxMessage))
+	}
+	if e.err != nil {
+		return dst, fmt.Errorf("encode %T: %w", m, e.err)
+	}
+	return e.b, nil
+}
+
+// encoder appends to b until the first failure.
+type encoder struct {
+	b   []byte
+	err error
+}
+
+func (e *encoder) fail(field string, err error) {
+	if e.err == nil {
+		e.err = fmt.Errorf("%s: %w", field, err)
+	}
+}
+
+func (e *encoder) head(kind byte)  { e.b = append(e.b, codecVersion, kind) }
+func (e *encoder) uint(v uint64)   { e.b = binary.AppendUvarint(e.b, v) }
+func (e *encoder) fixed(v uint64)  { e.b = binary.LittleEndian.AppendUint64(e.b, v) }
+func (e *encoder) string(s string) { e.uint(uint64(len(s))); e.b = append(e.b, s...) }
+
+func (e *encoder) bits(flags ...bool) {
+	var b byte
+	for i, set := range flags {
+		if set {
+			b |= 1 << i
+		}
+	}
+	e.b = append(e.b, b)
+}
+
+func (e *encoder) duration(field string, d time.Duration) {
+	if d < 0 {
+		e.fail(field, fmt.Errorf("%v is negative", d))
+		return
+	}
+	e.uint(uint64(d))
+}
+
+func (e *encoder) name(field, s string) {
+	if len(s) == 0 || len(s) > MaxName {
+		e.fail(field, fmt.Errorf("a name of %d bytes, it must have 1 to %d", len(s), MaxName))
+		return
+	}
+	e.string(s)
+}
+
+func (e *encoder) count(field string, n, limit int) {
+	if n > limit {
+		e.fail(field, fmt.Errorf("%d elements, the limit is %d", n, limit))
+		return
+	}
+	e.uint(uint64(n))
+}
+
+func (e *encoder) bytes(field string, b []byte) {
+	if len(b) > MaxMessage {
+		e.fail(field, fmt.Errorf("%d bytes, the limit of a message is %d", len(b), MaxMessage))
+		return
+	}
+	e.uint(uint64(len(b)))
+	e.b = append(e.b, b...)
+}
+
+func (e *encoder) heartbeat(m *Heartbeat) {
+	e.fixed(uint64(m.Incarnation))
+	e.fixed(uint64(m.Boot))
+	e.uint(uint64(m.Number))
+	e.uint(m.Seq)
+	e.duration("l", m.L)
+	e.uint(m.Rests)
+	e.uint(uint64(m.View))
+	e.b = binary.AppendVarint(e.b, int64(m.Sent))
+	e.uint(m.Lead)
+	e.uint(m.Applied)
+	e.uint(m.Durable)
+	e.bits(m.LeaseRuns, m.Sick)
+	e.count("heard", len(m.Heard), MaxNodes)
+	for i := range m.Heard {
+		h := &m.Heard[i]
+		e.name("heard.node", string(h.Node))
+		e.fixed(uint64(h.Run))
+		e.duration("heard.ago", h.Ago)
+		e.uint(h.Durable)
+	}
+	e.count("said", len(m.Said), MaxLeases)
+	for i := range m.Said {
+		e.name("said.node", string(m.Said[i].Node))
+		e.uint(uint64(m.Said[i].Number))
+	}
+	e.count("released", len(m.Released), MaxGroups)
+	for i := range m.Released {
+		e.name("released.group", string(m.Released[i].Group))
+		e.uint(uint64(m.Released[i].Epoch))
+	}
+	e.count("groups", len(m.Groups), MaxGroups)
+	for i := range m.Groups {
+		g := &m.Groups[i]
+		if int(g.Phase) >= len(phaseNames) {
+			e.fail("groups.phase", fmt.Errorf("%d is unknown", g.Phase))
+		}
+		e.name("groups.group", string(g.Group))
+		e.uint(uint64(g.Epoch))
+		e.b = append(e.b, byte(g.Phase))
+		e.bits(g.Hot, g.Cut)
+		e.string(cut(g.Reason, MaxReason))
+	}
+}
+
+// cut shortens s to at most limit bytes without splitting a character.
+func cut(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	for limit > 0 && !utf8.RuneStart(s[limit]) {
+		limit--
+	}
+	return s[:limit]
+}
+
+func (e *encoder) raft(m *raftpb.Message) {
+	if m == nil {
+		e.fail("msg", errors.New("none"))
+		return
+	}
+	if err := checkRaft(m); err != nil {
+		e.fail("msg", err)
+		return
+	}
+	size := proto.Size(m)
+	if size > MaxMessage {
+		e.fail("msg", fmt.Errorf("%d bytes, the limit of a message is %d", size, MaxMessage))
+		return
+	}
+	e.uint(uint64(size))
+	b, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(e.b, m)
+	if err != nil {
+		e.fail("msg", err)
+		return
+	}
+	e.b = b
+}
+
+// checkRaft refuses what Raft says only to itself, and what its state machine would fall over.
+func checkRaft(m *raftpb.Message) error {
+	t := m.GetType()
+	if _, known := raftpb.MessageType_name[int32(t)]; !known {
+		return fmt.Errorf("raft message type %d is unknown", t)
+	}
+	switch {
+	case raft.IsLocalMsg(t), t == raftpb.MessageType_MsgForgetLeader, len(m.GetResponses()) > 0:
+		return fmt.Errorf("raft message %v never leaves its node", t)
+	case raft.IsLocalMsgTarget(m.GetFrom()), raft.IsLocalMsgTarget(m.GetTo()):
+		return fmt.Errorf("raft message %v from %x to %x names a local thread", t, m.GetFrom(), m.GetTo())
+	case t == raftpb.MessageType_MsgSnap && m.GetSnapshot().GetMetadata().GetIndex() == 0:
+		return errors.New("raft message MsgSnap carries no snapshot")
+	}
+	return nil
+}
+
+// Decode decodes one message. The result shares no memory with b. It never panics; what it allocates is
+// bounded by the length of b. An error says which field could not be read, at which byte, and why.
+func Decode(b []byte) (Message, error) {
+	if len(b) > MaxMessage {
+		return nil, fmt.Errorf("decode message: %d bytes, the limit is %d", len(b), MaxMessage)
+	}
+	if len(b) < 2 {
+		return nil, fmt.Errorf("decode message: %d bytes, version and kind need 2", len(b))
+	}
+	if b[0] != codecVersion {
+		return nil, fmt.Errorf("decode message: format version %d, this agent reads %d", b[0], codecVersion)
+	}
+	d := decoder{b: b, at: 2}
+	var m Message
+	switch b[1] {
+	case kindHeartbeat:
+		m = d.heartbeat()
+	case kindAck:
+		m = &Ack{
+			Incarnation: cluster.Incarnation(d.fixed("incarnation")),
+			Run:         cluster.RunID(d.fixed("run")),
+			Number:      cluster.Number(d.uint("number")),
+			Seq:         d.uint("seq"),
+		}
+	case kindRaft:
+		m = d.raft()
+	case kindAsk:
+		a := &Ask{Incarnation: cluster.Incarnation(d.fixed("incarnation"))}
+		copy(a.File[:], d.take("file", len(a.File)))
+		a.Empty = d.byte("flags")&1 != 0
+		m = a
+	case kindFounding:
+		m = &Founding{Record: append([]byte(nil), d.bytes("record")...)}
+	default:
+		return nil, fmt.Errorf("decode message: kind %d is unknown", b[1])
+	}
+	if d.err != nil {
+		return nil, fmt.Errorf("decode %T: %w", m, d.err)
+	}
+	return m, nil
+}
+
+// decoder reads b from at on until the first failure; from then on every read returns zero.
+type decoder struct {
+	b   []byte
+	at  int
+	err error
+}
+
+func (d *decoder) fail(field string, err error) {
+	if d.err == nil {
+		d.err = fmt.Errorf("%s at byte %d: %w", field, d.at, err)
+	}
+}
+
+func (d *decoder) take(field string, n int) []byte {
+	if d.err != nil {
+		return nil
+	}
+	if n > len(d.b)-d.at {
+		d.fail(field, errCut)
+		return nil
+	}
+	b := d.b[d.at : d.at+n]
+	d.at += n
+	return b
+}
+
+func (d *decoder) byte(field string) byte {
+	if b := d.take(field, 1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (d *decoder) fixed(field string) uint64 {
+	if b := d.take(field, 8); b != nil {
+		return binary.LittleEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (d *decoder) uint(field string) uint64 {
+	if d.err != nil {
+		return 0
+	}
+	v, n := binary.Uvarint(d.b[d.at:])
+	if n == 0 {
+		d.fail(field, errCut)
+		return 0
+	}
+	if n < 0 {
+		d.fail(field, errNumber)
+		return 0
+	}
+	d.at += n
+	return v
+}
+
+func (d *decoder) int(field string) int64 {
+	u := d.uint(field)
+	v := int64(u >> 1)
+	if u&1 != 0 {
+		v = ^v
+	}
+	return v
+}
+
+func (d *decoder) duration(field string) time.Duration {
+	v := d.uint(field)
+	if v > math.MaxInt64 {
+		d.fail(field, fmt.Errorf("%d ns is no duration", v))
+		return 0
+	}
+	return time.Duration(v)
+}
+
+func (d *decoder) bytes(field string) []byte {
+	n := d.uint(field)
+	if n > uint64(len(d.b)-d.at) {
+		d.fail(field, errCut)
+		return nil
+	}
+	return d.take(field, int(n))
+}
+
+func (d *decoder) name(field string) string {
+	b := d.bytes(field)
+	if d.err == nil && (len(b) == 0 || len(b) > MaxName) {
+		d.fail(field, fmt.Errorf("a name of %d bytes, it must have 1 to %d", len(b), MaxName))
+		return ""
+	}
+	return string(b)
+}
+
+// count reads a list's length. Each element takes least bytes or more, so that a length which the rest of
+// the message cannot hold is refused before anything is allocated for it.
+func (d *decoder) count(field string, limit, least int) int {
+	n := d.uint(field)
+	if n > uint64(limit) {
+		d.fail(field, fmt.Errorf("%d elements, the limit is %d", n, limit))
+		return 0
+	}
+	if int(n)*least > len(d.b)-d.at {
+		d.fail(field, errCut)
+		return 0
+	}
+	return int(n)
+}
+
+func (d *decoder) heartbeat() *Heartbeat {
+	m := &Heartbeat{
+		Incarnation: cluster.Incarnation(d.fixed("incarnation")),
+		Boot:        cluster.BootID(d.fixed("boot")),
+		Number:      cluster.Number(d.uint("number")),
+		Seq:         d.uint("seq"),
+		L:           d.duration("l"),
+		Rests:       d.uint("rests"),
+		View:        cluster.View(d.uint("view")),
+		Sent:        cluster.Instant(d.int("sent")),
+		Lead:        d.uint("lead"),
+		Applied:     d.uint("applied"),
+		Durable:     d.uint("durable"),
+	}
+	flags := d.byte("flags")
+	m.LeaseRuns, m.Sick = flags&1 != 0, flags&2 != 0
+	if n := d.count("heard", MaxNodes, 12); n > 0 {
+		m.Heard = make([]Heard, n)
+	}
+	for i := range m.Heard {
+		m.Heard[i] = Heard{
+			Node:    cluster.NodeID(d.name("heard.node")),
+			Run:     cluster.RunID(d.fixed("heard.run")),
+			Ago:     d.duration("heard.ago"),
+			Durable: d.uint("heard.durable"),
+		}
+	}
+	if n := d.count("said", MaxLeases, 3); n > 0 {
+		m.Said = make([]Lease, n)
+	}
+	for i := range m.Said {
+		m.Said[i] = Lease{cluster.NodeID(d.name("said.node")), cluster.Number(d.uint("said.number"))}
+	}
+	if n := d.count("released", MaxGroups, 3); n > 0 {
+		m.Released = make([]Tenure, n)
+	}
+	for i := range m.Released {
+		m.Released[i] = Tenure{cluster.GroupID(d.name("released.group")), cluster.Epoch(d.uint("released.epoch"))}
+	}
+	if n := d.count("groups", MaxGroups, 6); n > 0 {
+		m.Groups = make([]GroupReport, n)
+	}
+	for i := range m.Groups {
+		d.groupReport(&m.Groups[i])
+	}
+	return m
+}
+
+func (d *decoder) groupReport(g *GroupReport) {
+	g.Group = cluster.GroupID(d.name("groups.group"))
+	g.Epoch = cluster.Epoch(d.uint("groups.epoch"))
+	g.Phase = Phase(d.byte("groups.phase"))
+	if int(g.Phase) >= len(phaseNames) {
+		d.fail("groups.phase", fmt.Errorf("%d is unknown", g.Phase))
+	}
+	flags := d.byte("groups.flags")
+	g.Hot, g.Cut = flags&1 != 0, flags&2 != 0
+	reason := d.bytes("groups.reason")
+	if len(reason) > MaxReason {
+		d.fail("groups.reason", fmt.Errorf("%d bytes, the limit is %d", len(reason), MaxReason))
+		return
+	}
+	g.Reason = string(reason)
+}
+
+func (d *decoder) raft() *Raft {
+	b := d.bytes("msg")
+	if d.err != nil {
+		return nil
+	}
+	m := new(raftpb.Message)
+	if err := proto.Unmarshal(b, m); err != nil {
+		d.fail("msg", err)
+		return nil
+	}
+	if err := checkRaft(m); err != nil {
+		d.fail("msg", err)
+		return nil
+	}
+	return &Raft{Msg: m}
+}

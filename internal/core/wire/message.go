@@ -1,0 +1,119 @@
+// Package wire holds what nodes say to each other and its byte formats: messages, and the envelope
+// that every datagram travels in. Decoding never trusts a length and never panics; it is fuzzed.
+package wire
+
+import (
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"baton/internal/core/cluster"
+)
+
+// Message is what one node says to another: *Heartbeat, *Ack, *Raft, *Ask or *Founding.
+type Message interface{ isMessage() }
+
+// Heartbeat renews the sender's lease, shows that it lives, and carries what it knows.
+// (protocol.md, "Quorum leases", 1 and 5.)
+type Heartbeat struct {
+	Incarnation cluster.Incarnation
+	Boot        cluster.BootID
+	Number      cluster.Number // the sender's lease number; 0: it holds none
+	Seq         uint64         // counts the sender's heartbeats to this receiver's cluster within one run, from 1
+	L           time.Duration  // the lease length that the sender asks a promise for
+	Rests       uint64         // log index of the voter set that its lease rests on
+	View        cluster.View
+	Sent        cluster.Instant // the sender's own clock, for diagnosis; no promise may count from it
+	Lead        uint64          // Raft term in which the sender leads; 0: it does not
+	Applied     uint64          // log index that it has applied
+	Durable     uint64          // log index that it has durable
+	LeaseRuns   bool            // its own lease runs
+	Sick        bool            // its disk does not answer, or it says so itself
+	Heard       []Heard
+	Said        []Lease // evicted numbers of which nothing is left here
+	Released    []Tenure
+	Groups      []GroupReport
+}
+
+// Heard tells how long ago the sender heard another node, on any link.
+type Heard struct {
+	Node    cluster.NodeID
+	Run     cluster.RunID // the run it last heard; 0: never heard
+	Ago     time.Duration
+	Durable uint64 // highest log index seen acknowledged by that node's incarnation
+}
+
+// Lease names one lease of a node.
+type Lease struct {
+	Node   cluster.NodeID
+	Number cluster.Number
+}
+
+// Tenure names one placement of a group.
+type Tenure struct {
+	Group cluster.GroupID
+	Epoch cluster.Epoch
+}
+
+// Phase is how far a group is on a node.
+type Phase uint8
+
+const (
+	PhaseStopped   Phase = iota
+	PhaseStandby         // every resource stands by as deep as configured
+	PhasePreparing       // assigned here; not yet open
+	PhaseServing         // open
+	PhaseStopping        // closed; resources still stop
+	PhaseFailed          // a resource failed here; Reason says which
+)
+
+var phaseNames = [...]string{"stopped", "standby", "preparing", "serving", "stopping", "failed"}
+
+func (p Phase) String() string {
+	if int(p) < len(phaseNames) {
+		return phaseNames[p]
+	}
+	return "invalid"
+}
+
+// GroupReport tells how a group is on the sender.
+type GroupReport struct {
+	Group  cluster.GroupID
+	Epoch  cluster.Epoch // of the newest assignment that the sender has applied
+	Phase  Phase
+	Cut    bool   // the interface of its addresses has no carrier here
+	Hot    bool   // every resource but the fronts is up here: a takeover needs no start
+	Reason string // of a failure; at most 200 bytes
+}
+
+// Ack answers a heartbeat. Number is the lease that the sender promises not to take away for L(1+rho);
+// 0 promises nothing. It names the run that it answers, so that it can renew no other.
+type Ack struct {
+	Incarnation cluster.Incarnation // of the voter that acks
+	Run         cluster.RunID       // of the heartbeat's sender
+	Number      cluster.Number
+	Seq         uint64
+}
+
+// Raft carries one message of Raft.
+type Raft struct {
+	Msg *raftpb.Message
+}
+
+// Ask is how nodes without a founding record find each other, and its answer.
+type Ask struct {
+	Incarnation cluster.Incarnation
+	File        [32]byte // SHA-256 of the cluster file
+	Empty       bool     // no founding record here
+}
+
+// Founding carries the founding record.
+type Founding struct {
+	Record []byte
+}
+
+func (*Heartbeat) isMessage() {}
+func (*Ack) isMessage()       {}
+func (*Raft) isMessage()      {}
+func (*Ask) isMessage()       {}
+func (*Founding) isMessage()  {}

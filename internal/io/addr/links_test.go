@@ -1,0 +1,132 @@
+package addr
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// watcher collects what WatchLinks tells on a host; hold makes it stop taking changes.
+type watcher struct {
+	hold   sync.Mutex
+	mu     sync.Mutex
+	states map[string]LinkState
+	told   []LinkState
+}
+
+func (s *segment) watch(t *testing.T, host string) *watcher {
+	w := &watcher{states: map[string]LinkState{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go s.on(host, func() {
+		done <- WatchLinks(ctx, func(l LinkState) {
+			w.hold.Lock()
+			defer w.hold.Unlock()
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.states[l.Name] = l
+			w.told = append(w.told, l)
+		})
+	})
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(soon):
+			t.Error("WatchLinks goes on after its context has ended")
+		}
+	})
+	return w
+}
+
+// state returns what was last told of an interface.
+func (w *watcher) state(name string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l, ok := w.states[name]
+	if !ok {
+		return "unknown"
+	}
+	return fmt.Sprintf("up=%v carrier=%v", l.Up, l.Carrier)
+}
+
+func TestWatchLinks(t *testing.T) {
+	s := newSegment(t, "a")
+	w := s.watch(t, "a")
+	is := func(name, want string) {
+		t.Helper()
+		eventually(t, name, want, func() string { return w.state(name) })
+	}
+	is("eth0", "up=true carrier=true")
+	is("eth0.100", "up=true carrier=true")
+	s.ip("sw", "link set dev a down") // the other end of the cable
+	is("eth0", "up=true carrier=false")
+	s.ip("sw", "link set dev a up")
+	is("eth0", "up=true carrier=true")
+	s.ip("a", "link set eth0.100 down")
+	is("eth0.100", "up=false carrier=false")
+	s.ip("a", "link set eth0.100 name office")
+	is("office", "up=false carrier=false")
+	s.ip("a", "link add br1 type bridge")
+	s.ip("a", "link set eth0 master br1")
+	s.ip("a", "link set eth0 nomaster") // a message that looks like a removal of eth0
+	is("br1", "up=false carrier=false")
+	s.ip("a", "link set br1 up")
+	s.ip("a", "link del office")
+	is("br1", "up=true carrier=false")
+	for _, l := range w.told {
+		if l.Name == "eth0" && !l.Up {
+			t.Errorf("eth0 was said to be gone: %v", w.told)
+		}
+	}
+}
+
+// More changes than the socket holds while nobody takes them: what was lost is found by listing again.
+func TestWatchLinksOverrun(t *testing.T) {
+	s := newSegment(t, "a")
+	s.ip("a", "link add name gone type bridge")
+	w := s.watch(t, "a")
+	s.ip("a", "link set gone up")
+	eventually(t, "gone", "up=true carrier=true", func() string { return w.state("gone") })
+	w.hold.Lock()
+	var batch strings.Builder
+	batch.WriteString("link set eth0.100 down\nlink set eth0.100 up\n") // this one holds up the watcher
+	for n := range 1500 {
+		fmt.Fprintf(&batch, "link set dev eth0 alias n%d\n", n)
+	}
+	batch.WriteString("link del gone\nlink add name last type veth peer name tsal\nlink set tsal up\nlink set last up\nlink set eth0.100 down\n")
+	file := filepath.Join(t.TempDir(), "batch")
+	if err := os.WriteFile(file, []byte(batch.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.ip("a", "-batch %s", file)
+	if lost := s.lost(t, "a"); lost == 0 {
+		t.Error("no socket lost a message: the test does not test what it should")
+	}
+	w.hold.Unlock()
+	eventually(t, "last", "up=true carrier=true", func() string { return w.state("last") })
+	eventually(t, "eth0.100", "up=false carrier=false", func() string { return w.state("eth0.100") })
+	eventually(t, "gone", "up=false carrier=false", func() string { return w.state("gone") })
+}
+
+// lost returns how many messages the host's netlink sockets have lost.
+func (s *segment) lost(t *testing.T, host string) int {
+	t.Helper()
+	total := 0
+	for _, line := range strings.Split(s.read(host, "/proc/net/netlink"), "\n")[1:] {
+		if f := strings.Fields(line); len(f) > 8 {
+			var n int
+			fmt.Sscan(f[8], &n)
+			total += n
+		}
+	}
+	return total
+}

@@ -1,0 +1,298 @@
+package addr
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Protocol marks the addresses that this package adds (IFA_PROTO of rtnetlink(7), Linux 5.18).
+const Protocol = 0xBA
+
+const (
+	ifaProto = 11 // IFA_PROTO of linux/if_addr.h; x/sys lacks it
+
+	// promoteSecondaries is IPV4_DEVCONF_PROMOTE_SECONDARIES of linux/ip.h, inetConf IFLA_INET_CONF of linux/if_link.h.
+	promoteSecondaries = 20
+	inetConf           = 1
+
+	skipStatistics = 1 << 3 // RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h: counting them all is slow
+
+	forever = 0xFFFFFFFF // a lifetime that does not end
+
+	// answerSeconds bounds the wait for the kernel's answer: it comes while the request is sent, unless
+	// another program holds the kernel's routing lock.
+	answerSeconds = 2
+)
+
+// route speaks rtnetlink(7) over one socket, which stays in the network namespace it was opened in.
+type route struct {
+	sockets map[int]*nl.SocketHandle
+}
+
+func openRoute() (*route, error) {
+	s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	timeout := unix.Timeval{Sec: answerSeconds}
+	if err := errors.Join(s.SetReceiveTimeout(&timeout), s.SetSendTimeout(&timeout)); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("set up a netlink socket: %w", err)
+	}
+	return &route{map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}}, nil
+}
+
+func (r *route) close() { r.sockets[unix.NETLINK_ROUTE].Close() }
+
+func (r *route) request(kind, flags int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(kind, flags)
+	req.Sockets = r.sockets
+	return req
+}
+
+// iface is what is needed of a network interface.
+type iface struct {
+	index int
+	name  string
+	mac   net.HardwareAddr
+	up    bool
+	// ether: it carries Ethernet frames, so that neighbours can and must be told.
+	ether bool
+}
+
+// byName finds an interface; the error wraps unix.ENODEV if there is none of that name.
+func (r *route) byName(name string) (iface, error) {
+	i, err := r.iface(0, name)
+	if err != nil {
+		return iface{}, fmt.Errorf("look up interface %s: %w", name, err)
+	}
+	return i, nil
+}
+
+func (r *route) byIndex(index int) (iface, error) {
+	i, err := r.iface(index, "")
+	if err != nil {
+		return iface{}, fmt.Errorf("look up interface number %d: %w", index, err)
+	}
+	return i, nil
+}
+
+func (r *route) iface(index int, name string) (iface, error) {
+	req := r.request(unix.RTM_GETLINK, unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStatistics)))
+	if name != "" {
+		req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	}
+	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	if err != nil {
+		return iface{}, err
+	}
+	if len(answers) != 1 {
+		return iface{}, fmt.Errorf("the kernel named %d interfaces", len(answers))
+	}
+	link, err := netlink.LinkDeserialize(nil, answers[0])
+	if err != nil {
+		return iface{}, err
+	}
+	a := link.Attrs()
+	return iface{
+		index: a.Index, name: a.Name, mac: a.HardwareAddr, up: a.RawFlags&unix.IFF_UP != 0,
+		ether: a.EncapType == "ether" && len(a.HardwareAddr) == 6 && a.RawFlags&unix.IFF_NOARP == 0,
+	}, nil
+}
+
+// present is an address that the kernel has on an interface.
+type present struct {
+	index   int
+	addr    netip.Addr
+	bits    int
+	network netip.Prefix // what is reached over it: the peer's, on a point-to-point link
+	flags   uint32
+	ours    bool
+}
+
+// addresses lists the addresses of addr's family on all interfaces.
+func (r *route) addresses(family int) ([]present, error) {
+	req := r.request(unix.RTM_GETADDR, unix.NLM_F_DUMP)
+	req.AddData(nl.NewIfAddrmsg(family))
+	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	list := make([]present, 0, len(answers))
+	for _, m := range answers {
+		p, err := parseAddress(m)
+		if err != nil {
+			return nil, fmt.Errorf("list addresses: %w", err)
+		}
+		if p.addr.IsValid() {
+			list = append(list, p)
+		}
+	}
+	return list, nil
+}
+
+// parseAddress reads the body of an RTM_NEWADDR or RTM_DELADDR.
+func parseAddress(m []byte) (present, error) {
+	if len(m) < unix.SizeofIfAddrmsg {
+		return present{}, fmt.Errorf("address message of %d bytes, want %d or more", len(m), unix.SizeofIfAddrmsg)
+	}
+	msg := nl.DeserializeIfAddrmsg(m)
+	attrs, err := nl.ParseRouteAttr(m[msg.Len():])
+	if err != nil {
+		return present{}, fmt.Errorf("address message: %w", err)
+	}
+	p := present{index: int(msg.Index), bits: int(msg.Prefixlen), flags: uint32(msg.Flags)}
+	var peer netip.Addr
+	for _, a := range attrs {
+		switch a.Attr.Type {
+		case unix.IFA_LOCAL:
+			p.addr, _ = netip.AddrFromSlice(a.Value)
+		case unix.IFA_ADDRESS:
+			peer, _ = netip.AddrFromSlice(a.Value)
+		case unix.IFA_FLAGS:
+			p.flags = binary.NativeEndian.Uint32(a.Value)
+		case ifaProto:
+			p.ours = a.Value[0] == Protocol
+		}
+	}
+	if !p.addr.IsValid() { // IPv6 names the local address IFA_ADDRESS alone
+		p.addr = peer
+	}
+	if peer.IsValid() {
+		p.network = netip.PrefixFrom(peer, p.bits).Masked()
+	}
+	return p, nil
+}
+
+// add makes the address present on the interface and marks it; if it is there already, it is only marked.
+func (r *route) add(index int, p netip.Prefix) error {
+	req := r.request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)
+	fillAddress(req, index, p)
+	req.AddData(nl.NewRtAttr(ifaProto, []byte{Protocol}))
+	if p.Addr().Is4() {
+		if p.Bits() < 31 { // RFC 3021: a subnet of two has no broadcast address
+			req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, lastAddress(p).AsSlice()))
+		}
+	} else {
+		req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NODAD)))
+		life := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: forever, Prefered: 0}}
+		req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, life.Serialize()))
+	}
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+// remove takes the address off the interface; it is no error if it is not there.
+func (r *route) remove(index int, p netip.Prefix) error {
+	req := r.request(unix.RTM_DELADDR, unix.NLM_F_ACK)
+	fillAddress(req, index, p)
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+}
+
+func fillAddress(req *nl.NetlinkRequest, index int, p netip.Prefix) {
+	msg := nl.NewIfAddrmsg(familyOf(p.Addr()))
+	msg.Index = uint32(index)
+	msg.Prefixlen = uint8(p.Bits())
+	if p.Addr().IsLinkLocalUnicast() {
+		msg.Scope = unix.RT_SCOPE_LINK
+	}
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, p.Addr().AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, p.Addr().AsSlice()))
+}
+
+// keepSecondaries makes the interface keep the other IPv4 addresses of a subnet when the primary one goes
+// (promote_secondaries of the kernel's ip-sysctl; systemd's default). Without it they would vanish with ours.
+func (r *route) keepSecondaries(index int) error {
+	req := r.request(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	req.AddData(msg)
+	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	spec.AddRtAttr(unix.AF_INET, nil).AddRtAttr(inetConf, nil).AddRtAttr(promoteSecondaries, nl.Uint32Attr(1))
+	req.AddData(spec)
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+// find returns the interface that has another address in a subnet that address belongs to, or else the
+// one that has the address itself. The error says if there is none, or which several there are.
+func (r *route) find(address netip.Addr) (iface, error) {
+	list, err := r.addresses(familyOf(address))
+	if err != nil {
+		return iface{}, err
+	}
+	var beside, holding []int
+	for _, p := range list {
+		switch {
+		case p.addr == address:
+			holding = append(holding, p.index)
+		case p.network.Contains(address):
+			beside = append(beside, p.index)
+		}
+	}
+	found := beside
+	if len(found) == 0 {
+		found = holding
+	}
+	slices.Sort(found)
+	found = slices.Compact(found)
+	if len(found) == 1 {
+		return r.byIndex(found[0])
+	}
+	if len(found) == 0 {
+		return iface{}, fmt.Errorf("no interface has an address in the subnet of %s: name the interface", address)
+	}
+	var names []string
+	for _, index := range found {
+		if i, err := r.byIndex(index); err == nil {
+			names = append(names, i.name)
+		}
+	}
+	return iface{}, fmt.Errorf("%d interfaces (%s) have an address in the subnet of %s: name the interface",
+		len(found), strings.Join(names, ", "), address)
+}
+
+// InterfaceFor returns the name of the interface of this network namespace that has an address in a subnet
+// that the address belongs to. It is an error if none or several have, which says so.
+func InterfaceFor(address netip.Addr) (string, error) {
+	r, err := openRoute()
+	if err != nil {
+		return "", err
+	}
+	defer r.close()
+	i, err := r.find(address.Unmap())
+	return i.name, err
+}
+
+func familyOf(a netip.Addr) int {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// lastAddress returns the highest address of an IPv4 prefix: its broadcast address.
+func lastAddress(p netip.Prefix) netip.Addr {
+	a := p.Addr().As4()
+	binary.BigEndian.PutUint32(a[:], binary.BigEndian.Uint32(a[:])|uint32(1<<(32-p.Bits())-1))
+	return netip.AddrFrom4(a)
+}

@@ -1,0 +1,265 @@
+package addr
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"baton/internal/core/cluster"
+	"baton/internal/io/resource"
+)
+
+// Neither operation waits for anything but the kernel; the limits are for a machine that hangs.
+const (
+	startTimeout = 5 * time.Second
+	stopTimeout  = 5 * time.Second
+)
+
+// VIP is the resource kind `vip`: an address under which clients reach the group. Its resources are
+// resource.Announcers. A resource that Probe finds running after a restart of the agent is announced,
+// and watched for duplicates, from the next Start on.
+type VIP struct{}
+
+// Spec describes the kind as data.
+func (VIP) Spec() cluster.KindSpec {
+	return cluster.KindSpec{
+		Name: "vip",
+		Doc:  "An IPv4 or IPv6 address under which clients reach the group, announced to its network.",
+		Main: "address",
+		Fields: []cluster.FieldSpec{
+			{Name: "address", Type: cluster.FieldPrefix, Required: true,
+				Doc: "The address with its prefix length, as in 10.0.0.50/24 or 2001:db8::50/64."},
+			{Name: "interface", Type: cluster.FieldString,
+				Doc: "The interface that gets it, as in eth0 or, for a VLAN, eth0.100. By default the one that has an address in the same subnet."},
+		},
+		Front:        true,
+		Effects:      cluster.EffectsAddress,
+		Depths:       []cluster.Depth{cluster.Cold},
+		StartTimeout: startTimeout,
+		StopTimeout:  stopTimeout,
+		Guards: func(fields map[string]any) ([]string, []cluster.Port, error) {
+			p, _, err := parse(fields)
+			if err != nil {
+				return nil, nil, err
+			}
+			return []string{p.Addr().String()}, nil, nil
+		},
+	}
+}
+
+// parse reads the kind's fields.
+func parse(fields map[string]any) (netip.Prefix, string, error) {
+	p, ok := fields["address"].(netip.Prefix)
+	if !ok || !p.IsValid() {
+		return netip.Prefix{}, "", errors.New("a vip needs an address with its prefix length, as in 10.0.0.50/24")
+	}
+	if a := p.Addr(); a.Is4In6() {
+		return netip.Prefix{}, "", fmt.Errorf("address %s: write it as IPv4, %s", p, a.Unmap())
+	}
+	if a := p.Addr(); a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
+		return netip.Prefix{}, "", fmt.Errorf("address %s is not one of a host on a network", p)
+	}
+	if p.Addr().Is4() && p.Bits() < 31 {
+		if p.Addr() == p.Masked().Addr() {
+			return netip.Prefix{}, "", fmt.Errorf("address %s is that of the subnet itself: its host part is zero", p)
+		}
+		if p.Addr() == lastAddress(p) {
+			return netip.Prefix{}, "", fmt.Errorf("address %s is the broadcast address of its subnet", p)
+		}
+	}
+	name, _ := fields["interface"].(string)
+	return p, name, nil
+}
+
+// New makes a handle on the address. It reads what a predecessor noted in env.RunDir.
+func (VIP) New(env resource.Env) (resource.Resource, error) {
+	p, name, err := parse(env.Spec.Fields)
+	if err != nil {
+		return nil, err
+	}
+	seen, err := openHighest(env.RunDir)
+	if err != nil {
+		return nil, err
+	}
+	r, err := openRoute()
+	if err != nil {
+		return nil, err
+	}
+	v := &vip{prefix: p, name: name, route: r, seen: seen, repeats: repeats, log: env.Log, changed: env.Changed}
+	if v.log == nil {
+		v.log = slog.New(slog.DiscardHandler)
+	}
+	if v.changed == nil {
+		v.changed = func(cluster.Status, string) {}
+	}
+	// A Start has less to do if the sockets are there already. If they can't be had now, it will say so.
+	if i, err := v.iface(); err == nil {
+		_ = v.ready(i)
+	}
+	return v, nil
+}
+
+// vip is one address on this node.
+type vip struct {
+	prefix  netip.Prefix
+	name    string // of the interface; empty: found by the subnet
+	route   *route
+	seen    highest
+	repeats []time.Duration
+	log     *slog.Logger
+	changed func(cluster.Status, string)
+	hold    *hold // what announces and watches; nil while the interface has not been found
+}
+
+// Start adds the address, if it is not there, and announces it; further announcements follow on their own.
+// It does not wait for anybody: from its return on the address is usable. A frame that the kernel refused
+// (the gate is about to open, the carrier to come) is no error, since it is sent again soon.
+func (v *vip) Start(ctx context.Context, epoch cluster.Epoch) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := v.seen.raise(epoch); err != nil {
+		return err
+	}
+	i, err := v.iface()
+	if err != nil {
+		return fmt.Errorf("start %s: %w", v.prefix, err)
+	}
+	if !i.up {
+		return fmt.Errorf("start %s: interface %s is down", v.prefix, i.name)
+	}
+	if err := v.ready(i); err != nil {
+		return fmt.Errorf("start %s on %s: %w", v.prefix, i.name, err)
+	}
+	if err := v.route.add(i.index, v.prefix); err != nil {
+		if errors.Is(err, unix.EACCES) && v.prefix.Addr().Is6() {
+			return fmt.Errorf("add %s to %s: IPv6 is disabled there (disable_ipv6): %w", v.prefix, i.name, err)
+		}
+		return fmt.Errorf("add %s to %s: %w", v.prefix, i.name, err)
+	}
+	if err := v.hold.send(i); err != nil {
+		v.log.Debug("first announcement not sent, it will be repeated", "address", v.prefix, "error", err)
+	}
+	if err := v.hold.run(i); err != nil {
+		v.log.Error("no watch for duplicates", "address", v.prefix, "error", err)
+	}
+	return nil
+}
+
+// ready opens the sockets that the hold needs, unless they are open on this very interface.
+func (v *vip) ready(i iface) error {
+	if v.hold != nil && v.hold.iface.index == i.index {
+		return nil
+	}
+	next, err := v.newHold(i)
+	if err != nil {
+		return err
+	}
+	if v.hold != nil { // the interface was made anew
+		v.hold.close()
+	}
+	v.hold = next
+	return nil
+}
+
+// Standby removes the address: there is no standing by with an address that others must not see.
+func (v *vip) Standby(ctx context.Context, epoch cluster.Epoch) error {
+	if err := v.seen.raise(epoch); err != nil {
+		return err
+	}
+	return v.Stop(ctx)
+}
+
+// Stop ends the announcements, then removes the address, whoever added it: from the configured interface,
+// and from any other where an agent of ours left it.
+func (v *vip) Stop(context.Context) error {
+	if v.hold != nil {
+		v.hold.quiet()
+	}
+	list, err := v.route.addresses(familyOf(v.prefix.Addr()))
+	if err != nil {
+		return fmt.Errorf("stop %s: %w", v.prefix, err)
+	}
+	home, homeErr := v.iface() // may be gone, or not to be found any more: then there are only marked ones
+	for _, p := range list {
+		if p.addr != v.prefix.Addr() || !p.ours && (homeErr != nil || p.index != home.index) {
+			continue
+		}
+		if err := v.removeOne(p, list); err != nil {
+			return fmt.Errorf("remove %s from interface number %d: %w", v.prefix, p.index, err)
+		}
+	}
+	return nil
+}
+
+func (v *vip) removeOne(p present, list []present) error {
+	if p.addr.Is4() && p.flags&unix.IFA_F_SECONDARY == 0 {
+		for _, other := range list {
+			if other.index == p.index && other.network == p.network && other.flags&unix.IFA_F_SECONDARY != 0 {
+				if err := v.route.keepSecondaries(p.index); err != nil {
+					return fmt.Errorf("make it keep the subnet's other addresses: %w", err)
+				}
+				break
+			}
+		}
+	}
+	return v.route.remove(p.index, netip.PrefixFrom(p.addr, p.bits))
+}
+
+// Probe says running if the address is on its interface, stopped if it is nowhere, and failed if the kernel
+// found it a duplicate or an agent of ours left it on another interface: Stop mends the last.
+func (v *vip) Probe(context.Context) (cluster.Status, error) {
+	list, err := v.route.addresses(familyOf(v.prefix.Addr()))
+	if err != nil {
+		return cluster.StatusUnknown, fmt.Errorf("probe %s: %w", v.prefix, err)
+	}
+	status := cluster.StatusStopped
+	for _, p := range list {
+		if p.addr != v.prefix.Addr() {
+			continue
+		}
+		home, err := v.iface()
+		switch {
+		case err == nil && p.index == home.index:
+			if p.flags&unix.IFA_F_DADFAILED != 0 {
+				return cluster.StatusFailed, nil
+			}
+			return cluster.StatusRunning, nil
+		case p.ours:
+			status = cluster.StatusFailed
+		}
+	}
+	return status, nil
+}
+
+// Announce tells the neighbours again, at once and then as after a Start. It is an error if the address is
+// not held, or if the kernel refused the frame.
+func (v *vip) Announce(context.Context) error {
+	if v.hold == nil || v.hold.stop == nil {
+		return fmt.Errorf("announce %s: it is not started", v.prefix)
+	}
+	signal(v.hold.again)
+	return v.hold.announce()
+}
+
+// Close ends what runs in the background and leaves the address where it is.
+func (v *vip) Close() {
+	if v.hold != nil {
+		v.hold.close()
+	}
+	v.seen.close()
+	v.route.close()
+}
+
+// iface finds the interface that the address belongs on.
+func (v *vip) iface() (iface, error) {
+	if v.name != "" {
+		return v.route.byName(v.name)
+	}
+	return v.route.find(v.prefix.Addr())
+}

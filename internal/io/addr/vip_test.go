@@ -1,0 +1,492 @@
+package addr
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mdlayher/packet"
+	"golang.org/x/sys/unix"
+
+	"baton/internal/core/cluster"
+	"baton/internal/io/resource"
+)
+
+var (
+	_ resource.Kind      = VIP{}
+	_ resource.Announcer = (*vip)(nil)
+)
+
+// kinds of address that every promise must hold for. The interface is found where it is empty.
+var variants = []struct {
+	name, prefix, iface, on string
+}{
+	{"ipv4", "10.77.0.50/24", "", "eth0"},
+	{"ipv6", "fd77::50/64", "", "eth0"},
+	{"ipv4 vlan", "10.78.0.50/24", "", "eth0.100"},
+	{"ipv6 vlan", "fd78::50/64", "eth0.100", "eth0.100"},
+	{"ipv4 host", "10.77.0.51/32", "eth0", "eth0"},
+}
+
+// A client connects as soon as Start has returned, and Stop leaves nothing.
+func TestStartServesAtOnce(t *testing.T) {
+	s := newSegment(t, "a", "client")
+	s.serve("a")
+	for _, v := range variants {
+		t.Run(v.name, func(t *testing.T) {
+			p := netip.MustParsePrefix(v.prefix)
+			a := s.vip("a", p, v.iface, "")
+			a.mustBe(cluster.StatusStopped)
+			a.mustStop() // of what is not there
+			a.mustStart(3)
+			line := s.ip("a", "-o address show dev %s to %s", v.on, p.Addr())
+			if got := s.ask("client", p.Addr()); got != "a" {
+				t.Fatalf("asked at once: %q, want a", got)
+			}
+			a.mustBe(cluster.StatusRunning)
+			if p.Addr().Is6() && (strings.Contains(line, "tentative") || !strings.Contains(line, "deprecated")) {
+				t.Errorf("want a deprecated address without duplicate detection, the kernel says: %s", line)
+			}
+			list, err := a.route.addresses(familyOf(p.Addr()))
+			if err != nil || !slices.ContainsFunc(list, func(x present) bool { return x.addr == p.Addr() && x.ours }) {
+				t.Errorf("want the address with our mark, the kernel has %v (%v)", list, err)
+			}
+			a.mustStart(3) // again
+			a.mustStart(4)
+			if n := strings.Count(s.ip("a", "-o address show"), p.Addr().String()+"/"); n != 1 {
+				t.Fatalf("the address is there %d times after three starts", n)
+			}
+			a.mustStop()
+			a.mustStop()
+			a.mustBe(cluster.StatusStopped)
+			if s.has("a", p.Addr()) {
+				t.Fatal("the address is there after Stop")
+			}
+		})
+	}
+}
+
+// The address moves between hosts that both live. The client, which had a connection to the first, must
+// learn from the announcement alone: it sends nothing in between.
+func TestMoveUpdatesNeighbours(t *testing.T) {
+	s := newSegment(t, "a", "b", "client")
+	s.serve("a")
+	s.serve("b")
+	for _, v := range variants {
+		t.Run(v.name, func(t *testing.T) {
+			p := netip.MustParsePrefix(v.prefix)
+			a, b := s.vip("a", p, v.iface, ""), s.vip("b", p, v.iface, "")
+			for n, to := range []*node{a, b, a} {
+				if n > 0 {
+					[]*node{a, b}[n-1].mustStop()
+				}
+				to.mustStart(cluster.Epoch(n + 1))
+				mac := s.mac(to.host, v.on)
+				if n > 0 {
+					eventually(t, "the client's neighbour cache", mac, func() string { return s.neighbour("client", v.on, p.Addr()) })
+				}
+				if got := s.ask("client", p.Addr()); got != to.host {
+					t.Fatalf("asked after the move to %s: %q", to.host, got)
+				}
+			}
+		})
+	}
+}
+
+// The gate still drops what leaves the node when the address comes up: Start succeeds, and the repeats
+// reach the client when the gate opens.
+func TestFirstAnnouncementLost(t *testing.T) {
+	s := newSegment(t, "a", "b", "client")
+	s.serve("a")
+	p := netip.MustParsePrefix("10.77.0.50/24")
+	a, b := s.vip("a", p, "", ""), s.vip("b", p, "", "")
+	a.mustStart(1)
+	s.ask("client", p.Addr())
+	a.mustStop()
+	nft := func(command string) {
+		t.Helper()
+		run(t, "ip", "netns", "exec", s.prefix+"b", "nft", command)
+	}
+	nft("add table netdev gate")
+	nft("add chain netdev gate out { type filter hook egress device eth0 priority 0; policy drop; }")
+	b.mustStart(2)
+	if err := b.Announce(context.Background()); err == nil {
+		t.Error("an announcement that the kernel dropped was no error")
+	}
+	if got := s.neighbour("client", "eth0", p.Addr()); got != s.mac("a", "eth0") {
+		t.Fatalf("behind a closed gate the client learned %q", got)
+	}
+	nft("delete table netdev gate")
+	eventually(t, "the client's neighbour cache", s.mac("b", "eth0"), func() string { return s.neighbour("client", "eth0", p.Addr()) })
+}
+
+// Announce makes good what the client was told wrongly while links were cut.
+func TestAnnounce(t *testing.T) {
+	s := newSegment(t, "a", "client")
+	s.serve("a")
+	for _, v := range variants[:2] {
+		p := netip.MustParsePrefix(v.prefix)
+		a := s.vip("a", p, "", "")
+		if err := a.Announce(context.Background()); err == nil {
+			t.Error("an address that is not held was announced")
+		}
+		a.repeats = nil
+		a.mustStart(1)
+		s.ask("client", p.Addr())
+		s.ip("client", "neigh replace %s lladdr 02:00:00:00:00:99 dev eth0 nud reachable", p.Addr())
+		if err := a.Announce(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the client's neighbour cache", s.mac("a", "eth0"), func() string { return s.neighbour("client", "eth0", p.Addr()) })
+	}
+}
+
+func TestStaleEpoch(t *testing.T) {
+	s := newSegment(t, "a")
+	p := netip.MustParsePrefix("10.77.0.50/24")
+	dir := runDir(t)
+	a := s.vip("a", p, "", dir)
+	a.mustStart(7)
+	if err := a.start(6); !errors.Is(err, resource.ErrStaleEpoch) {
+		t.Fatalf("an older epoch: %v", err)
+	}
+	if err := a.Standby(context.Background(), 6); !errors.Is(err, resource.ErrStaleEpoch) || !s.has("a", p.Addr()) {
+		t.Fatalf("standby for an older epoch: %v", err)
+	}
+	if err := a.Standby(context.Background(), 9); err != nil || s.has("a", p.Addr()) {
+		t.Fatalf("standby for a newer epoch: %v", err)
+	}
+	next := s.vip("a", p, "", dir)
+	if err := next.start(8); !errors.Is(err, resource.ErrStaleEpoch) || s.has("a", p.Addr()) {
+		t.Fatalf("the successor took an older epoch: %v", err)
+	}
+	next.mustStart(9)
+}
+
+// An agent is killed. Its successor finds the address, announces and watches it on, and can remove it.
+func TestAdopt(t *testing.T) {
+	s := newSegment(t, "a", "client")
+	s.serve("a")
+	for _, v := range variants[:2] {
+		p := netip.MustParsePrefix(v.prefix)
+		dir := runDir(t)
+		die := exec.Command("ip", "netns", "exec", s.prefix+"a", "/proc/self/exe")
+		die.Args[4] = testBinary(t)
+		die.Env = append(die.Environ(), "ADDR_TEST_DIE="+v.prefix, "ADDR_TEST_DIR="+dir, "ADDR_TEST_EPOCH=5")
+		if out, _ := die.CombinedOutput(); !strings.Contains(string(out), "started: <nil>") {
+			t.Fatalf("the first agent: %s", out)
+		}
+		if got := s.ask("client", p.Addr()); got != "a" {
+			t.Fatalf("after the agent's death: %q", got)
+		}
+		b := s.vip("a", p, "", dir)
+		b.mustBe(cluster.StatusRunning)
+		if err := b.start(4); !errors.Is(err, resource.ErrStaleEpoch) {
+			t.Fatalf("an epoch older than the dead agent's: %v", err)
+		}
+		b.mustStart(5)
+		b.Close()
+		if !s.has("a", p.Addr()) {
+			t.Fatal("Close removed the address")
+		}
+		// The file names another interface now: the address is found by its mark.
+		c := s.vip("a", p, "eth0.100", dir)
+		c.mustBe(cluster.StatusFailed)
+		c.mustStop()
+		if s.has("a", p.Addr()) {
+			t.Fatal("a dead agent's address outlived Stop")
+		}
+		// Nor is one that an administrator added spared on the resource's own interface.
+		s.ip("a", "address add %s dev eth0", p)
+		d := s.vip("a", p, "", dir)
+		d.mustBe(cluster.StatusRunning)
+		d.mustStop()
+		if s.has("a", p.Addr()) {
+			t.Fatal("an address without mark outlived Stop")
+		}
+	}
+}
+
+func testBinary(t *testing.T) string {
+	t.Helper()
+	return strings.TrimSpace(run(t, "readlink", "/proc/"+strconv.Itoa(unix.Getpid())+"/exe"))
+}
+
+// The node's own connections don't come from the address, and a connection to it is answered from it.
+func TestNotASource(t *testing.T) {
+	s := newSegment(t, "a", "client")
+	s.serve("a")
+	s.serve("client")
+	for _, c := range []struct{ vip, peer, want string }{
+		{"10.77.0.50/24", "10.77.0.2", "10.77.0.1"},
+		{"fd77::50/64", "fd77::2", "fd77::1"},
+	} {
+		p := netip.MustParsePrefix(c.vip)
+		s.vip("a", p, "", "").mustStart(1)
+		s.on("a", func() {
+			conn, err := net.Dial("tcp", net.JoinHostPort(c.peer, "9"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			if got := conn.LocalAddr().(*net.TCPAddr).IP.String(); got != c.want {
+				t.Errorf("a connects to %s from %s, want %s", c.peer, got, c.want)
+			}
+		})
+		if got := s.ask("client", p.Addr()); got != "a" {
+			t.Errorf("asked %s: %q", p.Addr(), got)
+		}
+	}
+}
+
+// Two addresses in a subnet of their own: to remove the first, which is primary, must not take the second.
+func TestStopKeepsOthers(t *testing.T) {
+	s := newSegment(t, "a")
+	first := s.vip("a", netip.MustParsePrefix("10.99.0.50/24"), "eth0", "")
+	second := s.vip("a", netip.MustParsePrefix("10.99.0.51/24"), "eth0", "")
+	first.mustStart(1)
+	second.mustStart(1)
+	if line := s.ip("a", "-o address show to 10.99.0.51"); !strings.Contains(line, "secondary") {
+		t.Fatalf("the test needs a secondary address, the kernel says: %s", line)
+	}
+	first.mustStop()
+	second.mustBe(cluster.StatusRunning)
+}
+
+// Another host answers for the address: it is reported, and the client is set right.
+func TestDuplicate(t *testing.T) {
+	s := newSegment(t, "a", "rogue", "client")
+	s.serve("a")
+	for _, v := range variants[:4] {
+		t.Run(v.name, func(t *testing.T) {
+			p := netip.MustParsePrefix(v.prefix)
+			a := s.vip("a", p, v.iface, "")
+			a.repeats = nil // what sets the client right must be the answer to the rogue
+			a.mustStart(1)
+			if got := s.ask("client", p.Addr()); got != "a" {
+				t.Fatalf("asked: %q", got)
+			}
+			rogue := s.rogue(t, "rogue", v.on)
+			rogue(p.Addr())
+			want := change{cluster.StatusRunning, "another host (MAC " + s.mac("rogue", v.on) + ") answers for " + p.Addr().String()}
+			if got := a.waitChange(); got != want {
+				t.Fatalf("reported %v, want %v", got, want)
+			}
+			eventually(t, "the client's neighbour cache", s.mac("a", v.on), func() string { return s.neighbour("client", v.on, p.Addr()) })
+			// A second claim within the interval is answered when it has passed; nothing is reported twice.
+			rogue(p.Addr())
+			eventually(t, "the client's neighbour cache", s.mac("rogue", v.on), func() string { return s.neighbour("client", v.on, p.Addr()) })
+			eventually(t, "the client's neighbour cache", s.mac("a", v.on), func() string { return s.neighbour("client", v.on, p.Addr()) })
+			if len(a.changes) != 0 {
+				t.Errorf("the same duplicate was reported again: %v", <-a.changes)
+			}
+		})
+	}
+}
+
+// rogue returns a function that sends announcements of an address from the host.
+func (s *segment) rogue(t *testing.T, host, iface string) func(netip.Addr) {
+	t.Helper()
+	var c *packet.Conn
+	var mac net.HardwareAddr
+	s.on(host, func() {
+		i, err := net.InterfaceByName(iface)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		mac = i.HardwareAddr
+		if c, err = packet.Listen(i, packet.Raw, unix.ETH_P_LOOP, nil); err != nil {
+			t.Error(err)
+		}
+	})
+	if t.Failed() {
+		t.FailNow()
+	}
+	t.Cleanup(func() { c.Close() })
+	return func(a netip.Addr) {
+		for _, f := range announcement(a, mac, false) {
+			if _, err := c.WriteTo(f.bytes, &packet.Addr{HardwareAddr: f.to}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// The filter in the kernel passes claims of others only: neither other traffic on the interface, nor the
+// same address on a VLAN above it, nor our own frames, nor a host that asks whether the address is free.
+func TestFilterPassesClaimsOnly(t *testing.T) {
+	s := newSegment(t, "a", "client")
+	s.serve("a")
+	for _, v := range variants[:2] {
+		p := netip.MustParsePrefix(v.prefix)
+		a := s.vip("a", p, "", "")
+		a.mustStart(1)
+		s.ask("client", p.Addr())
+		s.ip("client", "neigh flush dev eth0")
+		s.ask("client", netip.MustParseAddr(map[bool]string{true: "10.77.0.1", false: "fd77::1"}[p.Addr().Is4()]))
+		s.ask("client", p.Addr())
+		s.rogue(t, "client", "eth0.100")(p.Addr())
+		s.rogue(t, "client", "eth0")(p.Addr().Next())
+		for _, f := range announcement(p.Addr(), a.hold.iface.mac, false) { // reflected
+			s.on("client", func() { s.send(t, "eth0", f) })
+		}
+		time.Sleep(50 * time.Millisecond)
+		stats, err := a.hold.packet.Stats()
+		if err != nil || stats.Packets != 0 {
+			t.Errorf("%s: %d frames passed the filter (%v), want none", p, stats.Packets, err)
+		}
+		s.rogue(t, "client", "eth0")(p.Addr())
+		if c := a.waitChange(); c.status != cluster.StatusRunning || !strings.Contains(c.reason, s.mac("client", "eth0")) {
+			t.Errorf("reported %v", c)
+		}
+	}
+}
+
+func (s *segment) send(t *testing.T, iface string, f frame) {
+	i, err := net.InterfaceByName(iface)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	c, err := packet.Listen(i, packet.Raw, unix.ETH_P_LOOP, nil)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer c.Close()
+	if _, err := c.WriteTo(f.bytes, &packet.Addr{HardwareAddr: f.to}); err != nil {
+		t.Error(err)
+	}
+}
+
+// Somebody takes the address away: that is reported, and Start puts it back. A Stop of ours is not reported.
+func TestTakenAway(t *testing.T) {
+	s := newSegment(t, "a", "client")
+	s.serve("a")
+	for _, v := range variants[:2] {
+		p := netip.MustParsePrefix(v.prefix)
+		a := s.vip("a", p, "", "")
+		a.mustStart(1)
+		s.ip("a", "address del %s dev eth0", p)
+		if c := a.waitChange(); c.status != cluster.StatusFailed || !strings.Contains(c.reason, "was taken off eth0") {
+			t.Fatalf("reported %v", c)
+		}
+		a.mustBe(cluster.StatusStopped)
+		a.mustStart(1)
+		if got := s.ask("client", p.Addr()); got != "a" {
+			t.Fatalf("asked after the address was put back: %q", got)
+		}
+		a.mustStop()
+		if len(a.changes) != 0 {
+			t.Errorf("Stop was reported as %v", <-a.changes)
+		}
+	}
+}
+
+// The interface is made anew under the same name, as network daemons do.
+func TestInterfaceMadeAnew(t *testing.T) {
+	s := newSegment(t, "a", "client")
+	s.serve("a")
+	p := netip.MustParsePrefix("10.78.0.50/24")
+	a := s.vip("a", p, "eth0.100", "")
+	a.mustStart(1)
+	s.ip("a", "link del eth0.100")
+	if c := a.waitChange(); c.status != cluster.StatusFailed {
+		t.Fatalf("reported %v", c)
+	}
+	a.mustBe(cluster.StatusStopped)
+	if err := a.start(1); err == nil || !strings.Contains(err.Error(), "eth0.100") {
+		t.Fatalf("start without the interface: %v", err)
+	}
+	s.addVLAN("a")
+	if err := a.start(1); err == nil || !strings.Contains(err.Error(), "interface eth0.100 is down") {
+		t.Fatalf("start on an interface that is down: %v", err)
+	}
+	s.ip("a", "link set eth0.100 up")
+	a.mustStart(1)
+	if got := s.ask("client", p.Addr()); got != "a" {
+		t.Fatalf("asked: %q", got)
+	}
+	a.mustStop()
+}
+
+func TestInterfaceFor(t *testing.T) {
+	s := newSegment(t, "a")
+	s.ip("a", "address add 10.78.0.9/24 dev eth0 scope link")
+	for _, c := range []struct{ address, want, err string }{
+		{"10.77.0.50", "eth0", ""},
+		{"10.77.0.1", "eth0", ""},
+		{"fd78::50", "eth0.100", ""},
+		{"10.78.0.50", "", "2 interfaces (eth0, eth0.100) have an address in the subnet of 10.78.0.50"},
+		{"192.0.2.1", "", "no interface has an address in the subnet of 192.0.2.1"},
+	} {
+		s.on("a", func() {
+			got, err := InterfaceFor(netip.MustParseAddr(c.address))
+			if got != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%s: %q, %v; want %q, %q", c.address, got, err, c.want, c.err)
+			}
+		})
+	}
+}
+
+func TestFields(t *testing.T) {
+	guards := VIP{}.Spec().Guards
+	addresses, ports, err := guards(map[string]any{"address": netip.MustParsePrefix("fd77::50/64")})
+	if err != nil || len(ports) != 0 || len(addresses) != 1 || addresses[0] != "fd77::50" {
+		t.Errorf("guards %v %v, %v", addresses, ports, err)
+	}
+	for p, want := range map[string]string{
+		"10.0.0.0/24":        "host part is zero",
+		"10.0.0.255/24":      "broadcast",
+		"224.0.0.1/24":       "not one of a host",
+		"::1/128":            "not one of a host",
+		"::ffff:10.0.0.1/96": "write it as IPv4",
+	} {
+		if _, _, err := guards(map[string]any{"address": netip.MustParsePrefix(p)}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", p, err, want)
+		}
+	}
+	if _, err := (VIP{}).New(resource.Env{RunDir: t.TempDir()}); err == nil {
+		t.Error("a vip without address was made")
+	}
+}
+
+// What a takeover and a release cost.
+func BenchmarkStart(b *testing.B) {
+	for _, v := range variants[:2] {
+		b.Run(v.name, func(b *testing.B) {
+			s := newSegment(b, "a", "client")
+			a := s.vip("a", netip.MustParsePrefix(v.prefix), "", "")
+			var starting, stopping []time.Duration
+			s.on("a", func() {
+				for n := 0; b.Loop(); n++ {
+					t0 := time.Now()
+					if err := a.Start(context.Background(), cluster.Epoch(n+1)); err != nil {
+						b.Error(err)
+						return
+					}
+					t1 := time.Now()
+					if err := a.Stop(context.Background()); err != nil {
+						b.Error(err)
+						return
+					}
+					starting, stopping = append(starting, t1.Sub(t0)), append(stopping, time.Since(t1))
+				}
+			})
+			for name, d := range map[string][]time.Duration{"start": starting, "stop": stopping} {
+				slices.Sort(d)
+				b.ReportMetric(float64(d[len(d)/2].Microseconds()), name+"-median-us")
+				b.ReportMetric(float64(d[len(d)*9/10].Microseconds()), name+"-p90-us")
+			}
+		})
+	}
+}

@@ -1,0 +1,400 @@
+// Package disk keeps what a node must never forget: the replicated log, its snapshot, Raft's hard state,
+// the founding record and the notes. It is one append-only file, preallocated and filled with zeros, so
+// that a write is one pwrite and one fdatasync that has no metadata to follow.
+//
+// Measured (ext4 on a virtual disk, entries of 300 bytes, 3,000 writes): this file 106 us at the median, bbolt,
+// which syncs twice per transaction, 343 us; the same file without preallocation 150 us. A sync stands twice on
+// the path of a takeover; therefore not bbolt. Now and then the file is full: it is then written anew from
+// memory, which takes 4.4 ms for 4 MiB. Measure again with `go test -bench . ./internal/io/disk`.
+//
+// The whole content is also in memory: a node's log is short, since the core takes snapshots.
+package disk
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"baton/internal/core/cluster"
+)
+
+const (
+	logName  = "log"
+	tempName = "log.new" // the file that replaces the log by rename(2); of no value if it is found at start
+	lockName = "lock"
+
+	minSize    = 4 << 20 // bytes
+	maxLog     = 1 << 30 // bytes: a larger file is none of ours
+	blockSize  = 4096    // bytes: the log's size is a multiple
+	zeroChunk  = 1 << 20 // bytes written at once to fill a new log
+	syncProbes = 9
+)
+
+var (
+	// ErrCorrupt says that the disk lost or changed what it had confirmed before.
+	ErrCorrupt = errors.New("data directory is corrupt")
+	// ErrInUse says that another process holds the directory.
+	ErrInUse = errors.New("data directory is in use")
+	// ErrClosed is what Write returns after Close.
+	ErrClosed = errors.New("store is closed")
+)
+
+// Options are for tests; the zero value is what an agent uses.
+type Options struct {
+	// SyncHook is called before every fsync and fdatasync, those of Open included; a slow or hung disk is
+	// a hook that sleeps or blocks.
+	SyncHook func()
+	// Size is the least size of the log file in bytes; 0 means 4 MiB.
+	Size int64
+}
+
+// Report tells what Open found beside the content.
+type Report struct {
+	Torn   bool  // the last write before a crash was incomplete, and was dropped
+	Offset int64 // of the dropped bytes in the log file
+	Bytes  int64 // how many there were
+}
+
+// Store is an open data directory. Its methods are called from one goroutine.
+type Store struct {
+	dir      string
+	opts     Options
+	lock     *os.File
+	file     *os.File
+	image    cluster.DiskImage // what the file says, with every write so far
+	tail     tail
+	size     int64 // of the file; records never go beyond it
+	buf      []byte
+	syncTime time.Duration
+	report   Report
+	err      error // the first failure; the store is dead from then on
+}
+
+// Open opens the data directory, which it makes with a new incarnation if there is none, and returns what
+// it holds. It locks the directory: ErrInUse names who has it. ErrCorrupt means that this node's disk lied;
+// nothing of it may be used. The image's slices belong to the caller, their bytes are shared and must not
+// be changed.
+func Open(dir string, opts Options) (*Store, cluster.DiskImage, error) {
+	if opts.Size == 0 {
+		opts.Size = minSize
+	}
+	s := &Store{dir: dir, opts: opts}
+	if err := s.open(); err != nil {
+		s.release()
+		return nil, cluster.DiskImage{}, fmt.Errorf("open data directory %s: %w", dir, err)
+	}
+	image := s.image
+	image.Entries = slices.Clone(image.Entries)
+	return s, image, nil
+}
+
+func (s *Store) open() error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	if err := s.takeLock(); err != nil {
+		return err
+	}
+	if err := os.Remove(s.path(tempName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(s.path(logName), os.O_RDWR, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = s.found()
+	case err == nil:
+		s.file = f
+		err = s.load()
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.measureSync(); err != nil {
+		return fmt.Errorf("measure how long a sync takes: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) path(name string) string { return filepath.Join(s.dir, name) }
+
+func (s *Store) takeLock() error {
+	f, err := os.OpenFile(s.path(lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	s.lock = f
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+		holder, _ := os.ReadFile(f.Name())
+		return fmt.Errorf("%w: another agent (process %s) uses it", ErrInUse, strings.TrimSpace(string(holder)))
+	}
+	// The process id is for the message above only: a full disk must not keep an agent from starting.
+	_ = f.Truncate(0)
+	_, _ = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	return nil
+}
+
+// found makes the directory's first log with a new incarnation.
+func (s *Store) found() error {
+	var random [8]byte
+	for s.image.Incarnation == 0 {
+		if _, err := rand.Read(random[:]); err != nil {
+			return fmt.Errorf("make an incarnation: %w", err)
+		}
+		s.image.Incarnation = cluster.Incarnation(binary.LittleEndian.Uint64(random[:]))
+	}
+	if err := s.rewrite(); err != nil {
+		return err
+	}
+	// The directory's own name must outlive a crash as well.
+	return s.syncDir(filepath.Dir(filepath.Clean(s.dir)))
+}
+
+func (s *Store) load() error {
+	info, err := s.file.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() > maxLog {
+		return corrupt(s.file.Name(), 0, fmt.Sprintf("%d bytes, a log has at most %d", info.Size(), maxLog))
+	}
+	b := make([]byte, info.Size())
+	if _, err := s.file.ReadAt(b, 0); err != nil {
+		return err
+	}
+	r, err := readLog(s.file.Name(), b)
+	if err != nil {
+		return err
+	}
+	s.image, s.tail, s.size, s.report = r.image, r.tail, info.Size(), r.report
+	if s.report.Torn {
+		// A fresh file: what was cut off can never be mistaken for what will be written over it.
+		return s.rewrite()
+	}
+	// What was read counts as durable from here on, but after a failed sync of a former agent it may stand
+	// in the page cache alone, and clean: a sync would not write it. So it is written again, in its place.
+	if _, err := s.file.WriteAt(b[:s.tail.at], 0); err != nil {
+		return err
+	}
+	if err := s.sync(s.file); err != nil {
+		return err
+	}
+	s.tail.durable = s.tail.seq
+	return nil
+}
+
+// measureSync takes the median of several real syncs of the log's last block, into which it writes the
+// zeros that are there. It needs no room on the disk unless the log is as good as full.
+func (s *Store) measureSync() error {
+	if s.tail.at > s.size-blockSize {
+		if err := s.rewrite(); err != nil {
+			return err
+		}
+	}
+	var took [syncProbes]time.Duration
+	for i := range took {
+		start := time.Now()
+		if _, err := s.file.WriteAt(make([]byte, blockSize), s.size-blockSize); err != nil {
+			return err
+		}
+		if err := s.sync(s.file); err != nil {
+			return err
+		}
+		took[i] = time.Since(start)
+	}
+	slices.Sort(took[:])
+	s.syncTime = took[syncProbes/2]
+	return nil
+}
+
+// SyncTime returns how long one write with a sync takes here: the median of several made by Open.
+func (s *Store) SyncTime() time.Duration { return s.syncTime }
+
+// Report returns what Open found beside the content.
+func (s *Store) Report() Report { return s.report }
+
+// Write carries out one write. If p.Sync, it and all before it are durable when Write returns. After an
+// error the store is dead and every later Write returns that error, since after a failed fsync nobody
+// knows what the disk holds (the kernel drops the pages and the error): the caller must restart. The
+// bytes that p refers to must not be changed afterwards.
+func (s *Store) Write(p cluster.Persist) error {
+	if s.err == nil {
+		if err := s.write(p); err != nil {
+			s.err = fmt.Errorf("write %d to %s: %w", p.N, s.path(logName), err)
+		}
+	}
+	return s.err
+}
+
+func (s *Store) write(p cluster.Persist) error {
+	if err := apply(&s.image, p); err != nil {
+		return err
+	}
+	if p.Founding == nil && p.Hard == nil && p.Snapshot == nil && p.Entries == nil && p.Notes == nil {
+		return s.settle(p.Sync)
+	}
+	t := s.tail
+	s.buf = t.append(s.buf[:0], func(b []byte) []byte { return appendChange(append(b, kindChange), p) })
+	if len(s.buf) > maxLog {
+		return fmt.Errorf("%d bytes, the limit is %d", len(s.buf), maxLog)
+	}
+	end := s.tail.at + int64(len(s.buf))
+	if end > s.size || (p.Snapshot != nil && end > s.size/2) {
+		return s.rewrite()
+	}
+	if _, err := s.file.WriteAt(s.buf, s.tail.at); err != nil {
+		return err
+	}
+	t.at = end
+	s.tail = t
+	return s.settle(p.Sync)
+}
+
+// settle makes what was written durable, if it is wanted and there is anything.
+func (s *Store) settle(wanted bool) error {
+	if !wanted || s.tail.durable == s.tail.seq {
+		return nil
+	}
+	if err := s.sync(s.file); err != nil {
+		return err
+	}
+	s.tail.durable = s.tail.seq
+	return nil
+}
+
+func (s *Store) sync(f *os.File) error {
+	if s.opts.SyncHook != nil {
+		s.opts.SyncHook()
+	}
+	for {
+		err := unix.Fdatasync(int(f.Fd()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("fdatasync: %w", err)
+		}
+		return nil
+	}
+}
+
+func (s *Store) syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if s.opts.SyncHook != nil {
+		s.opts.SyncHook()
+	}
+	return d.Sync()
+}
+
+// rewrite replaces the file by one that begins with the whole image and has room for as much again. It is
+// durable on return. A crash leaves the old file or the new one.
+func (s *Store) rewrite() error {
+	salt := make([]byte, 4)
+	if _, err := rand.Read(salt); err != nil {
+		return err
+	}
+	t := tail{crc: binary.LittleEndian.Uint32(salt)}
+	var size int64
+	s.buf = t.append(s.buf[:0], func(b []byte) []byte {
+		b = append(b, kindBase, formatVersion)
+		at := len(b)
+		b = binary.LittleEndian.AppendUint64(b, 0)
+		b = binary.LittleEndian.AppendUint64(b, uint64(s.image.Incarnation))
+		b = appendChange(b, whole(s.image))
+		size = max(s.opts.Size, 2*int64(len(b))+blockSize)
+		size = (size + blockSize - 1) / blockSize * blockSize
+		binary.LittleEndian.PutUint64(b[at:], uint64(size))
+		return b
+	})
+	if size > maxLog {
+		return fmt.Errorf("the log needs a file of %d bytes, the limit is %d", size, maxLog)
+	}
+	f, err := s.makeFile(s.buf, size)
+	if err != nil {
+		return err
+	}
+	if s.file != nil {
+		s.file.Close() // only read, or replaced: nothing in it matters any more
+	}
+	t.at = int64(len(s.buf))
+	t.durable = t.seq
+	s.file, s.tail, s.size = f, t, size
+	if cap(s.buf) > zeroChunk {
+		s.buf = nil
+	}
+	return nil
+}
+
+// makeFile puts a durable file of the given size, which begins with head, in the log's place.
+func (s *Store) makeFile(head []byte, size int64) (*os.File, error) {
+	f, err := os.OpenFile(s.path(tempName), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = func() error {
+		if _, err := f.WriteAt(head, 0); err != nil {
+			return err
+		}
+		zeros := make([]byte, zeroChunk)
+		for at := int64(len(head)); at < size; {
+			n, err := f.WriteAt(zeros[:min(zeroChunk, size-at)], at)
+			if err != nil {
+				return err
+			}
+			at += int64(n)
+		}
+		if err := s.sync(f); err != nil {
+			return err
+		}
+		if err := os.Rename(f.Name(), s.path(logName)); err != nil {
+			return err
+		}
+		return s.syncDir(s.dir)
+	}()
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("write the log anew (%d bytes): %w", size, err)
+	}
+	return f, nil
+}
+
+// Close makes everything written durable and lets go of the directory. Called again it does nothing.
+func (s *Store) Close() error {
+	if s.file == nil {
+		return nil
+	}
+	var err error
+	if s.err == nil {
+		err = s.settle(true)
+		s.err = ErrClosed
+	}
+	return errors.Join(err, s.release())
+}
+
+func (s *Store) release() error {
+	var err error
+	if s.file != nil {
+		err = s.file.Close()
+		s.file = nil
+	}
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
+		s.lock = nil
+	}
+	return err
+}

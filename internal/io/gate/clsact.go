@@ -1,0 +1,578 @@
+package gate
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sort"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+
+	"baton/internal/core/cluster"
+)
+
+// maps are the kernel's tables of one layout.
+type maps struct {
+	state *ebpf.Map // one value, see state.go
+	addrs *ebpf.Map // address, 16 bytes -> slot
+	ports *ebpf.Map // protocol<<16 | port -> slot
+	frags *ebpf.Map // datagram in fragments -> slot
+}
+
+const maxFragments = 4096 // datagrams in fragments remembered at a time; the least recently used goes first
+
+func (l layout) specs() []*ebpf.MapSpec {
+	return []*ebpf.MapSpec{
+		{Name: "baton_state", Type: ebpf.Array, KeySize: 4, ValueSize: l.size(), MaxEntries: 1, Flags: bpfMmapable},
+		{Name: "baton_addrs", Type: ebpf.Hash, KeySize: 16, ValueSize: 4, MaxEntries: maxAddresses, Flags: bpfNoPrealloc},
+		{Name: "baton_ports", Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: maxPorts, Flags: bpfNoPrealloc},
+		{Name: "baton_frags", Type: ebpf.LRUHash, KeySize: fragKeySize, ValueSize: 4, MaxEntries: maxFragments},
+	}
+}
+
+// Flags of BPF_MAP_CREATE, linux/bpf.h.
+const (
+	bpfNoPrealloc = 1 << 0
+	bpfMmapable   = 1 << 10
+)
+
+func (m *maps) fields() []**ebpf.Map { return []**ebpf.Map{&m.state, &m.addrs, &m.ports, &m.frags} }
+
+func (m *maps) close() {
+	for _, f := range m.fields() {
+		if *f != nil {
+			(*f).Close() // only a descriptor: attached programs hold the map
+		}
+	}
+}
+
+func newMaps(l layout) (*maps, error) {
+	m := &maps{}
+	for i, spec := range l.specs() {
+		made, err := ebpf.NewMap(spec)
+		if err != nil {
+			m.close()
+			return nil, fmt.Errorf("make map %s: %w", spec.Name, err)
+		}
+		*m.fields()[i] = made
+	}
+	return m, nil
+}
+
+// mapsOf opens the maps of a program that a predecessor left, as far as they are of this layout's kinds.
+func mapsOf(id ebpf.ProgramID, l layout) (*maps, error) {
+	prog, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return nil, fmt.Errorf("open program %d: %w", id, err)
+	}
+	defer prog.Close()
+	info, err := prog.Info()
+	if err != nil {
+		return nil, fmt.Errorf("read program %d: %w", id, err)
+	}
+	ids, _ := info.MapIDs()
+	m := &maps{}
+	for _, mid := range ids {
+		one, err := ebpf.NewMapFromID(mid)
+		if err != nil {
+			m.close()
+			return nil, fmt.Errorf("open map %d of program %d: %w", mid, id, err)
+		}
+		if !m.keep(one, l) {
+			one.Close()
+		}
+	}
+	if m.state == nil {
+		m.close()
+		return nil, fmt.Errorf("program %d has no state map", id)
+	}
+	return m, nil
+}
+
+func (m *maps) keep(one *ebpf.Map, l layout) bool {
+	info, err := one.Info()
+	if err != nil {
+		return false
+	}
+	for i, spec := range l.specs() {
+		field := m.fields()[i]
+		fits := info.Type == spec.Type && info.KeySize == spec.KeySize && info.MaxEntries == spec.MaxEntries &&
+			(info.ValueSize == spec.ValueSize || spec.Name == "baton_state")
+		if info.Name == spec.Name && fits && *field == nil {
+			*field = one
+			return true
+		}
+	}
+	return false
+}
+
+// complete tells whether the maps can be used with this layout's programs.
+func (m *maps) complete(s *state, l layout) bool {
+	return s.version == l.version && s.stride == l.stride && s.size == l.slots && s.offset == headerSize &&
+		m.state.ValueSize() == l.size() && m.addrs != nil && m.ports != nil && m.frags != nil
+}
+
+// clsact is the gate kept by classifiers of package eBPF.
+type clsact struct {
+	log    *slog.Logger
+	layout layout
+	hooks  *hooks
+
+	work  sync.Mutex // held by whoever changes tables or hooks; never taken by Set
+	maps  *maps      // of this layout; nil while a predecessor's of another one are in use
+	watch *watch
+
+	mu    sync.Mutex // guards what Set uses
+	state *state     // nil after Close
+	old   *maps      // keeps the state's map of another layout open until Guard replaces it
+	slots map[cluster.GroupID]int
+}
+
+func openClsact(opts Options) (Gate, error) {
+	g, err := openLayout(opts, current)
+	if err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// leftClsact tells whether a predecessor's classifiers are attached.
+func leftClsact(opts Options) bool {
+	h, err := newHooks(identity(opts))
+	if err != nil {
+		return false
+	}
+	defer h.close()
+	ids, err := h.programs()
+	return err == nil && len(ids) > 0
+}
+
+func openLayout(opts Options, l layout) (*clsact, error) {
+	// Kernels before 5.11 charge maps to this limit. A failure shows when the maps are made.
+	_ = rlimit.RemoveMemlock()
+	name, sum := identity(opts)
+	h, err := newHooks(name, sum)
+	if err != nil {
+		return nil, err
+	}
+	g := &clsact{log: opts.Log, layout: l, hooks: h}
+	if err := g.open(); err != nil {
+		g.release()
+		return nil, err
+	}
+	g.watch, err = newWatch(opts.Log, g.heard)
+	if err != nil {
+		g.release()
+		return nil, err
+	}
+	return g, nil
+}
+
+// open takes over a predecessor's tables or makes new ones.
+func (g *clsact) open() error {
+	if err := g.adopt(); err != nil {
+		return err
+	}
+	if g.state != nil && g.maps == nil {
+		// Another layout stays in use until Guard; that ours works here is still proven now.
+		return tryPrograms(g.layout)
+	}
+	if g.maps == nil {
+		m, s, err := fresh(g.layout)
+		if err != nil {
+			return err
+		}
+		g.maps, g.state = m, s
+	}
+	g.slots = g.state.taken()
+	return g.hooks.load(g.layout, g.maps)
+}
+
+func fresh(l layout) (*maps, *state, error) {
+	m, err := newMaps(l)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := mapState(m.state)
+	if err != nil {
+		m.close()
+		return nil, nil, err
+	}
+	s.format(l)
+	return m, s, nil
+}
+
+func tryPrograms(l layout) error {
+	m, s, err := fresh(l)
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	defer s.unmap()
+	var h hooks
+	defer h.unload()
+	return h.load(l, m)
+}
+
+// adopt finds what a predecessor left. It may have died between two layouts, so that there are two
+// states: the newer one was complete before the first program with it was attached, and is taken. The
+// other is closed, since from now on nothing is stored there.
+func (g *clsact) adopt() error {
+	ids, err := g.hooks.programs()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		m, err := mapsOf(id, g.layout)
+		if err != nil {
+			return fmt.Errorf("take over from a predecessor: %w", err)
+		}
+		s, err := mapState(m.state)
+		if err == nil {
+			err = s.found()
+		}
+		if err != nil {
+			m.close()
+			return fmt.Errorf("take over from a predecessor's program %d: %w", id, err)
+		}
+		g.prefer(m, s)
+	}
+	if g.state != nil {
+		g.slots = g.state.taken()
+	}
+	return nil
+}
+
+func (g *clsact) prefer(m *maps, s *state) {
+	switch {
+	case m.complete(s, g.layout) && g.maps == nil:
+		g.discard()
+		g.maps, g.state = m, s
+	case g.state == nil:
+		g.old, g.state = m, s
+	default:
+		g.closeOther(m, s)
+	}
+}
+
+// discard drops the state of another layout in favour of this layout's.
+func (g *clsact) discard() {
+	if g.state != nil {
+		g.closeOther(g.old, g.state)
+		g.old, g.state = nil, nil
+	}
+}
+
+func (g *clsact) closeOther(m *maps, s *state) {
+	if !sameMap(m.state, g.inUse()) {
+		for i := range int(s.size) {
+			atomic.StoreInt64(s.deadline(i), 0)
+		}
+	}
+	s.unmap()
+	m.close()
+}
+
+func (g *clsact) inUse() *ebpf.Map {
+	if g.maps != nil {
+		return g.maps.state
+	}
+	if g.state != nil && g.old != nil {
+		return g.old.state
+	}
+	return nil
+}
+
+func sameMap(a, b *ebpf.Map) bool {
+	if a == nil || b == nil {
+		return false
+	}
+	ai, aerr := a.Info()
+	bi, berr := b.Info()
+	if aerr != nil || berr != nil {
+		return false
+	}
+	aid, aok := ai.ID()
+	bid, bok := bi.ID()
+	return aok && bok && aid == bid
+}
+
+func (g *clsact) Guard(groups []Group) error {
+	r, err := check(groups)
+	if err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	g.work.Lock()
+	defer g.work.Unlock()
+	if g.state == nil {
+		return fmt.Errorf("guard: %w", ErrClosed)
+	}
+	if g.maps == nil {
+		err = g.replaceLayout(r)
+	} else {
+		err = errors.Join(g.fill(r), g.hooks.sweep(g.state))
+	}
+	if err != nil {
+		return fmt.Errorf("guard %d groups: %w", len(groups), err)
+	}
+	return nil
+}
+
+// replaceLayout builds tables of this layout with the predecessor's deadlines, then attaches programs
+// that use them: on each hook the kernel puts the new program in the old one's place at one instant.
+// Set waits meanwhile, some milliseconds, so that no deadline is lost between the two.
+func (g *clsact) replaceLayout(r *rules) error {
+	m, s, err := fresh(g.layout)
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	next := &clsact{log: g.log, layout: g.layout, hooks: g.hooks, maps: m, state: s, slots: map[cluster.GroupID]int{}}
+	for name, i := range g.slots {
+		if n := len(next.slots); r.groups[name] && n < int(s.size) {
+			s.take(n, g.state.get(i))
+			next.slots[name] = n
+		}
+	}
+	for i := range maxMade {
+		copy(s.mem[atMade+4*i:atMade+4*i+4], g.state.mem[atMade+4*i:])
+	}
+	err = next.fill(r)
+	if err == nil {
+		err = g.hooks.load(g.layout, m)
+	}
+	if err == nil {
+		err = g.hooks.sweep(s)
+	}
+	if err != nil {
+		// Some hooks may have the new programs: what they hold must not outlive this failure.
+		for i := range int(s.size) {
+			atomic.StoreInt64(s.deadline(i), 0)
+		}
+		s.unmap()
+		m.close()
+		return fmt.Errorf("replace a predecessor's layout %d by %d: %w", g.state.version, g.layout.version, err)
+	}
+	g.state.unmap()
+	g.old.close()
+	g.maps, g.state, g.slots, g.old = m, s, next.slots, nil
+	return nil
+}
+
+// fill brings the tables from what they hold to the rules. An address or port that stays guarded is
+// guarded at every instant: entries are removed only if unwanted, and changed in place.
+func (g *clsact) fill(r *rules) error {
+	if len(r.ports) > 0 {
+		g.state.setPorts(len(r.ports))
+	}
+	for _, t := range []struct {
+		m    *ebpf.Map
+		want func(key []byte) bool
+	}{
+		{g.maps.addrs, func(key []byte) bool { _, ok := r.addresses[[16]byte(key)]; return ok }},
+		{g.maps.ports, func(key []byte) bool { return r.wantsPort(key) }},
+	} {
+		if err := prune(t.m, t.want); err != nil {
+			return err
+		}
+	}
+	if err := g.allot(r); err != nil {
+		return err
+	}
+	for a, group := range r.addresses {
+		if err := g.maps.addrs.Put(a[:], uint32(g.slots[group])); err != nil {
+			return fmt.Errorf("guard address %x of %s: %w", a, group, err)
+		}
+	}
+	for p, group := range r.ports {
+		if err := g.maps.ports.Put(portKey(p), uint32(g.slots[group])); err != nil {
+			return fmt.Errorf("guard port %s/%d of %s: %w", p.Protocol, p.Number, group, err)
+		}
+	}
+	g.state.setPorts(len(r.ports))
+	return nil
+}
+
+func portKey(p cluster.Port) uint32 { return uint32(protocolNumber(p))<<16 | uint32(p.Number) }
+
+func (r *rules) wantsPort(key []byte) bool {
+	for p := range r.ports {
+		if portKey(p) == native.Uint32(key) {
+			return true
+		}
+	}
+	return false
+}
+
+func prune(m *ebpf.Map, want func(key []byte) bool) error {
+	var stale [][]byte
+	var key []byte
+	var slot uint32
+	it := m.Iterate()
+	for it.Next(&key, &slot) {
+		if !want(key) {
+			stale = append(stale, append([]byte(nil), key...))
+		}
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("read %s: %w", m, err)
+	}
+	for _, key := range stale {
+		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("delete %x from %s: %w", key, m, err)
+		}
+	}
+	return nil
+}
+
+// allot frees the slots of groups no longer named and gives the new ones theirs, closed.
+func (g *clsact) allot(r *rules) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	used := make([]bool, g.state.size)
+	for name, i := range g.slots {
+		if !r.groups[name] {
+			g.state.free(i)
+			delete(g.slots, name)
+			continue
+		}
+		used[i] = true
+	}
+	free := 0
+	for name := range r.groups {
+		if _, ok := g.slots[name]; ok {
+			continue
+		}
+		for free < len(used) && used[free] {
+			free++
+		}
+		if free == len(used) {
+			return fmt.Errorf("no slot for group %s: all %d are taken", name, len(used))
+		}
+		used[free] = true
+		g.state.take(free, State{Group: name})
+		g.slots[name] = free
+	}
+	return nil
+}
+
+func (g *clsact) Set(group cluster.GroupID, epoch cluster.Epoch, deadlineBoottime int64) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.state == nil {
+		return fmt.Errorf("set the gate of %s: %w", group, ErrClosed)
+	}
+	i, ok := g.slots[group]
+	if !ok {
+		return fmt.Errorf("set the gate of %s: %w", group, ErrUnknownGroup)
+	}
+	seen := g.state.epoch(i)
+	if high := cluster.Epoch(*seen); epoch < high {
+		return fmt.Errorf("set the gate of %s for epoch %d: epoch %d was seen: %w", group, epoch, high, ErrStaleEpoch)
+	} else if epoch > high {
+		atomic.StoreUint64(seen, uint64(epoch))
+	}
+	// A negative deadline would be a very late one to the program, which compares without sign.
+	atomic.StoreInt64(g.state.deadline(i), max(0, deadlineBoottime))
+	return nil
+}
+
+func (g *clsact) Left() ([]State, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.state == nil {
+		return nil, fmt.Errorf("read the gate: %w", ErrClosed)
+	}
+	var left []State
+	for _, i := range g.slots {
+		left = append(left, g.state.get(i))
+	}
+	sortStates(left)
+	return left, nil
+}
+
+func sortStates(s []State) {
+	sort.Slice(s, func(i, j int) bool { return strings.Compare(string(s[i].Group), string(s[j].Group)) < 0 })
+}
+
+func (g *clsact) Sweep() error {
+	g.work.Lock()
+	defer g.work.Unlock()
+	if g.state == nil {
+		return fmt.Errorf("sweep: %w", ErrClosed)
+	}
+	if !g.hooks.active {
+		return nil // nothing is guarded before the first Guard
+	}
+	return g.hooks.sweep(g.state)
+}
+
+// heard is called by the watcher.
+func (g *clsact) heard(n news) error {
+	g.work.Lock()
+	defer g.work.Unlock()
+	switch {
+	case g.state == nil || !g.hooks.active:
+		return nil
+	case n.lost:
+		return g.hooks.sweep(g.state)
+	case n.gone: // the index may be used again, for an interface that comes back from another namespace
+		delete(g.hooks.known, n.index)
+		g.state.clearMade(n.index)
+		return nil
+	}
+	return g.hooks.one(g.state, n.index)
+}
+
+func (g *clsact) Describe() string { return "ebpf clsact" }
+
+func (g *clsact) Close() error {
+	if g.watch != nil {
+		g.watch.close()
+	}
+	g.work.Lock()
+	defer g.work.Unlock()
+	if g.state == nil {
+		return fmt.Errorf("close the gate: %w", ErrClosed)
+	}
+	g.release()
+	return nil
+}
+
+// release lets go of everything that this process holds; the kernel keeps what is attached.
+func (g *clsact) release() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.state != nil {
+		g.state.unmap()
+		g.state = nil
+	}
+	for _, m := range []*maps{g.maps, g.old} {
+		if m != nil {
+			m.close()
+		}
+	}
+	g.hooks.close()
+}
+
+func (g *clsact) Remove() error {
+	if g.watch != nil {
+		g.watch.close()
+	}
+	g.work.Lock()
+	defer g.work.Unlock()
+	if g.state == nil {
+		return fmt.Errorf("remove the gate: %w", ErrClosed)
+	}
+	err := g.hooks.remove(g.state)
+	g.release()
+	if err != nil {
+		return fmt.Errorf("remove the gate: %w", err)
+	}
+	return nil
+}

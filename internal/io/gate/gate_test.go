@@ -1,0 +1,603 @@
+package gate
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"baton/internal/core/cluster"
+)
+
+var (
+	vip4 = netip.MustParseAddr("10.77.0.50")
+	vip6 = netip.MustParseAddr("fd77::50")
+
+	addresses = Group{ID: "orders", Addresses: []netip.Addr{vip4, vip6}}
+	ports     = Group{ID: "cache", Ports: []cluster.Port{{Protocol: "tcp", Number: 8000}, {Protocol: "udp", Number: 8000}}}
+)
+
+// each runs a test with every mechanism.
+func each(t *testing.T, f func(t *testing.T, prefer string)) {
+	for _, prefer := range []string{PreferEBPF, PreferNFTables} {
+		t.Run(prefer, func(t *testing.T) {
+			t.Parallel()
+			f(t, prefer)
+		})
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func hence(d time.Duration) int64 { return boottime() + int64(d) }
+
+func TestAddresses(t *testing.T) {
+	each(t, func(t *testing.T, prefer string) {
+		w := newWorld(t)
+		for _, a := range []string{"10.77.0.50:7000", "[fd77::50]:7000", "10.77.0.1:7000", "[fd77::1]:7000"} {
+			w.serve(t, w.node, "udp", a)
+			w.serve(t, w.node, "tcp", a)
+		}
+		w.wantPass(t, w.client, "udp", "10.77.0.50:7000", 64)
+		g := w.open(t, Options{Prefer: prefer})
+		must(t, g.Guard([]Group{addresses}))
+		run(t, "ip -n "+w.client+" neigh flush all")
+
+		guarded := func(judge func(*testing.T, string, string, string, int)) {
+			for _, a := range []string{"10.77.0.50:7000", "[fd77::50]:7000"} {
+				for _, ns := range []string{w.client, w.node} { // the node itself goes over lo
+					judge(t, ns, "udp", a, 64)
+					judge(t, ns, "tcp", a, 64)
+				}
+				judge(t, w.client, "udp", a, 5000) // fragments
+			}
+		}
+		guarded(w.wantCut)
+		for _, a := range []string{"10.77.0.50", "fd77::50"} {
+			if n := run(t, "ip -n "+w.client+" neigh show to "+a); strings.Contains(n, "lladdr") {
+				t.Errorf("a closed gate let the node answer who has %s: %s", a, n)
+			}
+		}
+		w.wantPass(t, w.client, "udp", "10.77.0.1:7000", 5000)
+		w.wantPass(t, w.client, "tcp", "[fd77::1]:7000", 64)
+
+		must(t, g.Set("orders", 3, hence(time.Hour)))
+		run(t, "ip -n "+w.client+" neigh flush all")
+		guarded(w.wantPass)
+		for _, a := range []string{"10.77.0.50", "fd77::50"} {
+			if n := run(t, "ip -n "+w.client+" neigh show to "+a); !strings.Contains(n, "lladdr") {
+				t.Errorf("an open gate: the client does not know who has %s: %s", a, n)
+			}
+		}
+
+		// With addresses known to the client, what is cut is cut without the help of ARP and ND.
+		must(t, g.Set("orders", 3, 0))
+		guarded(w.wantCut)
+
+		must(t, g.Guard(nil))
+		guarded(w.wantPass)
+	})
+}
+
+func TestPorts(t *testing.T) {
+	each(t, func(t *testing.T, prefer string) {
+		w := newWorld(t)
+		for _, a := range []string{"10.77.0.1", "[fd77::1]", "127.0.0.1"} {
+			for _, port := range []string{":8000", ":8001"} {
+				w.serve(t, w.node, "udp", a+port)
+				w.serve(t, w.node, "tcp", a+port)
+			}
+		}
+		g := w.open(t, Options{Prefer: prefer})
+		must(t, g.Guard([]Group{ports, {ID: "other", Ports: []cluster.Port{{Protocol: "tcp", Number: 9}}}}))
+		all := func(port string, judge func(*testing.T, string, string, string, int)) {
+			for _, a := range []string{"10.77.0.1", "[fd77::1]"} {
+				judge(t, w.client, "tcp", a+port, 64)
+				judge(t, w.client, "udp", a+port, 64)
+				judge(t, w.client, "udp", a+port, 5000)
+			}
+			judge(t, w.node, "tcp", "127.0.0.1"+port, 64)
+			judge(t, w.node, "udp", "127.0.0.1"+port, 64)
+		}
+		all(":8001", w.wantPass)
+		all(":8000", w.wantCut)
+		must(t, g.Set("cache", 1, hence(time.Hour)))
+		all(":8000", w.wantPass)
+		must(t, g.Set("cache", 1, 0))
+		all(":8000", w.wantCut)
+		all(":8001", w.wantPass)
+	})
+}
+
+// A node whose gate is closed must still be able to be a client of the address where it serves.
+func TestClosedNodeIsClient(t *testing.T) {
+	each(t, func(t *testing.T, prefer string) {
+		w := newWorld(t)
+		for _, a := range []string{"10.77.0.50/24", "fd77::50/64"} {
+			run(t, "ip -n "+w.node+" addr del "+a+" dev va")
+			w.address(t, w.client, "vb", a)
+		}
+		w.serve(t, w.client, "tcp", "10.77.0.50:7000")
+		w.serve(t, w.client, "udp", "[fd77::50]:7000")
+		g := w.open(t, Options{Prefer: prefer})
+		must(t, g.Guard([]Group{addresses}))
+		w.wantPass(t, w.node, "tcp", "10.77.0.50:7000", 64)
+		w.wantPass(t, w.node, "udp", "[fd77::50]:7000", 5000)
+	})
+}
+
+func TestVLAN(t *testing.T) {
+	each(t, func(t *testing.T, prefer string) {
+		w := newWorld(t)
+		stack := func(ns, dev, host string) {
+			run(t, "ip -n "+ns+" link add link "+dev+" name "+dev+".7 type vlan id 7")
+			run(t, "ip -n "+ns+" link set "+dev+".7 up")
+			run(t, "ip -n "+ns+" link add link "+dev+".7 name "+dev+".7.8 type vlan id 8")
+			run(t, "ip -n "+ns+" link set "+dev+".7.8 up")
+			w.address(t, ns, dev+".7", "10.78.0."+host+"/24")
+			w.address(t, ns, dev+".7.8", "10.79.0."+host+"/24")
+		}
+		stack(w.node, "va", "50")
+		stack(w.client, "vb", "2")
+		w.serve(t, w.node, "udp", "10.78.0.50:7000")
+		w.serve(t, w.node, "udp", "10.79.0.50:7000")
+		g := w.open(t, Options{Prefer: prefer})
+		must(t, g.Guard([]Group{
+			{ID: "one", Addresses: []netip.Addr{netip.MustParseAddr("10.78.0.50")}},
+			{ID: "two", Addresses: []netip.Addr{netip.MustParseAddr("10.79.0.50")}},
+		}))
+		if prefer == PreferEBPF { // leave the cable's own hooks only: they see tagged packets
+			run(t, "tc -n "+w.node+" qdisc del dev va.7 clsact")
+			run(t, "tc -n "+w.node+" qdisc del dev va.7.8 clsact")
+		}
+		w.wantCut(t, w.client, "udp", "10.78.0.50:7000", 64)
+		w.wantCut(t, w.client, "udp", "10.79.0.50:7000", 64)
+		must(t, g.Set("two", 1, hence(time.Hour)))
+		w.wantCut(t, w.client, "udp", "10.78.0.50:7000", 64)
+		w.wantPass(t, w.client, "udp", "10.79.0.50:7000", 64)
+		must(t, g.Set("one", 1, hence(time.Hour)))
+		w.wantPass(t, w.client, "udp", "10.78.0.50:7000", 64)
+	})
+}
+
+// arrivals reads UDP datagrams and the kernel's receive time of each, in CLOCK_BOOTTIME, until quiet.
+func arrivals(c *net.UDPConn, quiet time.Duration) []int64 {
+	var times []int64
+	raw, _ := c.SyscallConn()
+	raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1) })
+	b, oob := make([]byte, 64), make([]byte, 256)
+	for {
+		c.SetReadDeadline(time.Now().Add(quiet))
+		_, n, _, _, err := c.ReadMsgUDP(b, oob)
+		if err != nil {
+			return times
+		}
+		// Both clocks are read here: a step of the wall clock between receipt and here would show as
+		// nonsense, not as a late packet that passes for an early one.
+		shift := boottime() - time.Now().UnixNano()
+		messages, err := unix.ParseSocketControlMessage(oob[:n])
+		if err != nil || len(messages) == 0 || len(messages[0].Data) < 16 {
+			continue
+		}
+		d := messages[0].Data
+		at := int64(binary.NativeEndian.Uint64(d))*1e9 + int64(binary.NativeEndian.Uint64(d[8:]))
+		times = append(times, at+shift)
+	}
+}
+
+// hammer sends datagrams about every millisecond until stopped.
+func (w *world) hammer(t *testing.T, address string) (stop func()) {
+	t.Helper()
+	var c net.Conn
+	var err error
+	in(t, w.client, func() { c, err = net.Dial("udp", address) })
+	must(t, err)
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				c.Write([]byte("probe")) // refused while nobody listens yet: the next one counts
+			}
+		}
+	}()
+	return func() { close(done); <-ended; c.Close() }
+}
+
+func (w *world) listen(t *testing.T, address string) *net.UDPConn {
+	t.Helper()
+	var c *net.UDPConn
+	var err error
+	in(t, w.node, func() { c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(address))) })
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// judgeEnd checks that packets passed until shortly before the deadline and none after it. A packet's
+// receive time is taken before the gate sees it, so a scheduling delay can't make it look late.
+func judgeEnd(t *testing.T, times []int64, deadline int64) {
+	t.Helper()
+	const reading = int64(time.Millisecond) // of two clocks, one after the other
+	if len(times) == 0 {
+		t.Fatal("no packet passed before the deadline")
+	}
+	last := times[len(times)-1]
+	t.Logf("%d packets; the last %v before the deadline", len(times), time.Duration(deadline-last))
+	if last > deadline+reading {
+		t.Errorf("a packet passed %v after the deadline", time.Duration(last-deadline))
+	}
+	if early := deadline - last; early > int64(300*time.Millisecond) {
+		t.Errorf("the last packet passed %v before the deadline", time.Duration(early))
+	}
+}
+
+// The process that opened the gate is killed: the gate stays open until its deadline and no longer,
+// and a successor goes on from there.
+func TestKilledProcess(t *testing.T) {
+	each(t, func(t *testing.T, prefer string) {
+		w := newWorld(t)
+		c := w.listen(t, "10.77.0.50:7000")
+		stop := w.hammer(t, "10.77.0.50:7000")
+		defer stop()
+		process := w.child(t, prefer, 1500*time.Millisecond)
+		process.kill()
+		if boottime() > process.deadline-int64(500*time.Millisecond) {
+			t.Skip("the machine is too busy: the child was killed only after half a second")
+		}
+		judgeEnd(t, arrivals(c, 400*time.Millisecond), process.deadline)
+
+		g := w.open(t, Options{Prefer: prefer})
+		left, err := g.Left()
+		must(t, err)
+		if len(left) != 1 || left[0].Group != "orders" || left[0].Epoch != 7 || left[0].Deadline > process.deadline {
+			t.Errorf("left: %+v, want orders, epoch 7, deadline %d or 0", left, process.deadline)
+		}
+		if got := arrivals(c, short); len(got) > 0 {
+			t.Errorf("%d packets passed a gate whose deadline is over", len(got))
+		}
+		if err := g.Set("orders", 6, hence(time.Hour)); !errors.Is(err, ErrStaleEpoch) {
+			t.Errorf("epoch 6 after 7: %v, want ErrStaleEpoch", err)
+		}
+		if got := arrivals(c, short); len(got) > 0 {
+			t.Errorf("%d packets passed after a stale epoch", len(got))
+		}
+		deadline := hence(time.Second)
+		must(t, g.Set("orders", 8, deadline))
+		judgeEnd(t, arrivals(c, 400*time.Millisecond), deadline)
+	})
+}
+
+// A successor that comes back in time neither opens nor closes anything by taking over.
+func TestSuccessorInTime(t *testing.T) {
+	each(t, func(t *testing.T, prefer string) {
+		w := newWorld(t)
+		w.serve(t, w.node, "udp", "10.77.0.50:7000")
+		w.serve(t, w.node, "udp", "10.77.0.1:8000")
+		both := []Group{addresses, ports}
+		process := w.child(t, prefer, time.Hour)
+		process.kill()
+		steps := w.pulse(t, "10.77.0.50:7000")
+		g := w.open(t, Options{Prefer: prefer})
+		left, err := g.Left()
+		must(t, err)
+		if len(left) != 1 || left[0].Epoch != 7 || left[0].Deadline > process.deadline ||
+			left[0].Deadline < process.deadline-int64(time.Second) {
+			t.Errorf("left: %+v, want orders, epoch 7, deadline %d", left, process.deadline)
+		}
+		for range 3 {
+			must(t, g.Guard(both))
+		}
+		if sent, lost := steps(); lost > 0 || sent == 0 {
+			t.Errorf("%d of %d packets were lost while a successor took over an open gate", lost, sent)
+		}
+		w.wantCut(t, w.client, "udp", "10.77.0.1:8000", 64)
+		must(t, g.Set("orders", 7, 0))
+		w.wantCut(t, w.client, "udp", "10.77.0.50:7000", 64)
+	})
+}
+
+// pulse sends one datagram after another, each when the last was answered, until stopped.
+func (w *world) pulse(t *testing.T, address string) (stop func() (sent, lost int)) {
+	t.Helper()
+	w.wantPass(t, w.client, "udp", address, 8)
+	var c net.Conn
+	var err error
+	in(t, w.client, func() { c, err = net.Dial("udp", address) })
+	must(t, err)
+	done, ended := make(chan struct{}), make(chan struct{})
+	var sent, lost int
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				sent++
+				if !echo(c, 8, time.Second) {
+					lost++
+				}
+			}
+		}
+	}()
+	return func() (int, int) { close(done); <-ended; c.Close(); return sent, lost }
+}
+
+// Renewals keep the gate open past earlier deadlines, and it ends at the last one.
+func TestRenewal(t *testing.T) {
+	for _, mode := range []string{PreferEBPF, PreferNFTables, "nftables before 6.12"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			c := w.listen(t, "10.77.0.50:7000")
+			prefer, _, old := strings.Cut(mode, " ")
+			g := w.open(t, Options{Prefer: prefer})
+			if old {
+				g.(*tables).writer.replace = true
+			}
+			must(t, g.Guard([]Group{addresses}))
+			stop := w.hammer(t, "10.77.0.50:7000")
+			defer stop()
+			var deadline int64
+			for i := range 40 {
+				// At a steady pace what is left is the same each time: a renewal must count all the same.
+				deadline = hence(400 * time.Millisecond)
+				must(t, g.Set("orders", cluster.Epoch(1+i/20), deadline))
+				time.Sleep(20 * time.Millisecond)
+			}
+			judgeEnd(t, arrivals(c, 600*time.Millisecond), deadline)
+			time.Sleep(50 * time.Millisecond) // the element has expired: setting it anew, closing and closing again work
+			must(t, g.Set("orders", 2, hence(time.Hour)))
+			must(t, g.Set("orders", 2, hence(time.Hour)))
+			if got := arrivals(c, 300*time.Millisecond/2); len(got) == 0 {
+				t.Error("nothing passed a gate that was opened again")
+			}
+		})
+	}
+}
+
+func TestErrors(t *testing.T) {
+	each(t, func(t *testing.T, prefer string) {
+		w := newWorld(t)
+		g := w.open(t, Options{Prefer: prefer})
+		bad := [][]Group{
+			{{ID: ""}},
+			{{ID: cluster.GroupID(strings.Repeat("x", maxNameBytes+1))}},
+			{{ID: "a"}, {ID: "a"}},
+			{{ID: "a", Addresses: []netip.Addr{vip4}}, {ID: "b", Addresses: []netip.Addr{vip4}}},
+			{{ID: "a", Addresses: []netip.Addr{{}}}},
+			{{ID: "a", Addresses: []netip.Addr{netip.MustParseAddr("::")}}},
+			{{ID: "a", Ports: []cluster.Port{{Protocol: "sctp", Number: 1}}}},
+			{{ID: "a", Ports: []cluster.Port{{Protocol: "tcp"}}}},
+			{{ID: "a", Ports: ports.Ports}, {ID: "b", Ports: ports.Ports}},
+		}
+		for _, groups := range bad {
+			if err := g.Guard(groups); err == nil {
+				t.Errorf("guard %+v: no error", groups)
+			}
+		}
+		must(t, g.Guard([]Group{addresses}))
+		if err := g.Set("nobody", 1, 0); !errors.Is(err, ErrUnknownGroup) {
+			t.Errorf("set of an unknown group: %v", err)
+		}
+		must(t, g.Set("orders", 5, hence(time.Hour)))
+		must(t, g.Set("orders", 5, -1))
+		if err := g.Set("orders", 4, 0); !errors.Is(err, ErrStaleEpoch) {
+			t.Errorf("set of a stale epoch: %v", err)
+		}
+		if left, err := g.Left(); err != nil || len(left) != 1 || left[0] != (State{"orders", 5, 0}) {
+			t.Errorf("left: %+v, %v", left, err)
+		}
+		must(t, g.Close())
+		for name, err := range map[string]error{
+			"set": g.Set("orders", 5, 0), "guard": g.Guard(nil), "close": g.Close(), "remove": g.Remove(), "sweep": g.Sweep(),
+		} {
+			if !errors.Is(err, ErrClosed) {
+				t.Errorf("%s after Close: %v, want ErrClosed", name, err)
+			}
+		}
+	})
+	if _, err := Open(Options{Cluster: "c"}); err == nil {
+		t.Error("open without a node: no error")
+	}
+	if _, err := Open(Options{Cluster: "c", Node: "n", Prefer: "prayer"}); err == nil {
+		t.Error("open with an unknown mechanism: no error")
+	}
+}
+
+// Group names, addresses and slots may change freely; no group ever opens by another one's deadline.
+func TestGroupsComeAndGo(t *testing.T) {
+	each(t, func(t *testing.T, prefer string) {
+		w := newWorld(t)
+		w.serve(t, w.node, "udp", "10.77.0.50:7000")
+		w.serve(t, w.node, "udp", "10.77.0.1:7000")
+		g := w.open(t, Options{Prefer: prefer})
+		one := Group{ID: "one", Addresses: []netip.Addr{vip4}}
+		must(t, g.Guard([]Group{one}))
+		must(t, g.Set("one", 1, hence(time.Hour)))
+		w.wantPass(t, w.client, "udp", "10.77.0.50:7000", 64)
+		must(t, g.Guard([]Group{{ID: "two", Addresses: one.Addresses}}))
+		w.wantCut(t, w.client, "udp", "10.77.0.50:7000", 64)
+		must(t, g.Set("two", 1, hence(time.Hour)))
+		must(t, g.Guard([]Group{{ID: "one", Addresses: []netip.Addr{netip.MustParseAddr("10.77.0.1")}}, {ID: "two", Addresses: one.Addresses}}))
+		w.wantPass(t, w.client, "udp", "10.77.0.50:7000", 64)
+		w.wantCut(t, w.client, "udp", "10.77.0.1:7000", 64)
+		must(t, g.Set("one", 1, hence(time.Hour)))
+		w.wantPass(t, w.client, "udp", "10.77.0.1:7000", 64)
+	})
+}
+
+func TestInterfaceAppears(t *testing.T) {
+	each(t, func(t *testing.T, prefer string) {
+		w := newWorld(t)
+		g := w.open(t, Options{Prefer: prefer})
+		late := netip.MustParseAddr("10.80.0.50")
+		must(t, g.Guard([]Group{{ID: "late", Addresses: []netip.Addr{late}}}))
+		w.cable(t, "va2", "vb2")
+		if prefer == PreferEBPF {
+			for end := time.Now().Add(long); w.filters(t, "va2") < 2; {
+				if time.Now().After(end) {
+					t.Fatalf("no filters on an interface that appeared %v ago", long)
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+		w.address(t, w.node, "va2", "10.80.0.50/24")
+		w.address(t, w.client, "vb2", "10.80.0.2/24")
+		w.serve(t, w.node, "udp", "10.80.0.50:7000")
+		w.wantCut(t, w.client, "udp", "10.80.0.50:7000", 64)
+		must(t, g.Set("late", 1, hence(time.Hour)))
+		w.wantPass(t, w.client, "udp", "10.80.0.50:7000", 64)
+	})
+}
+
+// A device without an Ethernet header.
+func TestTunnel(t *testing.T) {
+	each(t, func(t *testing.T, prefer string) {
+		w := newWorld(t)
+		for _, end := range []struct{ ns, local, remote, inner string }{
+			{w.node, "10.77.0.1", "10.77.0.2", "10.81.0.50/24"}, {w.client, "10.77.0.2", "10.77.0.1", "10.81.0.2/24"},
+		} {
+			if out, err := try("ip -n " + end.ns + " link add tun1 type ipip local " + end.local + " remote " + end.remote); err != nil {
+				t.Skipf("no ipip tunnels here: %s", out)
+			}
+			run(t, "ip -n "+end.ns+" link set tun1 up")
+			w.address(t, end.ns, "tun1", end.inner)
+		}
+		w.serve(t, w.node, "udp", "10.81.0.50:7000")
+		w.serve(t, w.node, "udp", "10.81.0.50:8000")
+		g := w.open(t, Options{Prefer: prefer})
+		must(t, g.Guard([]Group{ports, {ID: "inner", Addresses: []netip.Addr{netip.MustParseAddr("10.81.0.50")}}}))
+		w.wantCut(t, w.client, "udp", "10.81.0.50:7000", 64)
+		must(t, g.Set("inner", 1, hence(time.Hour)))
+		w.wantPass(t, w.client, "udp", "10.81.0.50:7000", 64)
+		w.wantCut(t, w.client, "udp", "10.81.0.50:8000", 64)
+		must(t, g.Set("cache", 1, hence(time.Hour)))
+		w.wantPass(t, w.client, "udp", "10.81.0.50:8000", 5000)
+	})
+}
+
+// filters counts the filters on both hooks of a device in the node's namespace.
+func (w *world) filters(t *testing.T, dev string) int {
+	t.Helper()
+	n := 0
+	for _, hook := range []string{"ingress", "egress"} {
+		out, _ := try("tc -n " + w.node + " filter show dev " + dev + " " + hook)
+		n += strings.Count(out, " handle ")
+	}
+	return n
+}
+
+func TestRemove(t *testing.T) {
+	each(t, func(t *testing.T, prefer string) {
+		w := newWorld(t)
+		w.serve(t, w.node, "udp", "10.77.0.50:7000")
+		process := w.child(t, prefer, 0)
+		process.kill()
+		w.wantCut(t, w.client, "udp", "10.77.0.50:7000", 64)
+		must(t, w.open(t, Options{Prefer: prefer}).Remove())
+		w.wantPass(t, w.client, "udp", "10.77.0.50:7000", 64)
+		w.wantNothing(t)
+	})
+}
+
+func (w *world) wantNothing(t *testing.T) {
+	t.Helper()
+	for _, dev := range []string{"lo", "va"} {
+		if n := w.filters(t, dev); n > 0 {
+			t.Errorf("%d filters are left on %s", n, dev)
+		}
+	}
+	if q := run(t, "tc -n "+w.node+" qdisc show"); strings.Contains(q, "clsact") {
+		t.Errorf("a qdisc is left: %s", q)
+	}
+	if r := run(t, "nsenter --net=/run/netns/"+w.node+" nft list ruleset"); strings.TrimSpace(r) != "" {
+		t.Errorf("rules are left: %s", r)
+	}
+}
+
+// The gates of two nodes in one namespace, as when trying out, do not disturb each other.
+func TestTwoNodesOneHost(t *testing.T) {
+	each(t, func(t *testing.T, prefer string) {
+		w := newWorld(t)
+		w.serve(t, w.node, "udp", "127.0.0.1:8000")
+		w.serve(t, w.node, "udp", "127.0.0.1:8001")
+		alpha := w.open(t, Options{Prefer: prefer, SharedHost: true})
+		beta := w.open(t, Options{Prefer: prefer, SharedHost: true, Node: "beta"})
+		must(t, alpha.Guard([]Group{ports}))
+		must(t, beta.Guard([]Group{{ID: "cache", Ports: []cluster.Port{{Protocol: "udp", Number: 8001}}}}))
+		must(t, beta.Set("cache", 1, hence(time.Hour)))
+		w.wantCut(t, w.node, "udp", "127.0.0.1:8000", 64)
+		w.wantPass(t, w.node, "udp", "127.0.0.1:8001", 64)
+		must(t, alpha.Set("cache", 1, hence(time.Hour)))
+		must(t, beta.Set("cache", 1, 0))
+		w.wantPass(t, w.node, "udp", "127.0.0.1:8000", 64)
+		w.wantCut(t, w.node, "udp", "127.0.0.1:8001", 64)
+		must(t, alpha.Remove())
+		w.wantCut(t, w.node, "udp", "127.0.0.1:8001", 64)
+		must(t, beta.Remove())
+		w.wantPass(t, w.node, "udp", "127.0.0.1:8001", 64)
+	})
+}
+
+// A change of mechanism keeps the deadline and leaves nothing of the old one.
+func TestChangeOfMechanism(t *testing.T) {
+	other := map[string]string{PreferEBPF: PreferNFTables, PreferNFTables: PreferEBPF}
+	each(t, func(t *testing.T, prefer string) {
+		w := newWorld(t)
+		w.serve(t, w.node, "udp", "10.77.0.50:7000")
+		w.child(t, other[prefer], time.Hour).kill()
+		steps := w.pulse(t, "10.77.0.50:7000")
+		g := w.open(t, Options{Prefer: prefer})
+		must(t, g.Set("orders", 8, hence(time.Hour)))
+		if left, err := g.Left(); err != nil || len(left) != 1 || left[0].Epoch != 8 {
+			t.Errorf("left: %+v, %v; want orders, epoch 8", left, err)
+		}
+		// The new gate begins closed for some microseconds, until the deadline is carried over.
+		must(t, g.Guard([]Group{addresses}))
+		if sent, lost := steps(); lost > 2 || sent == 0 {
+			t.Errorf("%d of %d packets were lost by the change", lost, sent)
+		}
+		must(t, g.Set("orders", 8, 0))
+		w.wantCut(t, w.client, "udp", "10.77.0.50:7000", 64)
+		must(t, g.Remove())
+		w.wantNothing(t)
+	})
+}
+
+func BenchmarkSet(b *testing.B) {
+	for _, prefer := range []string{PreferEBPF, PreferNFTables} {
+		b.Run(prefer, func(b *testing.B) {
+			g, err := Open(Options{Cluster: "bench", Node: "bench", Prefer: prefer})
+			if err != nil {
+				b.Skip(err)
+			}
+			defer g.Remove()
+			if err := g.Guard([]Group{{ID: "orders", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}}); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := g.Set("orders", 1, hence(time.Minute)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,440 @@
+package gate
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"baton/internal/core/cluster"
+)
+
+// tables is the gate kept by nftables: a table of family inet and one of family arp, of one name. An
+// address or port leads to its group's slot, the slot must stand in the set "open", and an element of
+// "open" goes when its timeout has run out.
+type tables struct {
+	name string
+
+	mu     sync.Mutex
+	conn   *nftables.Conn // bound to the namespace where it was made; nil after Close
+	writer *writer
+	slots  map[cluster.GroupID]*slot
+	sets   *sets
+	last   *rules // of the last Guard; nil before
+}
+
+type slot struct {
+	number uint32
+	epoch  cluster.Epoch
+}
+
+// sets are the named sets of both tables. A successor depends on the names and on what "groups" and
+// "open" hold: a change of those needs new names and a reader for the old.
+type sets struct {
+	inet, arp    *nftables.Table
+	groups       *nftables.Set // slot, commented "epoch name"
+	open         *nftables.Set // slot, with a timeout
+	addr4, addr6 *nftables.Set // address -> slot
+	tcp, udp     *nftables.Set // port -> slot
+	arpOpen      *nftables.Set
+	arpAddr4     *nftables.Set
+}
+
+func newSets(name string) *sets {
+	inet := &nftables.Table{Name: name, Family: nftables.TableFamilyINet}
+	arp := &nftables.Table{Name: name, Family: nftables.TableFamilyARP}
+	to := func(t *nftables.Table, name string, key nftables.SetDatatype) *nftables.Set {
+		return &nftables.Set{Table: t, Name: name, IsMap: true, KeyType: key, DataType: nftables.TypeMark}
+	}
+	return &sets{
+		inet: inet, arp: arp,
+		groups:   &nftables.Set{Table: inet, Name: "groups", KeyType: nftables.TypeMark},
+		open:     &nftables.Set{Table: inet, Name: "open", KeyType: nftables.TypeMark, HasTimeout: true},
+		addr4:    to(inet, "addr4", nftables.TypeIPAddr),
+		addr6:    to(inet, "addr6", nftables.TypeIP6Addr),
+		tcp:      to(inet, "tcp", nftables.TypeInetService),
+		udp:      to(inet, "udp", nftables.TypeInetService),
+		arpOpen:  &nftables.Set{Table: arp, Name: "open", KeyType: nftables.TypeMark, HasTimeout: true},
+		arpAddr4: to(arp, "addr4", nftables.TypeIPAddr),
+	}
+}
+
+// fixed are the sets that Guard fills anew each time.
+func (s *sets) fixed() []*nftables.Set {
+	return []*nftables.Set{s.groups, s.addr4, s.addr6, s.tcp, s.udp, s.arpAddr4}
+}
+
+func tableName(opts Options) string {
+	_, sum := identity(opts)
+	return "baton_" + hex.EncodeToString(sum[:6])
+}
+
+func openTables(opts Options) (Gate, error) {
+	trial, err := newTables("baton_trial_" + strconv.Itoa(unix.Getpid()))
+	if err != nil {
+		return nil, err
+	}
+	replace, err := trial.try()
+	err = errors.Join(err, trial.Remove())
+	if err != nil {
+		return nil, fmt.Errorf("try out a table: %w", err)
+	}
+	t, err := newTables(tableName(opts))
+	if err != nil {
+		return nil, err
+	}
+	t.writer.replace = replace
+	if err := t.adopt(); err != nil {
+		t.Close()
+		return nil, fmt.Errorf("take over from a predecessor: %w", err)
+	}
+	return t, nil
+}
+
+func leftTables(opts Options) bool {
+	conn, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return false
+	}
+	defer conn.CloseLasting()
+	there, err := exists(conn, tableName(opts))
+	return err == nil && there
+}
+
+func exists(conn *nftables.Conn, name string) (bool, error) {
+	all, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return false, fmt.Errorf("list tables: %w", err)
+	}
+	for _, t := range all {
+		if t.Name == name {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func newTables(name string) (*tables, error) {
+	conn, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return nil, fmt.Errorf("open nfnetlink: %w", err)
+	}
+	w, err := newWriter(name)
+	if err != nil {
+		conn.CloseLasting()
+		return nil, err
+	}
+	return &tables{name: name, conn: conn, writer: w, slots: map[cluster.GroupID]*slot{}, sets: newSets(name)}, nil
+}
+
+// try makes everything once under a name of its own, and tells how an element's life can be changed
+// here: kernels before 6.12 keep an element's expiry when it is added again, so it must be replaced.
+func (t *tables) try() (replace bool, err error) {
+	if err := t.Guard([]Group{{ID: "trial"}}); err != nil {
+		return false, err
+	}
+	const long, short = time.Hour, time.Minute
+	for _, life := range []time.Duration{long, short} {
+		if err := t.writer.put(t.slots["trial"].number, life); err != nil {
+			return false, err
+		}
+	}
+	elements, err := t.conn.GetSetElements(t.sets.open)
+	if err != nil {
+		return false, fmt.Errorf("read back an element: %w", err)
+	}
+	if len(elements) != 1 {
+		return false, fmt.Errorf("read back an element: %d are there, 1 was added", len(elements))
+	}
+	return elements[0].Expires > short, nil
+}
+
+// adopt reads which groups a predecessor guarded, under which slots and epochs.
+func (t *tables) adopt() error {
+	there, err := exists(t.conn, t.name)
+	if err != nil || !there {
+		return err
+	}
+	elements, err := t.conn.GetSetElements(t.sets.groups)
+	if err != nil {
+		return fmt.Errorf("read the groups of table %s: %w", t.name, err)
+	}
+	for _, e := range elements {
+		epoch, name, ok := strings.Cut(strings.TrimRight(e.Comment, "\x00"), " ")
+		number, err := strconv.ParseUint(epoch, 10, 64)
+		if !ok || err != nil || len(e.Key) != 4 {
+			return fmt.Errorf("table %s: group %q can't be read", t.name, e.Comment)
+		}
+		t.slots[cluster.GroupID(name)] = &slot{native.Uint32(e.Key), cluster.Epoch(number)}
+	}
+	return nil
+}
+
+func (s *slot) element(group cluster.GroupID) []nftables.SetElement {
+	return []nftables.SetElement{{Key: s.key(), Comment: fmt.Sprintf("%d %s", s.epoch, group)}}
+}
+
+func (s *slot) key() []byte { return native.AppendUint32(nil, s.number) }
+
+// Guard rebuilds everything but the two "open" sets in one transaction: the kernel goes from the old
+// rules to the new at one instant, so what stays guarded is never unguarded.
+func (t *tables) Guard(groups []Group) error {
+	r, err := check(groups)
+	if err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conn == nil {
+		return fmt.Errorf("guard: %w", ErrClosed)
+	}
+	if err := t.allot(r); err != nil {
+		return fmt.Errorf("guard %d groups: %w", len(groups), err)
+	}
+	if err := t.build(r); err != nil {
+		return fmt.Errorf("guard %d groups: %w", len(groups), err)
+	}
+	t.last = r
+	return nil
+}
+
+func (t *tables) build(r *rules) error {
+	var err error
+	for _, table := range []*nftables.Table{t.sets.inet, t.sets.arp} {
+		t.conn.AddTable(table)
+		t.conn.FlushTable(table)
+	}
+	for _, s := range []*nftables.Set{t.sets.open, t.sets.arpOpen} {
+		err = errors.Join(err, t.conn.AddSet(s, nil))
+	}
+	for _, s := range t.sets.fixed() {
+		err = errors.Join(err, t.conn.AddSet(s, nil))
+		t.conn.FlushSet(s)
+	}
+	for name, s := range t.slots {
+		err = errors.Join(err, t.conn.SetAddElements(t.sets.groups, s.element(name)))
+	}
+	err = errors.Join(err, t.lead(r))
+	t.rules()
+	if err = errors.Join(err, t.conn.Flush()); err != nil {
+		return fmt.Errorf("write table %s: %w", t.name, err)
+	}
+	return nil
+}
+
+// allot closes and frees the slots of groups no longer named, and gives new groups theirs.
+func (t *tables) allot(r *rules) error {
+	used := map[uint32]bool{}
+	for name, s := range t.slots {
+		if r.groups[name] {
+			used[s.number] = true
+			continue
+		}
+		if err := t.writer.drop(s.number); err != nil {
+			return fmt.Errorf("close group %s, which is no longer guarded: %w", name, err)
+		}
+		delete(t.slots, name)
+	}
+	next := uint32(1)
+	for name := range r.groups {
+		if t.slots[name] != nil {
+			continue
+		}
+		for used[next] {
+			next++
+		}
+		used[next] = true
+		t.slots[name] = &slot{number: next}
+	}
+	return nil
+}
+
+// lead adds the elements that lead from addresses and ports to slots.
+func (t *tables) lead(r *rules) error {
+	var err error
+	add := func(s *nftables.Set, key []byte, group cluster.GroupID) {
+		err = errors.Join(err, t.conn.SetAddElements(s, []nftables.SetElement{{Key: key, Val: t.slots[group].key()}}))
+	}
+	for a, group := range r.addresses {
+		if strings.HasPrefix(string(a[:]), mapped4) {
+			add(t.sets.addr4, a[12:], group)
+			add(t.sets.arpAddr4, a[12:], group)
+		} else {
+			add(t.sets.addr6, a[:], group)
+		}
+	}
+	for p, group := range r.ports {
+		set := t.sets.udp
+		if p.Protocol == "tcp" {
+			set = t.sets.tcp
+		}
+		add(set, []byte{byte(p.Number >> 8), byte(p.Number)}, group)
+	}
+	return err
+}
+
+// mapped4 begins an IPv4-mapped address.
+const mapped4 = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff"
+
+// margin is kept before the deadline: a write that takes up to this long still can't outlast it.
+const margin = time.Millisecond
+
+// Set writes what is left until the deadline. The kernel counts from its own commit, so the clock is
+// read again after the write: if that took longer than the margin, what was written is void, and is
+// written again or, in the end, closed. A process stopped between write and check can leave the gate
+// open for at most the length of what it wrote.
+func (t *tables) Set(group cluster.GroupID, epoch cluster.Epoch, deadlineBoottime int64) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conn == nil {
+		return fmt.Errorf("set the gate of %s: %w", group, ErrClosed)
+	}
+	s := t.slots[group]
+	if s == nil {
+		return fmt.Errorf("set the gate of %s: %w", group, ErrUnknownGroup)
+	}
+	if epoch < s.epoch {
+		return fmt.Errorf("set the gate of %s for epoch %d: epoch %d was seen: %w", group, epoch, s.epoch, ErrStaleEpoch)
+	}
+	if epoch > s.epoch {
+		if err := t.note(group, s, epoch); err != nil {
+			return err
+		}
+	}
+	if err := t.write(s.number, deadlineBoottime); err != nil {
+		return fmt.Errorf("set the gate of %s: %w", group, err)
+	}
+	return nil
+}
+
+const attempts = 3 // at a write within the margin
+
+func (t *tables) write(number uint32, deadline int64) error {
+	var took time.Duration
+	for range attempts {
+		before := boottime()
+		left := (time.Duration(deadline-before) - margin).Truncate(time.Millisecond)
+		if deadline <= before || left <= 0 {
+			return t.writer.drop(number)
+		}
+		err := t.writer.put(number, left)
+		if errors.Is(err, unix.ENOENT) && t.last != nil { // someone flushed the ruleset
+			if err = t.build(t.last); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			// What the kernel holds is not known now.
+			return errors.Join(err, t.writer.drop(number))
+		}
+		if took = time.Duration(boottime() - before); took <= margin {
+			return nil
+		}
+	}
+	return errors.Join(t.writer.drop(number),
+		fmt.Errorf("closed: %d writes in a row took more than %v, the last %v", attempts, margin, took))
+}
+
+// note stores a higher epoch, for a successor.
+func (t *tables) note(group cluster.GroupID, s *slot, epoch cluster.Epoch) error {
+	next := &slot{s.number, epoch}
+	err := errors.Join(
+		t.conn.SetDeleteElements(t.sets.groups, []nftables.SetElement{{Key: s.key()}}),
+		t.conn.SetAddElements(t.sets.groups, next.element(group)),
+		t.conn.Flush())
+	if err != nil {
+		return fmt.Errorf("note epoch %d of %s: %w", epoch, group, err)
+	}
+	s.epoch = epoch
+	return nil
+}
+
+// Left computes deadlines from what is left of timeouts, so that they are up to some milliseconds
+// earlier than what was set.
+func (t *tables) Left() ([]State, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conn == nil {
+		return nil, fmt.Errorf("read the gate: %w", ErrClosed)
+	}
+	if len(t.slots) == 0 {
+		return nil, nil
+	}
+	now := boottime()
+	elements, err := t.conn.GetSetElements(t.sets.open)
+	if err != nil {
+		return nil, fmt.Errorf("read table %s: %w", t.name, err)
+	}
+	deadlines := map[uint32]int64{}
+	for _, e := range elements {
+		if len(e.Key) == 4 && e.Expires > 0 {
+			deadlines[native.Uint32(e.Key)] = now + int64(e.Expires)
+		}
+	}
+	var left []State
+	for name, s := range t.slots {
+		left = append(left, State{name, s.epoch, deadlines[s.number]})
+	}
+	sortStates(left)
+	return left, nil
+}
+
+// Sweep puts the tables back, all groups closed until their next Set, if someone has flushed the
+// ruleset. Interfaces need nothing: the rules see the packets of all.
+func (t *tables) Sweep() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conn == nil {
+		return fmt.Errorf("sweep: %w", ErrClosed)
+	}
+	there, err := exists(t.conn, t.name)
+	if err == nil && !there && t.last != nil {
+		err = t.build(t.last)
+	}
+	if err != nil {
+		return fmt.Errorf("sweep: %w", err)
+	}
+	return nil
+}
+
+func (t *tables) Describe() string { return "nftables" }
+
+func (t *tables) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conn == nil {
+		return fmt.Errorf("close the gate: %w", ErrClosed)
+	}
+	return t.release()
+}
+
+func (t *tables) release() error {
+	err := errors.Join(t.conn.CloseLasting(), t.writer.close())
+	t.conn = nil
+	return err
+}
+
+func (t *tables) Remove() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conn == nil {
+		return fmt.Errorf("remove the gate: %w", ErrClosed)
+	}
+	for _, table := range []*nftables.Table{t.sets.inet, t.sets.arp} {
+		t.conn.AddTable(table) // or deleting one that is not there would fail
+		t.conn.DelTable(table)
+	}
+	err := t.conn.Flush()
+	err = errors.Join(err, t.release())
+	if err != nil {
+		return fmt.Errorf("remove the gate: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,404 @@
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/wire"
+)
+
+// Limits of the way for large messages.
+const (
+	maxQueued      = 64      // messages that wait for one peer
+	maxQueuedBytes = 8 << 20 // and their bytes; one message always fits
+	maxIncoming    = 64      // connections that are served at once
+
+	dialTimeout   = 3 * time.Second // TCP and TLS together
+	dialPause     = 100 * time.Millisecond
+	writeTimeout  = 5 * time.Second
+	ackTimeout    = 3 * time.Second  // TCP_USER_TIMEOUT: a peer whose power is gone answers nothing
+	idleOutgoing  = 30 * time.Second // then the sender closes the connection
+	idleIncoming  = 90 * time.Second // longer than the sender's, so that it does not write into a closed one
+	lengthPrefix  = 4
+	maxFramedSize = wire.MaxMessage + wire.MaxEnvelope
+)
+
+// Large carries messages that are too large for a datagram: envelopes as on every link, each behind its
+// length (4 bytes, big-endian), over TLS 1.3 in which both sides prove with a certificate of the cluster's
+// authority which node they are. A connection carries messages one way, from who dialled.
+type Large struct {
+	counters
+	lamp
+	links  *Links
+	cert   tls.Certificate
+	server *tls.Config
+	client *tls.Config
+	peers  map[cluster.NodeID]*largePeer
+	slots  chan struct{}
+
+	mu    sync.Mutex
+	conns map[io.Closer]struct{} // listeners and connections to close at the end; nil once closed
+}
+
+// route is one link's way to a peer.
+type route struct {
+	from netip.Addr
+	to   netip.AddrPort
+}
+
+type largePeer struct {
+	*peerCounters
+	id     cluster.NodeID
+	routes []route
+	wake   chan struct{} // one token: there is something in the queue
+
+	mu    sync.Mutex
+	queue []queued
+	bytes int
+}
+
+type queued struct {
+	m wire.Message
+	b []byte
+}
+
+func newLarge(l *Links, peers []cluster.NodeID) (*Large, error) {
+	g := &Large{
+		links: l, peers: make(map[cluster.NodeID]*largePeer), slots: make(chan struct{}, maxIncoming),
+		conns: make(map[io.Closer]struct{}),
+	}
+	var own []netip.Addr
+	for _, u := range l.udp {
+		if u != nil {
+			own = append(own, u.address.Addr())
+		}
+	}
+	cert, pool, err := Identity(l.config.Key, l.self, own)
+	if err != nil {
+		return nil, err
+	}
+	g.server = &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, NextProtos: []string{ALPN},
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool, SessionTicketsDisabled: true,
+	}
+	g.client = &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, NextProtos: []string{ALPN}, RootCAs: pool,
+	}
+	g.know(peers)
+	for _, id := range peers {
+		p := &largePeer{peerCounters: g.byPeer[id], id: id, wake: make(chan struct{}, 1)}
+		for _, u := range l.udp {
+			if u != nil && u.peers[id] != nil {
+				p.routes = append(p.routes, route{u.address.Addr(), u.peers[id].address})
+			}
+		}
+		g.peers[id] = p
+	}
+	return g, nil
+}
+
+func (g *Large) start() {
+	for _, p := range g.peers {
+		g.links.wg.Go(func() { g.send(p) })
+	}
+	if g.links.config.NoListen {
+		g.set(true, "the listener is another's")
+		return
+	}
+	var addresses []netip.AddrPort
+	for _, u := range g.links.udp {
+		if u != nil && !slices.Contains(addresses, u.address) {
+			addresses = append(addresses, u.address)
+		}
+	}
+	for _, a := range addresses {
+		g.links.wg.Go(func() { g.listen(a) })
+	}
+}
+
+// close closes all that waits for the network.
+func (g *Large) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for c := range g.conns {
+		c.Close()
+	}
+	g.conns = nil
+}
+
+// hold has c closed at the end. It returns false, and closes it, if the end has come.
+func (g *Large) hold(c io.Closer) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.conns == nil {
+		c.Close()
+		return false
+	}
+	g.conns[c] = struct{}{}
+	return true
+}
+
+func (g *Large) drop(c io.Closer) {
+	c.Close()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.conns, c)
+}
+
+// ServerTLS returns the configuration for connections that ask for ALPN. A listener that serves others
+// too returns it from tls.Config.GetConfigForClient.
+func (g *Large) ServerTLS() *tls.Config { return g.server.Clone() }
+
+// listen accepts connections on one address until the links are closed.
+func (g *Large) listen(address netip.AddrPort) {
+	for {
+		ln, err := net.Listen(network("tcp", address.Addr()), address.String())
+		if err == nil && g.hold(ln) {
+			g.set(true, "")
+			err = g.accept(ln)
+			g.drop(ln)
+		}
+		if err != nil {
+			g.set(false, err.Error())
+		}
+		if !g.links.wait(retryInterval) {
+			return
+		}
+	}
+}
+
+func (g *Large) accept(ln net.Listener) error {
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			return err
+		}
+		g.links.wg.Go(func() { g.Serve(tls.Server(conn, g.server)) })
+	}
+}
+
+// Serve receives large messages from a connection that speaks ALPN under ServerTLS, until it ends, and
+// closes it. The handshake may have been made or not.
+func (g *Large) Serve(conn *tls.Conn) {
+	if !g.hold(conn) {
+		return
+	}
+	defer g.drop(conn)
+	select {
+	case g.slots <- struct{}{}:
+		defer func() { <-g.slots }()
+	default:
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		g.strange.Add(1)
+		return
+	}
+	state := conn.ConnectionState()
+	if state.NegotiatedProtocol != ALPN || len(state.VerifiedChains) == 0 {
+		g.strange.Add(1)
+		return
+	}
+	g.receive(conn, cluster.NodeID(state.PeerCertificates[0].Subject.CommonName))
+}
+
+// receive delivers what a node sends, until the connection ends or brings anything but that.
+func (g *Large) receive(conn net.Conn, node cluster.NodeID) {
+	var buf []byte
+	for {
+		_ = conn.SetReadDeadline(time.Now().Add(idleIncoming))
+		var prefix [lengthPrefix]byte
+		if _, err := io.ReadFull(conn, prefix[:]); err != nil {
+			return
+		}
+		n := int(binary.BigEndian.Uint32(prefix[:]))
+		if n > maxFramedSize {
+			g.tooLarge.Add(1)
+			return
+		}
+		buf = slices.Grow(buf[:0], n)[:n]
+		if _, err := io.ReadFull(conn, buf); err != nil {
+			return
+		}
+		// The envelope proves the sender by the cluster's key, which every node has; the certificate proves no
+		// more. But a name that differs in both is a fault, and not to be believed in either.
+		if claimed := wire.SenderOf(buf); claimed != node {
+			g.peer(node).forged.Add(1)
+			return
+		}
+		if _, err := g.links.deliver(&g.counters, wire.LinkTCP, buf); errors.Is(err, wire.ErrForged) {
+			return
+		}
+	}
+}
+
+// enqueue puts a copy of an encoded message into the peer's queue and returns what had to make room.
+func (g *Large) enqueue(to cluster.NodeID, m wire.Message, b []byte) ([]queued, error) {
+	p := g.peers[to]
+	if p == nil {
+		return nil, ErrUnknownPeer
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.queue = append(p.queue, queued{m, slices.Clone(b)})
+	p.bytes += len(b)
+	var dropped []queued
+	for len(p.queue) > maxQueued || (len(p.queue) > 1 && p.bytes > maxQueuedBytes) {
+		dropped = append(dropped, p.queue[0])
+		p.bytes -= len(p.queue[0].b)
+		p.queue = slices.Delete(p.queue, 0, 1)
+	}
+	p.dropped.Add(uint64(len(dropped)))
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+	return dropped, nil
+}
+
+// giveUp tells that messages will not be sent.
+func (g *Large) giveUp(to cluster.NodeID, messages []queued) {
+	if tell := g.links.config.Undelivered; tell != nil {
+		for _, q := range messages {
+			tell(to, q.m)
+		}
+	}
+}
+
+func (p *largePeer) take() []queued {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := p.queue
+	p.queue, p.bytes = nil, 0
+	return all
+}
+
+// send sends what is in one peer's queue, over a connection that it keeps while there is something to send.
+func (g *Large) send(p *largePeer) {
+	var conn net.Conn
+	hangUp := func() {
+		if conn != nil {
+			g.drop(conn)
+			conn = nil
+		}
+	}
+	defer hangUp()
+	idle := time.NewTimer(idleOutgoing)
+	defer idle.Stop()
+	for {
+		idle.Reset(idleOutgoing)
+		select {
+		case <-g.links.closed:
+			return
+		case <-idle.C:
+			hangUp()
+			continue
+		case <-p.wake:
+		}
+		messages := p.take()
+		for i := 0; i < len(messages); i++ {
+			fresh := conn == nil
+			var err error
+			if conn == nil {
+				conn, err = g.dial(p)
+			}
+			if err == nil {
+				err = g.write(conn, p.id, messages[i].b)
+			}
+			if err == nil {
+				p.sent.Add(1)
+				continue
+			}
+			hangUp()
+			if !fresh {
+				i-- // the peer may have restarted since: once more, over a new connection
+				continue
+			}
+			// What can't be sent now is not kept: it is old when the peer is back, and who sent it repeats it.
+			p.failed.Add(uint64(len(messages) - i))
+			g.giveUp(p.id, messages[i:])
+			if !g.links.wait(dialPause) {
+				return
+			}
+			break
+		}
+	}
+}
+
+// write sends one message. It is sealed only now, so that the counters of a connection rise in order.
+func (g *Large) write(conn net.Conn, to cluster.NodeID, message []byte) error {
+	frame := make([]byte, lengthPrefix, lengthPrefix+wire.MaxEnvelope+len(message))
+	g.links.sending.Lock()
+	frame = g.links.config.Sealer.Seal(frame, wire.LinkTCP, to, message)
+	g.links.sending.Unlock()
+	binary.BigEndian.PutUint32(frame, uint32(len(frame)-lengthPrefix))
+	_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_, err := conn.Write(frame)
+	return err
+}
+
+// dial connects over the first link that leads to the peer.
+func (g *Large) dial(p *largePeer) (net.Conn, error) {
+	var errs []error
+	for i, r := range p.routes {
+		conn, err := g.dialRoute(p.id, r)
+		if err == nil {
+			// The route that worked is tried first the next time.
+			copy(p.routes[1:i+1], p.routes[:i])
+			p.routes[0] = r
+			return conn, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+func (g *Large) dialRoute(id cluster.NodeID, r route) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {})
+	defer stop()
+	dialer := net.Dialer{
+		LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(r.from, 0)),
+		Control: func(_, _ string, raw syscall.RawConn) error {
+			return raw.Control(func(fd uintptr) {
+				_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(ackTimeout.Milliseconds()))
+			})
+		},
+	}
+	raw, err := dialer.DialContext(ctx, network("tcp", r.to.Addr()), r.to.String())
+	if err != nil {
+		return nil, err
+	}
+	config := g.client.Clone()
+	config.ServerName = string(id)
+	conn := tls.Client(raw, config)
+	if !g.hold(conn) {
+		return nil, net.ErrClosed
+	}
+	if err := conn.HandshakeContext(ctx); err != nil {
+		g.drop(conn)
+		return nil, fmt.Errorf("connect to %s at %s: %w", id, r.to, err)
+	}
+	// The peer sends nothing here; reading tells when it has gone, and closing makes the next write fail.
+	g.links.wg.Go(func() {
+		_, _ = io.Copy(io.Discard, conn)
+		g.drop(conn)
+	})
+	return conn, nil
+}

@@ -1,0 +1,335 @@
+// Package link carries messages between nodes: small ones as UDP datagrams over every link at once, those
+// too large for a datagram over TCP with TLS. Every message travels in wire's envelope, so what reaches the
+// handler was sealed by a node that knows the cluster key, for this node, and is delivered once per link.
+//
+// Sending never waits: what the kernel does not take at once is dropped and counted. The protocol
+// tolerates loss, reordering and delay, and repeats what matters.
+package link
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/wire"
+)
+
+// retryInterval is how long a link waits after its socket could not be opened.
+const retryInterval = time.Second
+
+// ErrUnknownPeer is returned for a message to a node that is on no link.
+var ErrUnknownPeer = errors.New("no link leads to this node")
+
+// Handler takes one message; link is the index in Config.Links, or wire.LinkTCP. It is called from several
+// goroutines at once and must return promptly, since the next packet of that link waits for it.
+type Handler func(from cluster.NodeID, run cluster.RunID, link int, m wire.Message)
+
+// Config says what to open.
+type Config struct {
+	Key []byte // the cluster key, wire.KeySize bytes
+	// Sealer seals what is sent. There is one per run of the agent; only one Links may use it at a time.
+	Sealer *wire.Sealer
+	// Links are the cluster's links in the file's order, at most 255. A link's index is its place here, and is
+	// the same on every node. Those that this node is not on, and those that are not UDP, are left alone.
+	Links   []cluster.LinkSpec
+	Handler Handler
+	// Changed tells that a link can or can't be used any more, and why. It may be nil, and must not block.
+	Changed func(link int, up bool, detail string)
+	// Undelivered tells that a large message was given up: its queue was full, or its receiver can't be
+	// reached. That it is not called proves no delivery. It may be nil, and must not block.
+	Undelivered func(to cluster.NodeID, m wire.Message)
+	// NoListen leaves the TCP ports to the caller, who hands connections that speak ALPN to Large.Serve.
+	NoListen bool
+}
+
+// Links are this node's open links. Its methods may be called from any goroutine.
+type Links struct {
+	config  Config
+	self    cluster.NodeID
+	udp     []*udpLink // by index; nil where this node has no part in the link
+	large   *Large
+	closed  chan struct{}
+	closing sync.Once
+	wg      sync.WaitGroup
+
+	sending sync.Mutex // guards the sealer, the buffers, and the links' sockets while they send
+	message []byte
+	packet  []byte
+
+	opening sync.Mutex // guards the opener
+	opener  *wire.Opener
+}
+
+// Open opens every link and begins to receive. A link whose address is not there yet, or is in use, is
+// no error: it is tried again each second, and Changed and Stats tell about it. An error is a mistake in
+// Config.
+func Open(config Config) (*Links, error) {
+	l := &Links{
+		config: config, self: config.Sealer.Node(), udp: make([]*udpLink, len(config.Links)), closed: make(chan struct{}),
+		message: make([]byte, 0, wire.MaxDatagram), packet: make([]byte, 0, wire.MaxDatagram+wire.MaxEnvelope),
+	}
+	if len(config.Links) > wire.LinkTCP {
+		return nil, fmt.Errorf("open links: %d links, the limit is %d", len(config.Links), wire.LinkTCP)
+	}
+	var peers []cluster.NodeID
+	for i, spec := range config.Links {
+		if spec.UDP == nil || !spec.UDP.Addresses[l.self].IsValid() {
+			continue
+		}
+		l.udp[i] = newUDPLink(i, spec, l.self)
+		for id := range l.udp[i].peers {
+			peers = append(peers, id)
+		}
+	}
+	slices.Sort(peers)
+	peers = slices.Compact(peers)
+	var err error
+	if l.opener, err = wire.NewOpener(config.Key, l.self, peers); err != nil {
+		return nil, fmt.Errorf("open links: %w", err)
+	}
+	if l.large, err = newLarge(l, peers); err != nil {
+		return nil, fmt.Errorf("open links: %w", err)
+	}
+	for _, u := range l.udp {
+		if u != nil {
+			u.bind(l)
+			l.wg.Go(func() { u.run(l) })
+		}
+	}
+	l.large.start()
+	return l, nil
+}
+
+// Close ends every goroutine and closes every socket. Messages that still wait are given up.
+func (l *Links) Close() {
+	l.closing.Do(func() {
+		close(l.closed)
+		for _, u := range l.udp {
+			if u != nil {
+				u.close()
+			}
+		}
+		l.large.close()
+	})
+	l.wg.Wait()
+}
+
+// wait returns false if the links are closed before d has passed.
+func (l *Links) wait(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-l.closed:
+		return false
+	}
+}
+
+// Send sends a message to one node over all links at once, or over TCP if no datagram holds it. It returns
+// an error only if the message can't be encoded or no link leads there: a lost message is no error.
+func (l *Links) Send(to cluster.NodeID, m wire.Message) error { return l.send(-1, to, m) }
+
+// SendOn is Send over one link only; a large message goes over TCP all the same.
+func (l *Links) SendOn(link int, to cluster.NodeID, m wire.Message) error { return l.send(link, to, m) }
+
+func (l *Links) send(link int, to cluster.NodeID, m wire.Message) error {
+	l.sending.Lock()
+	dropped, err := l.sendLocked(link, to, m)
+	l.sending.Unlock()
+	l.large.giveUp(to, dropped)
+	if err != nil {
+		return fmt.Errorf("send to %s: %w", to, err)
+	}
+	return nil
+}
+
+func (l *Links) sendLocked(link int, to cluster.NodeID, m wire.Message) ([]queued, error) {
+	b, err := wire.Append(l.message[:0], m)
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > wire.MaxDatagram {
+		return l.large.enqueue(to, m, b)
+	}
+	found := false
+	for i, u := range l.udp {
+		if u == nil || (link >= 0 && i != link) {
+			continue
+		}
+		p := u.peers[to]
+		if p == nil {
+			continue
+		}
+		found = true
+		l.packet = l.config.Sealer.Seal(l.packet[:0], u.index, to, b)
+		u.send(p, l.packet)
+	}
+	if !found {
+		return nil, ErrUnknownPeer
+	}
+	return nil, nil
+}
+
+// deliver opens a packet that came over the given link, and hands its message on. It returns the sender;
+// an error says why nothing was handed on, and has been counted.
+func (l *Links) deliver(c *counters, link uint8, packet []byte) (cluster.NodeID, error) {
+	from, run, payload, err := l.open(link, packet)
+	if err != nil {
+		c.refuse(from, err)
+		return from, err
+	}
+	m, err := wire.Decode(payload)
+	if err != nil {
+		c.peer(from).malformed.Add(1)
+		return from, err
+	}
+	c.peer(from).received.Add(1)
+	l.config.Handler(from, run, int(link), m)
+	return from, nil
+}
+
+func (l *Links) open(link uint8, packet []byte) (cluster.NodeID, cluster.RunID, []byte, error) {
+	if claimed := wire.LinkOf(packet); claimed >= 0 && claimed != int(link) {
+		return "", 0, nil, errWrongLink
+	}
+	l.opening.Lock()
+	defer l.opening.Unlock()
+	from, run, _, payload, err := l.opener.Open(packet)
+	return from, run, payload, err
+}
+
+var errWrongLink = errors.New("packet was sent over another link")
+
+// Large returns what carries large messages, for a caller that owns the TCP ports (Config.NoListen).
+func (l *Links) Large() *Large { return l.large }
+
+// PeerStats counts packets to and from one node over one link.
+type PeerStats struct {
+	Sent      uint64
+	Dropped   uint64 // the kernel, or the queue of large messages, had no room
+	Failed    uint64 // the kernel refused: no route, a firewall; or no connection
+	Received  uint64 // handed to the handler
+	Forged    uint64 // claimed to come from this node and did not
+	Replayed  uint64 // seen before, or too old to tell
+	Malformed uint64 // authentic, and yet not understood: another release
+}
+
+// Stats counts what came over one link and was not from a node of this cluster, and its state.
+type Stats struct {
+	Link      string
+	Up        bool
+	Detail    string // why it is not up
+	Strange   uint64 // no packet of this protocol, or truncated
+	TooLarge  uint64
+	Unknown   uint64 // claimed a sender that is not on any link
+	WrongLink uint64
+	Peers     map[cluster.NodeID]PeerStats
+}
+
+// Stats returns the counters of every link that this node is on, in order, and last those of TCP.
+func (l *Links) Stats() []Stats {
+	var all []Stats
+	for _, u := range l.udp {
+		if u != nil {
+			s := u.stats()
+			s.Link = u.name
+			s.Up, s.Detail = u.state()
+			all = append(all, s)
+		}
+	}
+	s := l.large.stats()
+	s.Link = "tcp"
+	s.Up, s.Detail = l.large.state()
+	return append(all, s)
+}
+
+type peerCounters struct {
+	sent, dropped, failed, received, forged, replayed, malformed atomic.Uint64
+}
+
+// counters are those of one link; the map is never changed after it was made.
+type counters struct {
+	strange, tooLarge, unknown, wrongLink atomic.Uint64
+	byPeer                                map[cluster.NodeID]*peerCounters
+	elsewhere                             peerCounters // of nodes that are not on this link
+}
+
+func (c *counters) know(peers []cluster.NodeID) {
+	c.byPeer = make(map[cluster.NodeID]*peerCounters)
+	for _, id := range peers {
+		c.byPeer[id] = new(peerCounters)
+	}
+}
+
+func (c *counters) peer(id cluster.NodeID) *peerCounters {
+	if p := c.byPeer[id]; p != nil {
+		return p
+	}
+	return &c.elsewhere
+}
+
+func (c *counters) refuse(from cluster.NodeID, err error) {
+	switch {
+	case errors.Is(err, wire.ErrForged):
+		c.peer(from).forged.Add(1)
+	case errors.Is(err, wire.ErrReplayed):
+		c.peer(from).replayed.Add(1)
+	case errors.Is(err, wire.ErrUnknownSender):
+		c.unknown.Add(1)
+	case errors.Is(err, wire.ErrTooLarge):
+		c.tooLarge.Add(1)
+	case errors.Is(err, errWrongLink):
+		c.wrongLink.Add(1)
+	default:
+		c.strange.Add(1)
+	}
+}
+
+func (c *counters) stats() Stats {
+	s := Stats{
+		Strange: c.strange.Load(), TooLarge: c.tooLarge.Load(), Unknown: c.unknown.Load(), WrongLink: c.wrongLink.Load(),
+		Peers: make(map[cluster.NodeID]PeerStats),
+	}
+	for id, p := range c.byPeer {
+		s.Peers[id] = PeerStats{
+			Sent: p.sent.Load(), Dropped: p.dropped.Load(), Failed: p.failed.Load(), Received: p.received.Load(),
+			Forged: p.forged.Load(), Replayed: p.replayed.Load(), Malformed: p.malformed.Load(),
+		}
+	}
+	return s
+}
+
+// lamp is the state of a link.
+type lamp struct {
+	mu     sync.Mutex
+	up     bool
+	detail string
+}
+
+// set returns true if that is news.
+func (s *lamp) set(up bool, detail string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	news := s.up != up || s.detail != detail
+	s.up, s.detail = up, detail
+	return news
+}
+
+func (s *lamp) state() (up bool, detail string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.up, s.detail
+}
+
+func network(kind string, a netip.Addr) string {
+	if a.Is4() {
+		return kind + "4"
+	}
+	return kind + "6"
+}

@@ -1,0 +1,60 @@
+// Package resource starts, stops and watches what groups are made of. A kind is one file: it
+// describes itself as data (cluster.KindSpec) and implements the small interface Resource.
+package resource
+
+import (
+	"context"
+	"log/slog"
+
+	"baton/internal/core/cluster"
+)
+
+// Kind makes resources of one kind.
+type Kind interface {
+	// Spec describes the kind as data.
+	Spec() cluster.KindSpec
+	// New makes a handle on a resource. It starts nothing and changes nothing; what already runs is
+	// adopted when Probe finds it.
+	New(Env) (Resource, error)
+}
+
+// Env is what a resource is given to live in.
+type Env struct {
+	Cluster string
+	Node    cluster.NodeID
+	Group   cluster.GroupID
+	Spec    cluster.ResourceSpec
+	RunDir  string // on tmpfs: outlives the agent, not the boot; made by the caller, private to this resource
+	Log     *slog.Logger
+	// Changed tells that the resource changed by itself (died, became ill, recovered). It never blocks.
+	// It is not called for a change that Start, Standby or Stop made.
+	Changed func(status cluster.Status, reason string)
+}
+
+// Resource is one resource on this node. All methods but Changed's caller run one at a time, each ends
+// soon after its context does, and each is idempotent.
+type Resource interface {
+	// Start brings the resource to running for the given epoch and returns when it is ready.
+	// From standby it promotes. It returns ErrStaleEpoch if a higher epoch was seen here before.
+	Start(ctx context.Context, epoch cluster.Epoch) error
+	// Standby brings it to the depth of its specification: up but not serving (Hot), or stopped (Cold).
+	Standby(ctx context.Context, epoch cluster.Epoch) error
+	// Stop stops it. An error means that it is not known to be stopped.
+	Stop(ctx context.Context) error
+	// Probe tells what is the case now, without changing anything.
+	Probe(ctx context.Context) (cluster.Status, error)
+	// Close lets go of the resource without stopping it: the agent ends, the resource runs on.
+	Close()
+}
+
+// Announcer is a front that can make itself known to its neighbours again.
+type Announcer interface {
+	Announce(ctx context.Context) error
+}
+
+// ErrStaleEpoch means that a newer placement of the group is known: the caller must give up the role.
+var ErrStaleEpoch = errStale{}
+
+type errStale struct{}
+
+func (errStale) Error() string { return "a newer epoch of this group has been seen here" }

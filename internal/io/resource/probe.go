@@ -1,0 +1,192 @@
+package resource
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"baton/internal/core/cluster"
+)
+
+// check asks a program on this node whether it is well. Exactly one of http, tcp and command is set.
+type check struct {
+	http     string
+	tcp      string
+	command  []string
+	interval time.Duration
+	timeout  time.Duration // of one try
+	failures int           // so many in a row mean that the resource is ill
+	client   *http.Client
+}
+
+// checkFields describes a check as data; several fields are added where it is repeated for good.
+func checkFields(interval, timeout time.Duration, more ...cluster.FieldSpec) []cluster.FieldSpec {
+	return append([]cluster.FieldSpec{
+		{Name: "http", Type: cluster.FieldString, Doc: "URL that answers a GET with a status from 200 to 399; certificates are not checked"},
+		{Name: "tcp", Type: cluster.FieldString, Doc: "HOST:PORT that accepts a connection"},
+		{Name: "command", Type: cluster.FieldList, Doc: "program that exits with status 0, run as the resource's user"},
+		{Name: "interval", Type: cluster.FieldDuration, Doc: "time between two tries", Default: interval},
+		{Name: "timeout", Type: cluster.FieldDuration, Doc: "how long one try may take", Default: timeout},
+	}, more...)
+}
+
+// newCheck reads a check from the resource's field of that name; nil: it has none.
+func newCheck(fields map[string]any, name string, interval, timeout time.Duration, failures int64) (*check, error) {
+	sub, err := field[map[string]any](fields, name, nil)
+	if err != nil || sub == nil {
+		return nil, err
+	}
+	c := &check{}
+	var n int64
+	for _, err := range []error{
+		read(sub, "http", &c.http, ""),
+		read(sub, "tcp", &c.tcp, ""),
+		read(sub, "command", &c.command, nil),
+		read(sub, "interval", &c.interval, interval),
+		read(sub, "timeout", &c.timeout, timeout),
+		read(sub, "failures", &n, failures),
+	} {
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	c.failures = int(n)
+	ways := 0
+	for _, given := range []bool{c.http != "", c.tcp != "", len(c.command) > 0} {
+		if given {
+			ways++
+		}
+	}
+	if ways != 1 {
+		return nil, fmt.Errorf("%s: names %d of http, tcp and command, not one", name, ways)
+	}
+	if c.interval <= 0 || c.timeout <= 0 || n < 1 {
+		return nil, fmt.Errorf("%s: interval %s, timeout %s and failures %d must be above zero", name, c.interval, c.timeout, n)
+	}
+	if c.http != "" {
+		if u, err := url.Parse(c.http); err != nil || u.Scheme != "http" && u.Scheme != "https" {
+			return nil, fmt.Errorf("%s: http %q is not a URL with http or https", name, c.http)
+		}
+		c.client = &http.Client{
+			// A probe goes to this node, by whatever name its certificate has, and never through a proxy.
+			Transport:     &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}
+	}
+	return c, nil
+}
+
+// once tries once. The error says what was asked and what came back.
+func (c *check) once(ctx context.Context, run func(context.Context, []string) error) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	var what string
+	var err error
+	switch {
+	case c.http != "":
+		what, err = "GET "+c.http, c.get(ctx)
+	case c.tcp != "":
+		what, err = "connect to "+c.tcp, connect(ctx, c.tcp)
+	default:
+		what, err = strings.Join(c.command, " "), run(ctx, c.command)
+	}
+	if err == nil {
+		return nil
+	}
+	if timeout, ok := errors.AsType[net.Error](err); errors.Is(ctx.Err(), context.DeadlineExceeded) || ok && timeout.Timeout() {
+		return fmt.Errorf("%s: no answer within %s", what, c.timeout)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+func (c *check) get(ctx context.Context) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.http, nil)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("User-Agent", "baton")
+	response, err := c.client.Do(request)
+	if err != nil {
+		if outer, ok := errors.AsType[*url.Error](err); ok {
+			err = outer.Err // it would repeat the URL
+		}
+		return err
+	}
+	response.Body.Close()
+	if response.StatusCode < 200 || response.StatusCode > 399 {
+		return errors.New(response.Status)
+	}
+	return nil
+}
+
+func connect(ctx context.Context, address string) error {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		if outer, ok := errors.AsType[*net.OpError](err); ok {
+			err = outer.Err // it would repeat the address
+		}
+		return err
+	}
+	return conn.Close()
+}
+
+// runCheck runs a check's command in the surroundings of the resource and its cgroup, and kills what is
+// left of it when the context ends.
+func (p *process) runCheck(ctx context.Context, argv []string) error {
+	owner, err := lookupAccount(p.user)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.MemfdCreate("check", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("file for the output: %w", err)
+	}
+	out := os.NewFile(uintptr(fd), "check")
+	defer out.Close()
+	in, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	l := launch{argv: argv, dir: p.dir, env: p.environment(owner, p.seen()), owner: owner, in: in, out: out}
+	if group, err := p.group.open(); err == nil {
+		defer group.Close()
+		l.group = group
+	}
+	pid, pidfd, err := l.start()
+	if err != nil {
+		return err
+	}
+	defer pidfd.Close()
+	killed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { unix.Kill(-pid, unix.SIGKILL); close(killed) })
+	err = awaitExit(pidfd)
+	if !stop() {
+		<-killed // before the pid is free for others
+		err = context.Cause(ctx)
+	}
+	unix.Kill(-pid, unix.SIGKILL)
+	var ws unix.WaitStatus
+	if _, waitErr := unix.Wait4(pid, &ws, 0, nil); err == nil {
+		err = waitErr
+	}
+	if err != nil || ws.Exited() && ws.ExitStatus() == 0 {
+		return err
+	}
+	text := make([]byte, 4096)
+	n, _ := out.ReadAt(text, 0)
+	if line := shorten(string(text[:n])); line != "" {
+		return fmt.Errorf("%s: %s", describe(ws), line)
+	}
+	return errors.New(describe(ws))
+}

@@ -1,0 +1,290 @@
+package resource
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"baton/internal/core/cluster"
+)
+
+// watchEnd waits for the end of the process, kills what it leaves behind, and tells of it if it is news.
+func (p *process) watchEnd(r *run) {
+	defer r.pidfd.Close()
+	if awaitExit(r.pidfd) != nil {
+		return // closed: the agent lets go
+	}
+	// Before it is reaped: until then its process group's number is nobody else's.
+	p.killAll(r)
+	how := "ended; its status is not known, since a former run of the agent started it,"
+	if r.child {
+		var ws unix.WaitStatus
+		if _, err := unix.Wait4(r.pid, &ws, 0, nil); err == nil {
+			how = describe(ws)
+		}
+	}
+	exit := fmt.Sprintf("%s after %s", how, ran(r.start))
+	if line := lastLine(Output(p.env)); line != "" {
+		exit += ", last output: " + line
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r.exit = exit
+	close(r.dead)
+	r.stop()
+	if r.ready && !r.stopping && p.life.Err() == nil {
+		p.env.Changed(cluster.StatusFailed, exit)
+	}
+}
+
+// watchOutput keeps the output file short while the process runs.
+func (p *process) watchOutput(r *run) {
+	ticker := time.NewTicker(trimInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := cut(Output(p.env), outputLimit); err != nil {
+			p.log.Warn("the output file grows on", "cause", err)
+		}
+	}
+}
+
+// watchHealth begins to ask a process that is ready whether it is well. It is called with mu held.
+func (p *process) watchHealth(r *run) {
+	if p.healthy == nil || r.stopping {
+		return
+	}
+	ctx, quiet := context.WithCancel(r.ctx)
+	r.quiet = quiet
+	r.watching.Add(1)
+	p.tasks.Go(func() {
+		defer r.watching.Done()
+		defer quiet()
+		p.askHealth(ctx, r)
+	})
+}
+
+func (p *process) askHealth(ctx context.Context, r *run) {
+	ticker := time.NewTicker(p.healthy.interval)
+	defer ticker.Stop()
+	failures := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		err := p.healthy.once(ctx, p.runCheck)
+		p.mu.Lock()
+		if ctx.Err() != nil || r.stopping {
+			p.mu.Unlock()
+			return
+		}
+		switch {
+		case err != nil:
+			failures++
+			if failures == p.healthy.failures {
+				r.ill = fmt.Sprintf("%v, %d times in a row (limit %d)", err, failures, p.healthy.failures)
+				p.env.Changed(cluster.StatusFailed, r.ill)
+			}
+		case r.ill != "":
+			failures = 0
+			status := cluster.StatusStandby
+			if p.state.Serving {
+				status = cluster.StatusRunning
+			}
+			p.env.Changed(status, "well again after: "+r.ill)
+			r.ill = ""
+		default:
+			failures = 0
+		}
+		p.mu.Unlock()
+	}
+}
+
+// awaitReady returns when the start of the process is complete. If the context ends first, the process
+// stays, and a later Start or Standby goes on waiting.
+func (p *process) awaitReady(ctx context.Context, r *run) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.startTimeout, fmt.Errorf("limit %s", p.startTimeout))
+	defer cancel()
+	last := errors.New("not asked yet")
+	for {
+		asking, stop := context.WithCancel(ctx)
+		undo := context.AfterFunc(r.ctx, stop) // its end ends the question
+		var unready error
+		p.mu.Lock()
+		known := r.ready
+		p.mu.Unlock()
+		if !known && p.ready != nil {
+			unready = p.ready.once(asking, p.runCheck)
+		}
+		undo()
+		stop()
+		if settled, err := p.settleReady(r, unready == nil); settled {
+			return err
+		}
+		if deadline, _ := ctx.Deadline(); ctx.Err() == nil && time.Now().Before(deadline) {
+			last = unready // of its own, not cut short by ours
+		}
+		select {
+		case <-r.dead:
+		case <-time.After(p.ready.interval):
+		case <-ctx.Done():
+			if cause := context.Cause(ctx); cause != ctx.Err() {
+				return fmt.Errorf("not ready (%w): %w", cause, last)
+			}
+			return fmt.Errorf("not ready: %w: %w", ctx.Err(), last)
+		}
+	}
+}
+
+// settleReady notes that the process is ready, or finds that it has ended. From the moment that it is
+// noted, the end is told by watchEnd: no end is told by both or by none.
+func (p *process) settleReady(r *run, ready bool) (settled bool, err error) {
+	p.mu.Lock()
+	if r.ended() {
+		p.mu.Unlock()
+		return true, errors.New(r.exit)
+	}
+	first := ready && !r.ready
+	if first {
+		r.ready = true
+		p.watchHealth(r)
+	}
+	p.mu.Unlock()
+	if first {
+		err = p.note(func(s *state) { s.Ready = true })
+	}
+	return ready, err
+}
+
+// Stop implements Resource. It sends the stop signal to the process group; when the main program has ended,
+// or stop_timeout or most of the context's time has passed, it kills all that is left, and returns nil when
+// nothing is. If it is cancelled, the program goes on stopping, and Start, Standby and Stop wait for that.
+func (p *process) Stop(ctx context.Context) error {
+	r, err := p.find()
+	if err != nil {
+		return err
+	}
+	if r != nil {
+		if err := p.finish(ctx, r); err != nil {
+			return err
+		}
+	}
+	return p.clear(ctx)
+}
+
+// finish ends the main program.
+func (p *process) finish(ctx context.Context, r *run) error {
+	p.mu.Lock()
+	first := r.killAt.IsZero()
+	r.stopping = true
+	if first {
+		r.killAt = time.Now().Add(p.stopTimeout)
+	}
+	killAt := r.killAt
+	p.mu.Unlock()
+	r.quiet()
+	r.watching.Wait() // a health command runs in the cgroup; it is killed by now
+	if first {
+		if err := p.note(func(s *state) { s.Stopping = true }); err != nil {
+			p.log.Warn("the stop is not noted", "cause", err)
+		}
+		unix.Kill(-r.pid, p.stopSignal)
+		unix.Kill(-r.pid, unix.SIGCONT) // a stopped one would not see it
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		last := deadline.Add(-min(killMargin, max(0, time.Until(deadline)/2)))
+		if last.Before(killAt) {
+			killAt = last
+		}
+	}
+	patience := time.NewTimer(time.Until(killAt))
+	defer patience.Stop()
+	select {
+	case <-r.dead:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("process %d has not ended yet after %s: %w", r.pid, unix.SignalName(p.stopSignal), ctx.Err())
+	case <-patience.C:
+	}
+	p.log.Warn("did not stop, is killed", "pid", r.pid, "signal", unix.SignalName(p.stopSignal), "limit", p.stopTimeout)
+	p.killAll(r)
+	select {
+	case <-r.dead:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("process %d has not ended after SIGKILL: %w", r.pid, ctx.Err())
+	}
+}
+
+// killAll kills the process and all that it started, as far as cgroup or process group reach.
+func (p *process) killAll(r *run) {
+	if err := p.group.kill(); err != nil {
+		p.log.Warn("the cgroup is not killed", "cgroup", p.group.dir, "cause", err)
+	}
+	unix.Kill(-r.pid, unix.SIGKILL)
+}
+
+// clear makes sure that nothing runs any more, once the main program has ended, and notes it.
+func (p *process) clear(ctx context.Context) error {
+	some, err := p.group.populated()
+	if err != nil {
+		return fmt.Errorf("what is left of the program: %w", err)
+	}
+	if some {
+		if err := p.group.kill(); err != nil {
+			return fmt.Errorf("kill what is left of the program: %w", err)
+		}
+		if err := p.group.awaitEmpty(ctx); err != nil {
+			return err
+		}
+	}
+	if some || p.state.PID != 0 {
+		defer p.group.remove() // also because none starts well in one that was killed: errKilled
+	}
+	if p.state.PID == 0 {
+		return nil
+	}
+	if !p.state.Cgroup {
+		if err := p.awaitGroupGone(ctx); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(p.roleFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return p.note(func(s *state) { *s = state{Highest: s.Highest} })
+}
+
+// awaitGroupGone kills the program's process group until nothing is left of it. The kernel gives the number
+// to no new process while the group has members, so if another process bears it, they are gone.
+func (p *process) awaitGroupGone(ctx context.Context) error {
+	for {
+		s, err := readStat(p.state.PID)
+		if err == nil && s.start != p.state.Start {
+			return nil
+		}
+		if err := unix.Kill(-p.state.PID, unix.SIGKILL); errors.Is(err, unix.ESRCH) {
+			return nil
+		}
+		// Zombies count as members until whoever inherited them reaps them, which may be never.
+		if some, err := groupAlive(p.state.PID); err != nil || !some {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("process group %d still has processes: %w", p.state.PID, ctx.Err())
+		case <-time.After(escapedInterval):
+		}
+	}
+}

@@ -1,0 +1,293 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/node"
+)
+
+// checker holds what an observer who sees everything knows. It shares nothing with the core.
+type checker struct {
+	groups    []served
+	commanded []bool // a command for the group came since it was placed last
+	log       []applied
+	founding  []byte
+	every     int64 // between two samples
+	from      int64 // samples begin
+	watch     bool  // goal Still: the tolerated faults have begun
+}
+
+// served is what is known of a group's service.
+type served struct {
+	server  int // machine; -1: never served
+	epoch   cluster.Epoch
+	opening int64
+	down    int64 // since when samples have found nobody serving; 0: somebody does
+}
+
+// applied is one entry that some node has applied, for good.
+type applied struct {
+	term, digest uint64
+	set          bool
+	by           int
+}
+
+func (c *checker) init(w *world) {
+	c.groups = make([]served, len(w.spec.Groups))
+	for i := range c.groups {
+		c.groups[i].server = -1
+	}
+	c.commanded = make([]bool, len(w.spec.Groups))
+	l := int64(w.spec.Timing.L)
+	c.every = max(l/8, int64(2*time.Millisecond))
+	switch w.plan.Goal {
+	case Safety:
+		return
+	case Converge:
+		c.from = int64(w.plan.Run + w.settling())
+	default:
+		// One look just before the fault: was the cluster well at all?
+		if len(w.plan.Faults) > 0 {
+			c.from = int64(w.plan.Faults[0].At) - 1
+		}
+	}
+	w.push(c.from, evSample, 0, 0, 0, 0)
+}
+
+// settling bounds how long a cluster may need once all faults have ended: 3 L, and what boots and starts.
+func (w *world) settling() time.Duration {
+	start := time.Duration(0)
+	for _, g := range w.plan.Groups {
+		start = max(start, g.Start)
+	}
+	return 3*w.spec.Timing.L + 2*start + settleSlack
+}
+
+// plannedGap is what a planned move may take beside the start.
+const plannedGap = 100 * time.Millisecond
+
+// settleSlack covers the boot of a machine, the start of its agent, elections among slow disks.
+const settleSlack = 500 * time.Millisecond
+
+// tail returns how long the run goes on after the faults.
+func (w *world) tail() time.Duration {
+	if w.plan.Tail > 0 {
+		return w.plan.Tail
+	}
+	if w.plan.Goal == Converge {
+		return w.settling() + 2*w.spec.Timing.L + time.Second
+	}
+	return 0
+}
+
+// gateChanged checks a write of the kernel's gate. Gates only close by themselves, so that two can be
+// open at once only from the instant of a write on: it is enough to look then.
+func (w *world) gateChanged(m *machine, group int, was gate) {
+	now := m.clock.read(w.now)
+	g := m.gates[group]
+	if g.end <= now {
+		if was.end > now {
+			w.note(m, "gate of %s closes (epoch %d)", w.spec.Groups[group].ID, was.epoch)
+		}
+		return
+	}
+	if was.end > now && was.epoch == g.epoch {
+		return // a renewal
+	}
+	w.note(m, "gate of %s opens (epoch %d, for %v)", w.spec.Groups[group].ID, g.epoch, g.end.Sub(now))
+	w.opened(m, group, g.epoch)
+}
+
+func (w *world) opened(m *machine, group int, epoch cluster.Epoch) {
+	id := w.spec.Groups[group].ID
+	for _, o := range w.machines {
+		if o != m && o.serves(group) {
+			left := o.gates[group].end.Sub(o.clock.read(w.now))
+			w.fail("invariant 1", "%s serves %s (epoch %d) while %s still does (epoch %d, for %v)",
+				m.id, id, epoch, o.id, o.gates[group].epoch, left)
+		}
+	}
+	s := &w.check.groups[group]
+	switch {
+	case epoch < s.epoch:
+		w.fail("invariant 2", "%s serves %s under epoch %d after %s did under %d", m.id, id, epoch, w.machines[s.server].id, s.epoch)
+	case epoch == s.epoch && s.server >= 0 && s.server != m.idx:
+		w.fail("invariant 2", "%s and %s both served %s under epoch %d", m.id, w.machines[s.server].id, id, epoch)
+	}
+	if w.check.watch {
+		w.fail("invariant 5", "the gate of %s on %s opens under epoch %d (it was %d): a tolerated fault has moved or interrupted it",
+			id, m.id, epoch, s.epoch)
+	}
+	if s.server != m.idx {
+		if s.server >= 0 && w.spec.Groups[group].Failover == cluster.FailoverManual && !w.check.commanded[group] {
+			w.fail("invariant 6", "%s, which only a command may move, went from %s to %s", id, w.machines[s.server].id, m.id)
+		}
+		w.check.commanded[group] = false
+		w.counts.Moves++
+	}
+	w.counts.Openings++
+	s.server, s.epoch, s.opening = m.idx, epoch, w.now
+}
+
+// observe checks what a step tells observers.
+func (w *world) observe(m *machine, out *node.Output) {
+	for i := range out.Sends {
+		if h, ok := out.Sends[i].Msg.(*heartbeat); ok {
+			m.lead = h.Lead
+			break
+		}
+	}
+	for i := range out.Persists {
+		if s := out.Persists[i].Snapshot; s != nil {
+			m.applied = max(m.applied, s.Index)
+		}
+	}
+	for i := range out.Applied {
+		w.applied(m, &out.Applied[i])
+	}
+	for i := range out.Decided {
+		w.counts.Rules[out.Decided[i].Rule]++
+	}
+	for i := range out.Replies {
+		if out.Replies[i].Done {
+			w.counts.Replies++
+		} else {
+			w.counts.Refusals++
+		}
+	}
+}
+
+// applied checks invariant 3: one entry per index, whoever applies it, and in order.
+func (w *world) applied(m *machine, e *cluster.LogEntry) {
+	if e.Index <= m.applied {
+		w.fail("invariant 3", "%s applies entry %d again, or late: it has applied %d", m.id, e.Index, m.applied)
+	}
+	m.applied = e.Index
+	c := &w.check
+	for uint64(len(c.log)) <= e.Index {
+		c.log = append(c.log, applied{})
+	}
+	d := bytesDigest(e.Data)
+	a := &c.log[e.Index]
+	if a.set && (a.term != e.Term || a.digest != d) {
+		w.fail("invariant 3", "%s applies another entry %d (term %d) than %s did (term %d)", m.id, e.Index, e.Term, w.machines[a.by].id, a.term)
+	}
+	if !a.set {
+		*a = applied{term: e.Term, digest: d, set: true, by: m.idx}
+		w.counts.Entries++
+	}
+}
+
+// founding checks that there is one founding record.
+func (w *world) founding(m *machine, record []byte) {
+	if record == nil {
+		return
+	}
+	if w.check.founding == nil {
+		w.check.founding = record
+	}
+	if string(w.check.founding) != string(record) {
+		w.fail("invariant 3", "%s stores another founding record than the first", m.id)
+	}
+}
+
+// sample looks whether clients of each group get answers, where the goal says that they must.
+func (c *checker) sample(w *world) {
+	next := w.now + c.every
+	if w.plan.Goal == Takeover && w.now == c.from && len(w.plan.Faults) > 0 {
+		// In true time: clocks may run slow by rho.
+		next = int64(w.plan.Faults[0].At + w.spec.Timing.Promised(w.plan.Takeover))
+	}
+	if w.plan.Goal == Still {
+		c.watch = true
+	}
+	for g := range w.spec.Groups {
+		s := &c.groups[g]
+		if !w.expected(g) || slices.ContainsFunc(w.machines, func(m *machine) bool { return m.healthy(g) }) {
+			s.down = 0
+			continue
+		}
+		if s.down == 0 {
+			s.down = w.now
+		}
+		if w.plan.Goal == Converge && time.Duration(w.now-s.down) < w.plan.Groups[w.planGroup[g]].Start+plannedGap {
+			continue // a planned move, such as a failback, restarts what does not stand by hot
+		}
+		rule := "invariant 4"
+		if w.plan.Goal == Still && w.now > c.from {
+			rule = "invariant 5"
+		}
+		w.fail(rule, "nobody serves %s although %s", w.spec.Groups[g].ID, c.because(w))
+	}
+	w.push(next, evSample, 0, 0, 0, 0)
+}
+
+func (c *checker) because(w *world) string {
+	switch {
+	case w.plan.Goal == Converge:
+		return "the last fault ended " + (time.Duration(w.now) - w.plan.Run).String() + " ago"
+	case w.now == c.from:
+		return "no fault has happened yet"
+	}
+	return "the fault happened " + (time.Duration(w.now) - w.plan.Faults[0].At).String() + " ago"
+}
+
+// expected tells whether a group must be served now: a majority of the voters is well, and a node that
+// may run it, on which it never failed, is well too.
+func (w *world) expected(group int) bool {
+	spec := &w.spec.Groups[group]
+	if spec.Failover == cluster.FailoverManual && w.plan.Goal != Still {
+		return false
+	}
+	well, able := 0, 0
+	for i, m := range w.machines {
+		if w.unfit(i) {
+			continue
+		}
+		well++
+		if spec.Prefers(m.id) >= 0 && !w.failedOn(i, group) {
+			able++
+		}
+	}
+	return well >= cluster.Quorum(len(w.machines)) && able > 0
+}
+
+// unfit tells whether a fault that acts at the moment keeps a node from serving anything.
+func (w *world) unfit(m int) bool {
+	if w.machines[m].wiped {
+		return true
+	}
+	for i := range w.running {
+		f := &w.running[i]
+		if !f.on || f.node != m {
+			continue
+		}
+		switch f.Kind {
+		case Power, Wipe, Kill, Forget, Pause, Isolate, OneWay, HangDisk, Uplink:
+			return true
+		}
+	}
+	return false
+}
+
+// failedOn tells whether the group has ever been made to fail on the node: it may be banned there.
+func (w *world) failedOn(m, group int) bool {
+	for i := range w.running {
+		f := &w.running[i]
+		if f.node == m && f.group == group && (f.Kind == Fail || f.Kind == NoStart || f.Kind == NoStop) {
+			return true
+		}
+	}
+	return false
+}
+
+// finish looks at the end of a run.
+func (c *checker) finish(w *world) {
+	for i := range w.spec.Groups {
+		if c.groups[i].server >= 0 {
+			w.counts.Groups++
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package sim
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"baton/internal/core/node"
+)
+
+// Main runs the simulator from the command line and returns the exit code: 0 all invariants held, 1 one
+// broke, 2 bad usage.
+func Main(args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("simulate", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		fmt.Fprintf(stderr, "usage: simulate [--seeds 1..1000] [--profile NAME] [--trace] [--packets] [SCRIPT]\n")
+		flags.PrintDefaults()
+		fmt.Fprintf(stderr, "profiles:\n%s", Profiles())
+	}
+	seeds := flags.String("seeds", "1..100", "a seed or a range of them")
+	profile := flags.String("profile", "mix", "which faults are drawn")
+	mutation := flags.Int("mutation", 0, "a bug to plant, by its number in the core")
+	most := flags.Int("most", 5, "stop after this many failures")
+	trace := flags.Bool("trace", false, "print the whole trace of a single seed or script")
+	packets := flags.Bool("packets", false, "with every packet and write")
+	script := flags.Bool("script", false, "print the seed's plan as a script, and don't run it")
+	if flags.Parse(args) != nil {
+		return 2
+	}
+	opt := Options{Mutation: node.Mutation(*mutation), Packets: *packets}
+	if *trace {
+		opt.Trace = stdout
+	}
+	if flags.NArg() > 0 {
+		return runScript(flags.Arg(0), opt, stdout, stderr)
+	}
+	first, last, err := seedRange(*seeds)
+	if err == nil && *script {
+		var p *Plan
+		if p, err = Generate(first, *profile); err == nil {
+			fmt.Fprint(stdout, p.Script())
+			return 0
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 2
+	}
+	if first == last && *trace {
+		r, err := Run(first, *profile, opt)
+		return report(r, err, opt, stdout, stderr)
+	}
+	return runRange(first, last, *profile, opt, *most, stdout, stderr)
+}
+
+func seedRange(s string) (first, last uint64, err error) {
+	a, b, found := strings.Cut(s, "..")
+	if first, err = strconv.ParseUint(a, 10, 64); err != nil {
+		return 0, 0, fmt.Errorf("seeds %q: %w", s, err)
+	}
+	if !found {
+		return first, first, nil
+	}
+	if last, err = strconv.ParseUint(b, 10, 64); err != nil {
+		return 0, 0, fmt.Errorf("seeds %q: %w", s, err)
+	}
+	return first, last, nil
+}
+
+func runScript(path string, opt Options, stdout, stderr io.Writer) int {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 2
+	}
+	p, err := Parse(string(text))
+	if err != nil {
+		fmt.Fprintf(stderr, "%s: %v\n", path, err)
+		return 2
+	}
+	r, err := RunPlan(p, opt)
+	return report(r, err, opt, stdout, stderr)
+}
+
+func report(r Result, err error, opt Options, stdout, stderr io.Writer) int {
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 2
+	}
+	if r.Violation != nil {
+		if opt.Trace == nil {
+			fmt.Fprint(stdout, Tail(r.Plan, opt, 60))
+		}
+		fmt.Fprintln(stdout, r.Violation.Error())
+		return 1
+	}
+	total := Counts{}
+	total.init()
+	total.add(&r.Counts)
+	fmt.Fprintf(stdout, "all invariants held for %v; hash %016x\n%s", r.Counts.Simulated, r.Hash, total.String())
+	return 0
+}
+
+func runRange(first, last uint64, profile string, opt Options, most int, stdout, stderr io.Writer) int {
+	began := time.Now()
+	total, failed, err := Range(first, last, profile, opt, most)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 2
+	}
+	took := time.Since(began)
+	fmt.Fprintf(stdout, "%s%d of %d seeds failed; %v, %.0f simulated seconds per second\n", total.String(), len(failed), total.Runs,
+		took.Round(time.Millisecond), total.Simulated.Seconds()/took.Seconds())
+	for _, f := range failed {
+		fmt.Fprintf(stdout, "seed %d: %v\n", f.Seed, f.Violation)
+	}
+	if len(failed) == 0 {
+		return 0
+	}
+	p, err := Generate(failed[0].Seed, profile)
+	if err != nil {
+		return 1
+	}
+	small, v := Shrink(p, opt)
+	if v != nil {
+		fmt.Fprintf(stdout, "\nseed %d, made smaller:\n%s\n%s%v\n", failed[0].Seed, small.Script(), Tail(small, opt, 80), v)
+	}
+	return 1
+}

@@ -1,0 +1,235 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Kind is a kind of fault, by its verb.
+type Kind uint8
+
+// The kinds of faults. Where a fault has an end, the world undoes it then.
+const (
+	Power    Kind = iota // NODE: power loss; at its end the node boots. Unsynced writes may be lost
+	Wipe                 // NODE: power loss and a lost disk: boots with an empty data directory
+	Kill                 // NODE: kill -9 of the agent; at its end it starts again, with its run record
+	Forget               // NODE: the same, but the run record is lost: gates are closed before the agent starts
+	Pause                // NODE: the agent is frozen (SIGSTOP), the kernel runs on
+	Cut                  // NODE NODE [LINK]: nothing passes between two nodes
+	OneWay               // NODE NODE [LINK]: nothing passes from the first to the second
+	Isolate              // NODE: nothing passes to or from a node, on any link
+	Link                 // LINK: the link is dead, silently
+	Carrier              // LINK: the link is dead and its interfaces say so
+	Uplink               // NODE: the interface of the groups' addresses has no carrier
+	Loss                 // LINK PERCENT: packets are lost
+	Dup                  // LINK PERCENT: packets come twice
+	Late                 // LINK PERCENT DURATION: packets come up to this much later, so out of order
+	Replay               // LINK PERCENT DURATION: packets come again, up to this much later
+	Drift                // NODE PPM: the clock's rate
+	SlowDisk             // NODE DURATION: a sync takes this long
+	HangDisk             // NODE: no sync ends
+	LateGate             // NODE DURATION: a gate write reaches the kernel this much later
+	Fail                 // NODE GROUP: the group's first resource fails by itself
+	NoStart              // NODE GROUP: starts fail
+	NoStop               // NODE GROUP: stops do not end in time
+	Switch               // GROUP [NODE]: command: a switchover
+	Failback             // GROUP: command: return to the preferred node
+	kindCount
+)
+
+// shape says what a kind's text form holds.
+type shape struct {
+	verb               string
+	nodes              int
+	group, link        bool
+	percent, duration  bool
+	ppm                bool
+	lasts              bool // it has an end
+	optNode, wholeLink bool // the last node, or the link, may be missing
+}
+
+var shapes = [kindCount]shape{
+	Power:    {verb: "power", nodes: 1, lasts: true},
+	Wipe:     {verb: "wipe", nodes: 1, lasts: true},
+	Kill:     {verb: "kill", nodes: 1, lasts: true},
+	Forget:   {verb: "forget", nodes: 1, lasts: true},
+	Pause:    {verb: "pause", nodes: 1, lasts: true},
+	Cut:      {verb: "cut", nodes: 2, link: true, lasts: true, wholeLink: true},
+	OneWay:   {verb: "cutoneway", nodes: 2, link: true, lasts: true, wholeLink: true},
+	Isolate:  {verb: "isolate", nodes: 1, lasts: true},
+	Link:     {verb: "link", link: true, lasts: true},
+	Carrier:  {verb: "carrier", link: true, lasts: true},
+	Uplink:   {verb: "uplink", nodes: 1, lasts: true},
+	Loss:     {verb: "loss", link: true, percent: true, lasts: true},
+	Dup:      {verb: "dup", link: true, percent: true, lasts: true},
+	Late:     {verb: "delay", link: true, percent: true, duration: true, lasts: true},
+	Replay:   {verb: "replay", link: true, percent: true, duration: true, lasts: true},
+	Drift:    {verb: "drift", nodes: 1, ppm: true},
+	SlowDisk: {verb: "slowdisk", nodes: 1, duration: true, lasts: true},
+	HangDisk: {verb: "hangdisk", nodes: 1, lasts: true},
+	LateGate: {verb: "lategate", nodes: 1, duration: true, lasts: true},
+	Fail:     {verb: "fail", nodes: 1, group: true},
+	NoStart:  {verb: "failstart", nodes: 1, group: true, lasts: true},
+	NoStop:   {verb: "failstop", nodes: 1, group: true, lasts: true},
+	Switch:   {verb: "switch", group: true, nodes: 1, optNode: true},
+	Failback: {verb: "failback", group: true},
+}
+
+func (k Kind) String() string { return shapes[k].verb }
+
+// Names that stand for a node and are looked up when the fault begins.
+const (
+	TheOwner       = "@owner"       // who serves the first group, or served it last
+	TheCoordinator = "@coordinator" // who last said that it leads
+	TheOther       = "@other"       // the first node that is neither
+)
+
+// Fault is one fault as data: what happens when, and for how long.
+type Fault struct {
+	At      time.Duration
+	Kind    Kind
+	Node    string // a name, or one of TheOwner, TheCoordinator, TheOther
+	Peer    string // second node of a cut
+	Group   string
+	Link    int // index; -1: every link
+	Percent int
+	Amount  time.Duration // how late, how slow
+	PPM     int64
+	For     time.Duration // how long it lasts; 0: to the end of the run
+}
+
+// Links are named lan, cross, third in scripts.
+var linkNames = []string{"lan", "cross", "third"}
+
+func (f *Fault) String() string {
+	s := shapes[f.Kind]
+	b := new(strings.Builder)
+	fmt.Fprintf(b, "at %v %s", f.At, s.verb)
+	word := func(w string) {
+		if w != "" {
+			b.WriteByte(' ')
+			b.WriteString(w)
+		}
+	}
+	if s.group && s.optNode { // a command names its group first
+		word(f.Group)
+	}
+	if s.nodes > 0 {
+		word(f.Node)
+	}
+	if s.nodes > 1 {
+		word(f.Peer)
+	}
+	if s.group && !s.optNode {
+		word(f.Group)
+	}
+	if s.link {
+		switch {
+		case f.Link >= 0:
+			word(linkNames[f.Link])
+		case !s.wholeLink:
+			word("all")
+		}
+	}
+	if s.percent {
+		word(strconv.Itoa(f.Percent) + "%")
+	}
+	if s.duration {
+		word(f.Amount.String())
+	}
+	if s.ppm {
+		word(strconv.FormatInt(f.PPM, 10) + "ppm")
+	}
+	if s.lasts && f.For > 0 {
+		word("for " + f.For.String())
+	}
+	return b.String()
+}
+
+// parseFault reads the words of a line after its "at TIME".
+func parseFault(at time.Duration, words []string) (Fault, error) {
+	f := Fault{At: at, Link: -1, Kind: kindCount}
+	for k := range shapes {
+		if shapes[k].verb == words[0] {
+			f.Kind = Kind(k)
+		}
+	}
+	if f.Kind == kindCount {
+		return f, fmt.Errorf("unknown verb %q", words[0])
+	}
+	s := shapes[f.Kind]
+	words = words[1:]
+	if i := slices.Index(words, "for"); i >= 0 && s.lasts && i+1 < len(words) {
+		d, err := time.ParseDuration(words[i+1])
+		if err != nil {
+			return f, err
+		}
+		f.For = d
+		words = words[:i]
+	}
+	next := func() string {
+		if len(words) == 0 {
+			return ""
+		}
+		w := words[0]
+		words = words[1:]
+		return w
+	}
+	if s.group && s.optNode {
+		f.Group = next()
+	}
+	if s.nodes > 0 {
+		f.Node = next()
+	}
+	if s.nodes > 1 {
+		f.Peer = next()
+	}
+	if s.group && !s.optNode {
+		f.Group = next()
+	}
+	if err := f.parseAmounts(s, next); err != nil {
+		return f, err
+	}
+	if len(words) > 0 {
+		return f, fmt.Errorf("%s: unexpected %q", s.verb, words[0])
+	}
+	if s.group && f.Group == "" || s.nodes > 0 && f.Node == "" && !s.optNode || s.nodes > 1 && f.Peer == "" {
+		return f, fmt.Errorf("%s: a name is missing", s.verb)
+	}
+	return f, nil
+}
+
+func (f *Fault) parseAmounts(s shape, next func() string) error {
+	if s.link {
+		w := next()
+		f.Link = slices.Index(linkNames, w)
+		if f.Link < 0 && w != "all" && (w != "" || !s.wholeLink) {
+			return fmt.Errorf("%s: unknown link %q", s.verb, w)
+		}
+	}
+	if s.percent {
+		n, err := strconv.Atoi(strings.TrimSuffix(next(), "%"))
+		if err != nil {
+			return fmt.Errorf("%s: percentage: %w", s.verb, err)
+		}
+		f.Percent = n
+	}
+	if s.duration {
+		d, err := time.ParseDuration(next())
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.verb, err)
+		}
+		f.Amount = d
+	}
+	if s.ppm {
+		n, err := strconv.ParseInt(strings.TrimSuffix(next(), "ppm"), 10, 64)
+		if err != nil {
+			return fmt.Errorf("%s: rate: %w", s.verb, err)
+		}
+		f.PPM = n
+	}
+	return nil
+}

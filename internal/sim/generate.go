@@ -1,0 +1,342 @@
+package sim
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"baton/internal/core/cluster"
+)
+
+// profile says from which faults a plan is made.
+type profile struct {
+	doc       string
+	goal      Goal
+	takeovers []time.Duration
+	kinds     []Kind        // that may be drawn
+	always    []Kind        // that are drawn in every plan
+	least     int           // faults per plan
+	most      int           //
+	run       time.Duration // 0: by takeover
+	three     bool          // three nodes, all of them members of every group
+	early     bool          // faults from the first instant on, while the cluster forms
+}
+
+var (
+	budgets = []time.Duration{100 * time.Millisecond, 150 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond,
+		500 * time.Millisecond, time.Second, 2 * time.Second, 3 * time.Second, 5 * time.Second, 10 * time.Second}
+	anyKind = []Kind{Power, Wipe, Kill, Forget, Pause, Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, Dup, Late, Replay,
+		Drift, SlowDisk, HangDisk, LateGate, Fail, NoStart, NoStop, Switch, Failback}
+)
+
+var profiles = map[string]profile{
+	"mix": {doc: "any faults, five or more in 30 s; budgets from 100 ms to 10 s", goal: Converge,
+		takeovers: budgets, kinds: anyKind, least: 5, most: 24, run: 30 * time.Second},
+	"short": {doc: "any faults within a few lease lengths of each other", goal: Converge,
+		takeovers: budgets, kinds: anyKind, least: 5, most: 16},
+	"forming": {doc: "faults while the cluster forms", goal: Converge, early: true,
+		takeovers: budgets[:6], kinds: []Kind{Power, Kill, Pause, Cut, OneWay, Isolate, Loss, Late, Replay, SlowDisk}, least: 3, most: 8},
+	"takeover": {doc: "one fault in a healthy cluster: within the takeover every group serves again", goal: Takeover,
+		takeovers: budgets, three: true},
+	"still": {doc: "tolerated faults: nothing moves", goal: Still, takeovers: budgets, three: true},
+	"acks": {doc: "late and repeated packets, agents killed in quick succession", goal: Converge, takeovers: budgets,
+		always: []Kind{Kill, Isolate, Replay}, kinds: []Kind{Late, Pause, OneWay, Cut, Switch}, least: 6, most: 14},
+	"reboots": {doc: "reboots in quick succession, packets of former boots", goal: Converge, takeovers: budgets,
+		always: []Kind{Power, Replay}, kinds: []Kind{Late, Isolate, Kill, Switch, SlowDisk}, least: 6, most: 14},
+	"moves": {doc: "switchovers while nodes are cut off, hang or restart", goal: Converge, takeovers: budgets, three: true,
+		always: []Kind{Switch, Switch, Kill}, kinds: []Kind{HangDisk, SlowDisk, Isolate, OneWay, Cut, Power, Pause, LateGate, Fail, NoStart, Late, Loss},
+		least: 6, most: 16},
+	"elections": {doc: "coordinators cut off, paused and restarted, slow disks", goal: Converge, takeovers: budgets,
+		always: []Kind{Isolate, Cut, OneWay}, kinds: []Kind{Kill, Power, SlowDisk, HangDisk, Pause, Late, Loss, Switch}, least: 6, most: 16},
+	"healthy": {doc: "no faults", goal: Converge, takeovers: []time.Duration{time.Second}, three: true, run: 30 * time.Second},
+}
+
+// Profiles lists the profiles that Generate knows, with what each is for.
+func Profiles() string {
+	b := new(strings.Builder)
+	for _, n := range slices.Sorted(maps.Keys(profiles)) {
+		fmt.Fprintf(b, "  %-10s %s\n", n, profiles[n].doc)
+	}
+	return b.String()
+}
+
+var nodeNames = []cluster.NodeID{"alpha", "beta", "delta", "epsilon", "eta", "gamma", "zeta"}
+
+// Generate makes a plan from a seed. Equal seeds give equal plans.
+func Generate(seed uint64, name string) (*Plan, error) {
+	f, ok := profiles[name]
+	if !ok {
+		return nil, fmt.Errorf("no profile %q; there are %s", name, strings.Join(slices.Sorted(maps.Keys(profiles)), ", "))
+	}
+	g := &generator{f: f, rand: rand.New(rand.NewPCG(seed, 0))}
+	g.plan = &Plan{Seed: seed, Goal: f.goal, Takeover: f.takeovers[g.rand.IntN(len(f.takeovers))]}
+	t, err := derive(g.plan.Takeover)
+	if err != nil {
+		return nil, err
+	}
+	g.l = t.L
+	g.cluster()
+	g.groups()
+	switch f.goal {
+	case Takeover:
+		g.single()
+	case Still:
+		g.tolerated()
+	default:
+		g.faults()
+	}
+	slices.SortStableFunc(g.plan.Faults, func(a, b Fault) int { return int(a.At - b.At) })
+	return g.plan, g.plan.check()
+}
+
+type generator struct {
+	f       profile
+	plan    *Plan
+	rand    *rand.Rand
+	l       time.Duration
+	members []cluster.NodeID // who may run groups
+}
+
+func (g *generator) chance(percent int) bool { return g.rand.IntN(100) < percent }
+
+func (g *generator) between(a, b time.Duration) time.Duration {
+	if b <= a {
+		return a
+	}
+	return a + time.Duration(g.rand.Int64N(int64(b-a)))
+}
+
+// near returns a length around lease lengths: from a tenth of L to 6 L, short ones as often as long ones.
+func (g *generator) near() time.Duration {
+	d := g.l / 10
+	for range g.rand.IntN(6) {
+		d *= 2
+	}
+	return d + g.between(0, d)
+}
+
+// cluster draws nodes, clocks, links and disks.
+func (g *generator) cluster() {
+	p := g.plan
+	n := 3
+	if !g.f.three {
+		n = []int{3, 3, 3, 3, 3, 3, 4, 5, 5, 7}[g.rand.IntN(10)]
+	}
+	rates := []int64{-2500, 0, 2500, g.rand.Int64N(5001) - 2500} // half of rho either way
+	for i := range n {
+		role := cluster.Member
+		if i >= 2 && !g.f.three {
+			switch {
+			case g.chance(30):
+				role = cluster.Witness
+			case g.chance(15):
+				role = cluster.Spare
+			}
+		}
+		p.Nodes = append(p.Nodes, PlanNode{ID: nodeNames[i], Role: role, PPM: rates[g.rand.IntN(len(rates))]})
+		if role != cluster.Witness {
+			g.members = append(g.members, nodeNames[i])
+		}
+	}
+	p.Links = 1 + g.rand.IntN(2)
+	p.Latency, p.Jitter = g.between(20*time.Microsecond, 150*time.Microsecond), g.between(0, 150*time.Microsecond)
+	p.SyncMin, p.SyncMax = 200*time.Microsecond, 900*time.Microsecond
+	if g.f.goal == Converge && p.Takeover >= time.Second && g.chance(20) {
+		p.SyncMin, p.SyncMax = 3*time.Millisecond, 9*time.Millisecond
+	}
+	if g.f.goal == Converge && g.chance(40) {
+		p.StallEvery, p.StallMax = g.between(100*time.Millisecond, 5*time.Second), g.between(2*time.Millisecond, 50*time.Millisecond)
+	}
+	p.Codec = g.chance(10)
+}
+
+var groupNames = []cluster.GroupID{"web", "mail", "db"}
+
+func (g *generator) groups() {
+	n := 1
+	if !g.f.three {
+		n = 1 + g.rand.IntN(len(groupNames))
+	}
+	for i := range n {
+		q := PlanGroup{ID: groupNames[i], Nodes: slices.Clone(g.members), Hot: true}
+		g.rand.Shuffle(len(q.Nodes), func(a, b int) { q.Nodes[a], q.Nodes[b] = q.Nodes[b], q.Nodes[a] })
+		if !g.f.three {
+			q.Hot = g.chance(50)
+			if len(q.Nodes) > 2 && g.chance(50) {
+				q.Nodes = q.Nodes[:2]
+			}
+			q.Manual = g.chance(10)
+			if !q.Manual && g.chance(25) {
+				q.Back = g.between(g.l, 5*g.l)
+			}
+		}
+		q.Start = g.between(time.Millisecond, 300*time.Millisecond)
+		g.plan.Groups = append(g.plan.Groups, q)
+	}
+}
+
+// settled is when a cluster that nothing has disturbed is certainly formed and serves.
+func (g *generator) settled() time.Duration { return 2*time.Second + 6*g.l }
+
+// faults draws a swarm: first which kinds this plan has at all, then faults of these kinds, alone or close
+// after one another.
+func (g *generator) faults() {
+	p := g.plan
+	if p.Run = g.f.run; p.Run == 0 {
+		p.Run = g.settled() + time.Duration(10+g.rand.IntN(20))*g.l
+	}
+	kinds := slices.Clone(g.f.always)
+	for _, k := range g.f.kinds {
+		if g.chance(40) {
+			kinds = append(kinds, k)
+		}
+	}
+	if len(kinds) == 0 {
+		kinds = g.f.kinds
+	}
+	if len(kinds) == 0 {
+		return
+	}
+	from := min(g.settled(), p.Run/2)
+	if g.f.early || g.chance(10) {
+		from = 0
+	}
+	at := g.between(from, p.Run)
+	wiped := false
+	for range g.f.least + g.rand.IntN(g.f.most-g.f.least+1) {
+		k := kinds[g.rand.IntN(len(kinds))]
+		if k == Wipe && (wiped || at < g.settled()) {
+			k = Power // one lost disk is what a cluster of three stands, once it is formed
+		}
+		wiped = wiped || k == Wipe
+		p.Faults = append(p.Faults, g.fault(k, at))
+		if at += g.near() / 2; at >= p.Run || g.chance(30) {
+			at = g.between(from, p.Run)
+		}
+	}
+	if !wiped && g.chance(20) {
+		g.forGood()
+	}
+}
+
+// forGood makes one fault last beyond the run: a minority stays down.
+func (g *generator) forGood() {
+	for i := range g.plan.Faults {
+		f := &g.plan.Faults[i]
+		if (f.Kind == Power || f.Kind == Kill || f.Kind == Pause || f.Kind == Isolate || f.Kind == HangDisk) && f.Node[0] != '@' {
+			f.For = 0
+			return
+		}
+	}
+}
+
+func (g *generator) node() string {
+	switch g.rand.IntN(6) {
+	case 0, 1:
+		return TheOwner
+	case 2:
+		return TheCoordinator
+	}
+	return string(g.plan.Nodes[g.rand.IntN(len(g.plan.Nodes))].ID)
+}
+
+// fault draws one fault of a kind. It ends before the run does.
+func (g *generator) fault(k Kind, at time.Duration) Fault {
+	f := Fault{At: at, Kind: k, Link: -1}
+	s := shapes[k]
+	if s.nodes > 0 {
+		f.Node = g.node()
+	}
+	if s.nodes > 1 {
+		for f.Peer = f.Node; f.Peer == f.Node; {
+			f.Peer = string(g.plan.Nodes[g.rand.IntN(len(g.plan.Nodes))].ID)
+		}
+	}
+	if s.group {
+		f.Group = string(g.plan.Groups[g.rand.IntN(len(g.plan.Groups))].ID)
+	}
+	if s.link && g.chance(60) {
+		f.Link = g.rand.IntN(g.plan.Links)
+	}
+	if s.lasts {
+		f.For = max(min(g.near(), g.plan.Run-at), 1)
+	}
+	switch k {
+	case Power, Wipe, Kill, Forget:
+		if g.chance(40) {
+			f.For = min(g.between(time.Millisecond, 40*time.Millisecond), f.For)
+		}
+	case Loss:
+		f.Percent = 5 + g.rand.IntN(70)
+	case Dup:
+		f.Percent = 5 + g.rand.IntN(95)
+	case Late:
+		f.Percent, f.Amount = 5+g.rand.IntN(95), g.near()/2
+	case Replay:
+		f.Percent, f.Amount = 5+g.rand.IntN(60), g.near()*2
+	case Drift:
+		f.PPM = g.rand.Int64N(5001) - 2500
+	case SlowDisk:
+		f.Amount = g.between(2*time.Millisecond, 30*time.Millisecond)
+	case LateGate:
+		f.Amount = g.near() / 2
+	case Switch:
+		f.Node = ""
+		if q := &g.plan.Groups[g.plan.group(cluster.GroupID(f.Group))]; g.chance(70) {
+			f.Node = string(q.Nodes[g.rand.IntN(len(q.Nodes))])
+		}
+	}
+	return f
+}
+
+// single draws the one fault of a plan that measures the takeover, and perhaps one stall that must fit.
+func (g *generator) single() {
+	p := g.plan
+	at := g.settled() + g.between(0, g.l)
+	one := []Fault{
+		{Kind: Power, Node: TheOwner}, {Kind: Power, Node: TheCoordinator}, {Kind: Power, Node: TheOther},
+		{Kind: Isolate, Node: TheOwner}, {Kind: Isolate, Node: TheCoordinator},
+		{Kind: Kill, Node: TheOwner}, {Kind: Kill, Node: TheCoordinator},
+		{Kind: Pause, Node: TheOwner}, {Kind: Pause, Node: TheCoordinator},
+		{Kind: Cut, Node: TheOwner, Peer: TheCoordinator}, {Kind: OneWay, Node: TheOwner, Peer: TheOther},
+		{Kind: Uplink, Node: TheOwner}, {Kind: Fail, Node: TheOwner, Group: "web"},
+		{Kind: HangDisk, Node: TheOwner}, {Kind: HangDisk, Node: TheCoordinator},
+		{Kind: Power, Node: TheOwner, For: 10 * time.Millisecond},
+	}
+	f := one[g.rand.IntN(len(one))]
+	f.At, f.Link = at, -1
+	p.Faults = []Fault{f}
+	p.Run = at + p.Takeover*3 + time.Second
+	if g.chance(50) {
+		// No more than the stall that every takeover time allows for, on one machine.
+		p.Faults = append(p.Faults, Fault{At: at + g.between(0, p.Takeover), Kind: Pause, Link: -1,
+			Node: string(p.Nodes[g.rand.IntN(len(p.Nodes))].ID), For: stallFits})
+	}
+}
+
+// tolerated draws a fault that must move nothing.
+func (g *generator) tolerated() {
+	p := g.plan
+	at := g.settled() + g.between(0, g.l)
+	p.Links = 2
+	one := []Fault{
+		{Kind: Loss, Percent: 30, Link: -1}, {Kind: Loss, Percent: 15, Link: -1},
+		{Kind: Link, Link: 0}, {Kind: Link, Link: 1}, {Kind: Carrier, Link: g.rand.IntN(2)},
+		{Kind: Power, Node: TheOther}, {Kind: Kill, Node: TheOther}, {Kind: Isolate, Node: TheOther}, {Kind: Pause, Node: TheOther},
+		{Kind: SlowDisk, Node: TheOther, Amount: 20 * time.Millisecond}, {Kind: HangDisk, Node: TheOther},
+		{Kind: SlowDisk, Node: TheOwner, Amount: 10 * time.Millisecond},
+		{Kind: Cut, Node: TheOwner, Peer: TheCoordinator}, {Kind: Cut, Node: TheOwner, Peer: TheOther},
+		{Kind: Dup, Percent: 50, Link: -1}, {Kind: Drift, Node: TheOwner, PPM: 2500},
+		{Kind: Kill, Node: TheOwner, For: g.l / 3}, {Kind: Kill, Node: TheCoordinator, For: g.l / 3},
+	}
+	f := one[g.rand.IntN(len(one))]
+	if f.Kind != Loss && f.Kind != Link && f.Kind != Carrier && f.Kind != Dup {
+		f.Link = -1
+	}
+	f.At = at
+	p.Faults = []Fault{f}
+	p.Run = at + 20*g.l + time.Second
+}

@@ -1,0 +1,516 @@
+package sim
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/node"
+)
+
+const (
+	// inboxPerSender is how many packets of one sender wait for an agent that does not run; the oldest go.
+	inboxPerSender = 64
+	// busyWakes is how often in a row an agent may ask to be called at once before it counts as looping.
+	busyWakes = 2000
+)
+
+// gate is what the kernel knows of one group. It outlives the agent, not the boot. The real one also
+// refuses an epoch older than it has seen; this one does not, so that the core alone is judged.
+type gate struct {
+	epoch cluster.Epoch
+	end   cluster.Instant
+}
+
+// lateGate is a gate write that has not reached the kernel.
+type lateGate struct {
+	due int64
+	cluster.Gate
+}
+
+// machine is one node: its hardware, its kernel, and the agent's process if that runs.
+type machine struct {
+	w     *world
+	idx   int
+	id    cluster.NodeID
+	rand  *rand.Rand
+	clock clock
+	disk  disk
+	inc   cluster.Incarnation
+	wiped bool // it has lost its disk: it can't be what it was
+
+	// lost with the power
+	powered   bool
+	boot      cluster.BootID
+	gates     []gate
+	resources []resource
+	record    *cluster.Record
+
+	// lost with the agent
+	agent     *node.Node // nil: it does not run
+	life      uint32     // counts agents and powers, so that what was meant for a former one is dropped
+	run       cluster.RunID
+	recording *node.Record
+	late      []lateGate
+	inbox     []node.Input
+	applied   uint64
+	lead      uint64
+
+	frozen  bool
+	stalled int64 // the machine does nothing until then
+	due     int64 // when the agent wants to be called
+	timer   int64 // the earliest wake event under way
+	busy    int
+	synced  int64 // the last sync's length, as told to the agent
+
+	in struct { // inputs that Step does not keep
+		packet   node.Packet
+		tick     node.Tick
+		stored   node.Stored
+		recorded node.Recorded
+		gated    node.Gated
+	}
+}
+
+func (m *machine) coin(n int) bool { return m.rand.IntN(n) == 0 }
+
+// between returns a length from a to b in nanoseconds.
+func (m *machine) between(a, b time.Duration) int64 {
+	if b <= a {
+		return int64(a)
+	}
+	return int64(a) + m.rand.Int64N(int64(b-a))
+}
+
+func (m *machine) id64() uint64 {
+	for {
+		if v := m.rand.Uint64(); v != 0 {
+			return v
+		}
+	}
+}
+
+// powerOn boots the machine; its agent starts a little later.
+func (m *machine) powerOn() {
+	if m.powered {
+		return
+	}
+	m.powered, m.boot = true, cluster.BootID(m.id64())
+	m.life++
+	m.w.note(m, "boot %x", uint16(m.boot))
+	m.w.push(m.w.now+m.between(5*time.Millisecond, 40*time.Millisecond), evAgent, m.idx, m.life, 0, 0)
+}
+
+// powerOff takes the power away: of the unsynced writes a random first part survives.
+func (m *machine) powerOff() {
+	if !m.powered {
+		return
+	}
+	m.w.note(m, "power off")
+	m.agentGone()
+	m.powered, m.record = false, nil
+	clear(m.gates)
+	for i := range m.resources {
+		r := &m.resources[i]
+		r.status, r.busy, r.open, r.cancel = cluster.StatusStopped, false, false, false
+		r.gen++
+	}
+	m.disk.off(m.survivors(len(m.disk.cached) + len(m.disk.queue)))
+}
+
+// wipe replaces the data directory by an empty one.
+func (m *machine) wipe() {
+	m.inc = cluster.Incarnation(m.id64())
+	m.disk = disk{image: cluster.DiskImage{Incarnation: m.inc}}
+}
+
+// survivors returns how many of n unsynced writes are kept: none, all, or some.
+func (m *machine) survivors(n int) int {
+	switch m.rand.IntN(3) {
+	case 0:
+		return 0
+	case 1:
+		return n
+	}
+	return m.rand.IntN(n + 1)
+}
+
+// kill ends the agent's process at once. What it had asked of the kernel is carried out or not.
+func (m *machine) kill() {
+	if m.agent == nil {
+		m.life++ // an agent that was about to start does not
+		return
+	}
+	m.w.note(m, "agent killed")
+	if m.recording != nil && m.coin(2) {
+		m.record = &m.recording.Record
+	}
+	for _, g := range m.late {
+		if !m.coin(2) {
+			break
+		}
+		m.setGate(g.Gate)
+	}
+	m.workersDied()
+	m.agentGone()
+	m.disk.killed(m.survivors(len(m.disk.queue)))
+}
+
+func (m *machine) agentGone() {
+	m.agent, m.recording, m.late, m.inbox = nil, nil, nil, nil
+	m.life++
+	m.lead = 0
+	m.due = far
+	m.frozen = false
+	for i := range m.w.running {
+		if f := &m.w.running[i]; f.on && f.Kind == Pause && f.node == m.idx {
+			f.on = false // who was frozen is gone
+		}
+	}
+}
+
+// startAgent starts the agent's process on what it finds.
+func (m *machine) startAgent() {
+	m.run = cluster.RunID(m.id64())
+	m.applied, m.busy, m.synced = 0, 0, 0
+	if m.record == nil {
+		clear(m.gates)
+	}
+	boot := &node.Boot{Boot: m.boot, Run: m.run, Disk: m.disk.read(), Record: cloneRecord(m.record)}
+	if m.disk.image.Snapshot != nil {
+		m.applied = m.disk.image.Snapshot.Index
+	}
+	for i, g := range m.gates {
+		if g.end > 0 {
+			boot.Gates = append(boot.Gates, cluster.GateState{Group: m.w.spec.Groups[i].ID, Epoch: g.epoch, End: g.end})
+		}
+	}
+	for i := range m.resources {
+		r := &m.resources[i]
+		boot.Found = append(boot.Found, cluster.Done{Group: m.w.spec.Groups[r.group].ID, Resource: r.spec.ID, Status: r.status})
+	}
+	m.w.note(m, "agent starts, run %x, record %v, log to %d", uint16(m.run), m.record != nil, lastIndex(&boot.Disk))
+	m.w.counts.Agents++
+	m.agent = node.New(node.Config{Self: m.id, Spec: m.w.spec, Mutation: m.w.opt.Mutation})
+	m.deliver(boot)
+	if m.agent != nil && m.observing() {
+		m.deliver(m.observed())
+	}
+}
+
+func lastIndex(d *cluster.DiskImage) uint64 {
+	if n := len(d.Entries); n > 0 {
+		return d.Entries[n-1].Index
+	}
+	if d.Snapshot != nil {
+		return d.Snapshot.Index
+	}
+	return 0
+}
+
+func cloneRecord(r *cluster.Record) *cluster.Record {
+	if r == nil {
+		return nil
+	}
+	c := *r
+	c.Groups = maps.Clone(r.Groups)
+	for k, g := range c.Groups {
+		g.Released = slices.Clone(g.Released)
+		c.Groups[k] = g
+	}
+	return &c
+}
+
+func (m *machine) blocked() bool { return m.frozen || m.w.now < m.stalled }
+
+// deliver hands an input to the agent, now or as soon as it runs again.
+func (m *machine) deliver(in node.Input) {
+	if m.agent == nil {
+		return
+	}
+	if m.blocked() {
+		m.queue(in)
+		return
+	}
+	m.step(in)
+}
+
+// queue keeps an input for an agent that does not run at the moment.
+func (m *machine) queue(in node.Input) {
+	p, ok := in.(*node.Packet)
+	if !ok {
+		m.inbox = append(m.inbox, in)
+		return
+	}
+	n, oldest := 0, -1
+	for i, q := range m.inbox {
+		if q, ok := q.(*node.Packet); ok && q.From == p.From {
+			if n++; oldest < 0 {
+				oldest = i
+			}
+		}
+	}
+	if n >= inboxPerSender {
+		m.inbox = slices.Delete(m.inbox, oldest, oldest+1)
+	}
+	c := *p
+	m.inbox = append(m.inbox, &c)
+}
+
+// resume runs what has waited, packets before the tick.
+func (m *machine) resume() {
+	if m.blocked() || m.agent == nil {
+		return
+	}
+	waiting := m.inbox
+	m.inbox = nil
+	for _, in := range waiting {
+		if m.agent == nil || m.w.broken != nil {
+			return
+		}
+		m.step(in)
+	}
+	m.writeLateGates()
+	m.wake()
+}
+
+// wake calls the agent if it is due, and sets the timer anew.
+func (m *machine) wake() {
+	if m.agent == nil || m.blocked() || m.w.broken != nil {
+		return
+	}
+	if m.due <= m.w.now {
+		m.step(&m.in.tick)
+		return
+	}
+	m.setTimer()
+}
+
+func (m *machine) setTimer() {
+	if m.due < m.timer {
+		m.timer = m.due
+		m.w.push(m.due, evWake, m.idx, 0, 0, 0)
+	}
+}
+
+// step is the only place where the core runs.
+func (m *machine) step(in node.Input) {
+	w := m.w
+	out := m.call(in)
+	if w.broken != nil || out == nil {
+		return
+	}
+	w.counts.Steps++
+	w.digest(m, out)
+	if w.trace != nil {
+		w.traceStep(m, in, out)
+	}
+	for i := range out.Gates {
+		m.writeGate(out.Gates[i])
+	}
+	if r := out.Record; r != nil {
+		m.recording = &node.Record{N: r.N, Record: *cloneRecord(&r.Record)}
+		w.push(w.now+m.between(20*time.Microsecond, 80*time.Microsecond), evRecorded, m.idx, m.life, r.N, 0)
+	}
+	for i := range out.Sends {
+		w.send(m, out.Sends[i].To, out.Sends[i].Msg)
+	}
+	for i := range out.Persists {
+		m.persist(out.Persists[i])
+	}
+	for i := range out.Wants {
+		m.want(out.Wants[i])
+	}
+	w.observe(m, out)
+	m.nextWake(out.WakeAt)
+}
+
+func (m *machine) call(in node.Input) (out *node.Output) {
+	defer func() {
+		if r := recover(); r != nil {
+			m.w.panicked(m, r)
+		}
+	}()
+	now := cluster.Now{Mono: m.clock.read(m.w.now), Wall: cluster.WallTime(wallStart + m.w.now)}
+	return m.agent.Step(now, in)
+}
+
+func (m *machine) nextWake(at cluster.Instant) {
+	t := m.clock.when(at)
+	if t == far {
+		m.due = far
+		return
+	}
+	if t <= m.w.now {
+		t = m.w.now
+		if m.busy++; m.busy > busyWakes {
+			m.w.fail("loop", "%s asks to be called at once %d times in a row", m.id, m.busy)
+			return
+		}
+	} else {
+		m.busy = 0
+	}
+	m.due = t + 10_000 + m.rand.Int64N(100_000)
+	m.setTimer()
+}
+
+func (m *machine) want(w cluster.Want) {
+	for i := range m.resources {
+		r := &m.resources[i]
+		if r.spec.ID == w.Resource && m.w.spec.Groups[r.group].ID == w.Group {
+			m.pursue(i, w)
+			return
+		}
+	}
+	m.w.fail("want", "%s wants %s/%s, which does not exist", m.id, w.Group, w.Resource)
+}
+
+func (m *machine) done(d cluster.Done) { m.deliver(&node.Done{Done: d}) }
+
+// writeGate stores a gate in the kernel, at once or late, in order.
+func (m *machine) writeGate(g cluster.Gate) {
+	late := m.w.lateness(m.idx)
+	if late == 0 && len(m.late) == 0 {
+		m.setGate(g)
+		m.w.push(m.w.now+5_000, evGated, m.idx, m.life, g.N, 0)
+		return
+	}
+	due := m.w.now + late
+	if n := len(m.late); n > 0 {
+		due = max(due, m.late[n-1].due)
+	}
+	m.late = append(m.late, lateGate{due, g})
+	m.w.push(due, evGate, m.idx, m.life, 0, 0)
+}
+
+// writeLateGates carries out the writes that are due. A frozen process carries out none.
+func (m *machine) writeLateGates() {
+	for len(m.late) > 0 && m.late[0].due <= m.w.now && !m.blocked() {
+		g := m.late[0].Gate
+		m.late = slices.Delete(m.late, 0, 1)
+		m.setGate(g)
+		m.w.push(m.w.now+5_000, evGated, m.idx, m.life, g.N, 0)
+	}
+}
+
+// setGate is the kernel's side.
+func (m *machine) setGate(g cluster.Gate) {
+	i := m.w.groupIndex(g.Group)
+	if i < 0 {
+		m.w.fail("gate", "%s opens a gate for %s, which does not exist", m.id, g.Group)
+		return
+	}
+	end := g.End
+	if g.Left != 0 {
+		end = m.clock.read(m.w.now).Add(g.Left)
+	}
+	was := m.gates[i]
+	m.gates[i] = gate{g.Epoch, end}
+	m.w.gateChanged(m, i, was)
+}
+
+// serves tells whether the kernel lets a group's traffic through here, now.
+func (m *machine) serves(group int) bool {
+	return m.powered && m.gates[group].end > m.clock.read(m.w.now)
+}
+
+// healthy tells whether clients get answers here: the gate is open, everything runs, the uplink is there.
+func (m *machine) healthy(group int) bool {
+	if !m.serves(group) || m.faultOn(Uplink, -1) {
+		return false
+	}
+	for i := range m.resources {
+		if r := &m.resources[i]; r.group == group && r.status != cluster.StatusRunning {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *machine) persist(p cluster.Persist) {
+	m.w.founding(m, p.Founding)
+	m.disk.submit(p)
+	if m.disk.running == 0 {
+		m.beginWrite()
+	}
+}
+
+func (m *machine) beginWrite() {
+	d := int64(cacheWrite)
+	if m.disk.begin() {
+		d = m.between(m.w.plan.SyncMin, m.w.plan.SyncMax)
+		if slow := m.w.slowness(m.idx); slow > 0 {
+			d = slow/2 + m.rand.Int64N(slow)
+		}
+		m.synced = -d
+	}
+	m.w.push(m.w.now+d, evDisk, m.idx, m.life, 0, 0)
+}
+
+func (m *machine) written() {
+	if m.faultOn(HangDisk, -1) {
+		m.disk.stuck = true
+		return
+	}
+	n := m.disk.finish()
+	if d := -m.synced; d > 0 {
+		m.synced = d
+		m.deliver(&node.Observed{Cut: m.cutGroups(), LinkDown: m.linksDown(), SyncNanos: d})
+	}
+	if m.blocked() {
+		m.deliver(&node.Stored{N: n})
+	} else {
+		m.in.stored.N = n
+		m.deliver(&m.in.stored)
+	}
+	if m.agent != nil && m.disk.running == 0 && len(m.disk.queue) > 0 {
+		m.beginWrite()
+	}
+}
+
+func (m *machine) observing() bool { return m.faultOn(Uplink, -1) || len(m.linksDown()) > 0 }
+
+func (m *machine) observed() *node.Observed {
+	return &node.Observed{Cut: m.cutGroups(), LinkDown: m.linksDown()}
+}
+
+func (m *machine) cutGroups() []cluster.GroupID {
+	if !m.faultOn(Uplink, -1) {
+		return nil
+	}
+	var all []cluster.GroupID
+	for i := range m.w.spec.Groups {
+		all = append(all, m.w.spec.Groups[i].ID)
+	}
+	return all
+}
+
+func (m *machine) linksDown() []bool {
+	var down []bool
+	for i := range m.w.running {
+		if f := &m.w.running[i]; f.on && f.Kind == Carrier {
+			if down == nil {
+				down = make([]bool, m.w.plan.Links)
+			}
+			for l := range down {
+				down[l] = down[l] || f.Link < 0 || f.Link == l
+			}
+		}
+	}
+	return down
+}
+
+// faultOn tells whether a fault of a kind acts on this machine (and group, unless -1).
+func (m *machine) faultOn(k Kind, group int) bool {
+	for i := range m.w.running {
+		if f := &m.w.running[i]; f.on && f.Kind == k && f.node == m.idx && (group < 0 || f.group == group) {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *machine) String() string { return fmt.Sprintf("%-7s", m.id) }

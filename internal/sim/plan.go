@@ -1,0 +1,152 @@
+package sim
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"baton/internal/core/cluster"
+)
+
+// Goal says what a run must show beside safety.
+type Goal uint8
+
+const (
+	// Converge: after the last fault has ended every group serves again within a bound, and stays.
+	Converge Goal = iota
+	// Takeover: after the one fault every group with an eligible node serves within the takeover.
+	Takeover
+	// Still: the faults are tolerated ones, no group moves and no gate closes.
+	Still
+	// Safety: nothing more.
+	Safety
+)
+
+var goalNames = []string{"converge", "takeover", "still", "safety"}
+
+func (g Goal) String() string { return goalNames[g] }
+
+// Plan is one run as data: a cluster, the machines' properties, and the faults. What it leaves open
+// (each packet's latency, which unsynced writes survive) follows from Seed.
+type Plan struct {
+	Seed       uint64
+	Takeover   time.Duration
+	Nodes      []PlanNode
+	Links      int
+	Groups     []PlanGroup
+	Latency    time.Duration // of a packet, at the least
+	Jitter     time.Duration // and this much more, at the most
+	SyncMin    time.Duration // of the disk
+	SyncMax    time.Duration
+	StallEvery time.Duration // how often a machine stalls, on average; 0: never
+	StallMax   time.Duration // and for how long at the most
+	Codec      bool          // every message is encoded and decoded on its way
+	Goal       Goal
+	Faults     []Fault       // in the order of At
+	Run        time.Duration // when every fault that has an end has ended
+	Tail       time.Duration // what follows; 0: as long as the goal needs
+}
+
+// PlanNode is one machine.
+type PlanNode struct {
+	ID   cluster.NodeID
+	Role cluster.Role
+	PPM  int64 // millionths by which its clock runs fast
+}
+
+// PlanGroup is one group.
+type PlanGroup struct {
+	ID     cluster.GroupID
+	Nodes  []cluster.NodeID
+	Hot    bool // its first resource runs everywhere, out of reach
+	Manual bool
+	Back   time.Duration // failback: automatic, after this long; 0: never
+	Start  time.Duration // how long its first resource takes to start
+}
+
+// spec makes the cluster file's content that the nodes run with.
+func (p *Plan) spec() (*cluster.Spec, error) {
+	timing, err := derive(p.Takeover)
+	if err != nil {
+		return nil, err
+	}
+	s := &cluster.Spec{Cluster: "sim", Text: []byte("cluster: sim\n"), Timing: timing}
+	for i, n := range p.Nodes {
+		s.Nodes = append(s.Nodes, cluster.NodeSpec{ID: n.ID, Role: n.Role, Address: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})})
+	}
+	slices.SortFunc(s.Nodes, func(a, b cluster.NodeSpec) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	for i := range p.Links {
+		u := &cluster.UDPLink{Port: 7400, Addresses: map[cluster.NodeID]netip.Addr{}}
+		for j, n := range s.Nodes {
+			u.Addresses[n.ID] = netip.AddrFrom4([4]byte{10, 0, byte(i), byte(j + 1)})
+		}
+		s.Links = append(s.Links, cluster.LinkSpec{Name: linkNames[i], UDP: u})
+	}
+	for i, g := range p.Groups {
+		s.Groups = append(s.Groups, g.spec(i))
+	}
+	slices.SortFunc(s.Groups, func(a, b cluster.GroupSpec) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	return s, nil
+}
+
+func (g *PlanGroup) spec(i int) cluster.GroupSpec {
+	s := cluster.GroupSpec{ID: g.ID, Nodes: g.Nodes, Restarts: 1}
+	app := cluster.ResourceSpec{ID: "app", Kind: "process", Effects: cluster.EffectsOutgoing,
+		StartTimeout: 10 * time.Second, StopTimeout: 2 * time.Second,
+		Ports: []cluster.Port{{Protocol: "tcp", Number: uint16(80 + i)}}}
+	if g.Hot {
+		app.Depth = cluster.Hot
+		s.Restarts = 0
+	}
+	if g.Manual {
+		s.Failover = cluster.FailoverManual
+	}
+	if g.Back > 0 {
+		s.Failback = cluster.FailbackPolicy{Automatic: true, After: g.Back}
+	}
+	ip := cluster.ResourceSpec{ID: "ip", Kind: "vip", Front: true, Effects: cluster.EffectsAddress, Depth: cluster.Cold,
+		StartTimeout: time.Second, StopTimeout: time.Second,
+		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(100 + i)})}}
+	s.Resources = []cluster.ResourceSpec{app, ip}
+	return s
+}
+
+// check refuses a plan that the world can't run.
+func (p *Plan) check() error {
+	if len(p.Nodes) < 3 || len(p.Nodes) > 16 || p.Links < 1 || p.Links > len(linkNames) || p.Run <= 0 {
+		return fmt.Errorf("a plan needs 3 to 16 nodes, 1 to %d links and a length; this one has %d, %d and %v",
+			len(linkNames), len(p.Nodes), p.Links, p.Run)
+	}
+	for i := range p.Faults {
+		f := &p.Faults[i]
+		for _, name := range []string{f.Node, f.Peer} {
+			if name != "" && name[0] != '@' && p.node(cluster.NodeID(name)) < 0 {
+				return fmt.Errorf("%v: no node %q", f, name)
+			}
+		}
+		if f.Group != "" && p.group(cluster.GroupID(f.Group)) < 0 {
+			return fmt.Errorf("%v: no group %q", f, f.Group)
+		}
+		if f.Link >= p.Links {
+			return fmt.Errorf("%v: the plan has %d links", f, p.Links)
+		}
+	}
+	return nil
+}
+
+func (p *Plan) node(id cluster.NodeID) int {
+	return slices.IndexFunc(p.Nodes, func(n PlanNode) bool { return n.ID == id })
+}
+
+func (p *Plan) group(id cluster.GroupID) int {
+	return slices.IndexFunc(p.Groups, func(g PlanGroup) bool { return g.ID == id })
+}
+
+// clone returns a copy whose faults can be changed.
+func (p *Plan) clone() *Plan {
+	c := *p
+	c.Faults = slices.Clone(p.Faults)
+	return &c
+}

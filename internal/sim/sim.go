@@ -1,0 +1,196 @@
+package sim
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"baton/internal/core/node"
+)
+
+// Options say how a plan is run.
+type Options struct {
+	Mutation node.Mutation // a bug to plant
+	Trace    io.Writer     // nil: none
+	Packets  bool          // every packet and write stands in the trace
+}
+
+// Violation is a broken invariant: which, when in true time, and how.
+type Violation struct {
+	Rule string // "invariant 1" to "invariant 6", "assert", "panic", "loop"
+	At   time.Duration
+	Text string
+}
+
+func (v *Violation) Error() string { return fmt.Sprintf("%s at %v: %s", v.Rule, v.At, v.Text) }
+
+// Counts tell what one run, or many together, have been through.
+type Counts struct {
+	Runs      int
+	Simulated time.Duration
+	Faults    [kindCount]int
+	Rules     map[string]int // decisions, by the planner's rule
+	Steps     int
+	Packets   int
+	Lost      int
+	Agents    int // lives of agents
+	Entries   int // committed
+	Openings  int // of gates
+	Moves     int // of groups
+	Groups    int // that ever served
+	Replies   int
+	Refusals  int
+}
+
+func (c *Counts) init() { c.Rules = map[string]int{} }
+
+func (c *Counts) add(o *Counts) {
+	c.Runs++
+	c.Simulated += o.Simulated
+	for k := range c.Faults {
+		c.Faults[k] += o.Faults[k]
+	}
+	for r, n := range o.Rules {
+		c.Rules[r] += n
+	}
+	c.Steps += o.Steps
+	c.Packets += o.Packets
+	c.Lost += o.Lost
+	c.Agents += o.Agents
+	c.Entries += o.Entries
+	c.Openings += o.Openings
+	c.Moves += o.Moves
+	c.Groups += o.Groups
+	c.Replies += o.Replies
+	c.Refusals += o.Refusals
+}
+
+func (c *Counts) String() string {
+	b := new(strings.Builder)
+	fmt.Fprintf(b, "runs %d, simulated %v, steps %d, packets %d (lost %d), agents started %d, entries %d, gates opened %d, groups moved %d, commands done %d and refused %d\n",
+		c.Runs, c.Simulated.Round(time.Second), c.Steps, c.Packets, c.Lost, c.Agents, c.Entries, c.Openings, c.Moves, c.Replies, c.Refusals)
+	b.WriteString("faults:")
+	for k := range c.Faults {
+		fmt.Fprintf(b, " %v %d", Kind(k), c.Faults[k])
+	}
+	b.WriteString("\nrules:")
+	for _, r := range slices.Sorted(maps.Keys(c.Rules)) {
+		fmt.Fprintf(b, " %s %d", r, c.Rules[r])
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+// Result is the outcome of one run.
+type Result struct {
+	Plan      *Plan
+	Violation *Violation // nil: all invariants held
+	Hash      uint64     // equal for equal plans
+	Counts    Counts
+}
+
+// RunPlan runs one plan. The error tells that the plan can't be run.
+func RunPlan(p *Plan, opt Options) (Result, error) {
+	w, err := newWorld(p, opt)
+	if err != nil {
+		return Result{}, err
+	}
+	w.run()
+	w.counts.Simulated = time.Duration(w.now)
+	return Result{Plan: p, Violation: w.broken, Hash: w.hash, Counts: w.counts}, nil
+}
+
+// Run makes a plan from a seed in the given profile and runs it.
+func Run(seed uint64, profile string, opt Options) (Result, error) {
+	p, err := Generate(seed, profile)
+	if err != nil {
+		return Result{}, err
+	}
+	return RunPlan(p, opt)
+}
+
+// Failure is a seed that broke an invariant.
+type Failure struct {
+	Seed      uint64
+	Violation *Violation
+}
+
+// Range runs the seeds from first to last on as many goroutines as there are processors, and stops early
+// once `most` of them have failed. Failures come in the order of their seeds.
+func Range(first, last uint64, profile string, opt Options, most int) (Counts, []Failure, error) {
+	var (
+		mu     sync.Mutex
+		next   = first
+		total  Counts
+		failed []Failure
+		broken error
+		wait   sync.WaitGroup
+	)
+	total.init()
+	one := func() bool {
+		mu.Lock()
+		if next > last || len(failed) >= most || broken != nil {
+			mu.Unlock()
+			return false
+		}
+		seed := next
+		next++
+		mu.Unlock()
+		r, err := Run(seed, profile, opt)
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			broken = fmt.Errorf("seed %d: %w", seed, err)
+			return false
+		}
+		total.add(&r.Counts)
+		if r.Violation != nil {
+			failed = append(failed, Failure{seed, r.Violation})
+		}
+		return true
+	}
+	for range runtime.GOMAXPROCS(0) {
+		wait.Go(func() {
+			for one() {
+			}
+		})
+	}
+	wait.Wait()
+	slices.SortFunc(failed, func(a, b Failure) int {
+		if a.Seed < b.Seed {
+			return -1
+		}
+		return 1
+	})
+	return total, failed, broken
+}
+
+// Tail returns the last lines of the plan's trace.
+func Tail(p *Plan, opt Options, lines int) string {
+	r := &ring{lines: make([]string, 0, lines), most: lines}
+	opt.Trace = r
+	if _, err := RunPlan(p, opt); err != nil {
+		return err.Error()
+	}
+	return strings.Join(r.lines, "")
+}
+
+// ring keeps the last lines written to it.
+type ring struct {
+	lines []string
+	most  int
+}
+
+func (r *ring) Write(b []byte) (int, error) {
+	if len(r.lines) == r.most {
+		copy(r.lines, r.lines[1:])
+		r.lines = r.lines[:r.most-1]
+	}
+	r.lines = append(r.lines, string(b))
+	return len(b), nil
+}

@@ -1,0 +1,510 @@
+// Package sim runs the real core of several nodes on a virtual network, clock, disk and kernel, all
+// from one seed, and checks the invariants of the protocol after every step, in true time. A group is
+// served where the simulated kernel's gate would let its traffic through, whatever an agent believes.
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"time"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/config"
+	"baton/internal/core/node"
+)
+
+const (
+	// wallStart is what calendars show when a run begins.
+	wallStart = int64(1_800_000_000_000_000_000)
+	// stallFits is the stall of a machine that every takeover time allows for.
+	stallFits = 15 * time.Millisecond
+)
+
+// derive chooses the timers of a simulated cluster.
+func derive(takeover time.Duration) (cluster.Timing, error) {
+	t, _, err := config.Derive(takeover, stallFits, time.Millisecond, time.Millisecond)
+	return t, err
+}
+
+// active is a fault of the plan with what its names stood for when it began.
+type active struct {
+	*Fault
+	on                bool
+	node, peer, group int
+}
+
+// world is everything outside the cores, and the instant.
+type world struct {
+	plan      *Plan
+	opt       Options
+	spec      *cluster.Spec
+	planGroup []int // index in the plan of each group of the specification
+
+	now      int64
+	queue    queue
+	machines []*machine
+	net      network
+	running  []active // all faults of the plan
+	rand     *rand.Rand
+	commands uint64
+
+	check  checker
+	trace  *trace
+	hash   uint64
+	counts Counts
+	broken *Violation
+}
+
+func newWorld(p *Plan, opt Options) (*world, error) {
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	spec, err := p.spec()
+	if err != nil {
+		return nil, err
+	}
+	w := &world{plan: p, opt: opt, spec: spec, rand: rand.New(rand.NewPCG(p.Seed, 1)), hash: 14695981039346656037}
+	w.counts.init()
+	if opt.Trace != nil {
+		w.trace = &trace{to: opt.Trace, packets: opt.Packets}
+	}
+	for i := range spec.Groups {
+		w.planGroup = append(w.planGroup, p.group(spec.Groups[i].ID))
+	}
+	for i := range spec.Nodes {
+		w.machines = append(w.machines, w.newMachine(i))
+	}
+	n := len(w.machines)
+	w.net = network{links: make([]condition, p.Links), rand: rand.New(rand.NewPCG(p.Seed, 2))}
+	for range p.Links {
+		l := make([][]bool, n)
+		for i := range l {
+			l[i] = make([]bool, n)
+		}
+		w.net.cut = append(w.net.cut, l)
+	}
+	w.check.init(w)
+	for i := range p.Faults {
+		w.running = append(w.running, active{Fault: &p.Faults[i], node: -1, peer: -1, group: -1})
+		w.push(int64(p.Faults[i].At), evFault, 0, 0, 0, int32(i))
+	}
+	for i, m := range w.machines {
+		w.push(m.between(0, 50*time.Millisecond), evBoot, i, 0, 0, 0)
+		w.nextStall(m)
+	}
+	return w, nil
+}
+
+func (w *world) newMachine(i int) *machine {
+	id := w.spec.Nodes[i].ID
+	m := &machine{w: w, idx: i, id: id, rand: rand.New(rand.NewPCG(w.plan.Seed, uint64(100+i))), timer: far, due: far}
+	m.clock = clock{base: int64(time.Hour) + m.rand.Int64N(int64(24*time.Hour)), ppm: w.plan.Nodes[w.plan.node(id)].PPM}
+	m.wipe()
+	m.gates = make([]gate, len(w.spec.Groups))
+	for g := range w.spec.Groups {
+		spec := &w.spec.Groups[g]
+		if spec.Prefers(id) < 0 {
+			continue
+		}
+		for r := range spec.Resources {
+			m.resources = append(m.resources, resource{group: g, spec: &spec.Resources[r], status: cluster.StatusStopped})
+		}
+	}
+	return m
+}
+
+func (w *world) push(at int64, k eventKind, n int, gen uint32, num uint64, idx int32) {
+	w.queue.push(event{at: at, kind: k, node: uint8(n), gen: gen, n: num, idx: idx})
+}
+
+// run lets the world go on until the plan's end or the first violation.
+func (w *world) run() {
+	end := int64(w.plan.Run + w.tail())
+	for w.broken == nil {
+		e, ok := w.queue.pop()
+		if !ok || e.at > end {
+			break
+		}
+		w.now = e.at
+		w.happen(&e)
+	}
+	if w.broken == nil {
+		w.now = end
+		w.check.finish(w)
+	}
+}
+
+func (w *world) happen(e *event) {
+	m := w.machines[e.node]
+	switch e.kind {
+	case evPacket:
+		w.arrive(m, w.net.under.take(e.idx))
+		return
+	case evWake:
+		if e.at == m.timer {
+			m.timer = far
+		}
+		m.wake()
+		return
+	case evFault:
+		w.begin(int(e.idx))
+		return
+	case evFaultEnd:
+		w.end(int(e.idx))
+		return
+	case evSample:
+		w.check.sample(w)
+		return
+	case evStall:
+		w.stall(m)
+		return
+	case evResume:
+		m.resume()
+		return
+	case evBoot:
+		if !w.off(m) {
+			m.powerOn()
+		}
+		return
+	case evDone:
+		if e.gen == m.resources[e.idx].gen && m.agent != nil {
+			m.finished(int(e.idx))
+		}
+		return
+	}
+	if e.gen != m.life {
+		return
+	}
+	switch e.kind {
+	case evGated:
+		if m.blocked() {
+			m.deliver(&node.Gated{N: e.n})
+			return
+		}
+		m.in.gated.N = e.n
+		m.deliver(&m.in.gated)
+	case evGate:
+		m.writeLateGates()
+	case evDisk:
+		m.written()
+	case evRecorded:
+		if m.recording == nil || m.recording.N != e.n {
+			return
+		}
+		m.record, m.recording = &m.recording.Record, nil
+		m.deliver(&node.Recorded{N: e.n})
+	case evAgent:
+		if m.powered && m.agent == nil && !w.killed(m) {
+			m.startAgent()
+		}
+	}
+}
+
+func (w *world) arrive(m *machine, p packet) {
+	if m.agent == nil {
+		return
+	}
+	if w.trace != nil {
+		w.tracePacket(m, &p)
+	}
+	in := &m.in.packet
+	*in = node.Packet{From: w.machines[p.from].id, Run: p.run, Link: int(p.link), Msg: p.msg}
+	m.deliver(in)
+}
+
+func (w *world) nextStall(m *machine) {
+	if w.plan.StallEvery > 0 {
+		w.push(w.now+int64(w.plan.StallEvery)/4+m.rand.Int64N(int64(w.plan.StallEvery)*3/2), evStall, m.idx, 0, 0, 0)
+	}
+}
+
+func (w *world) stall(m *machine) {
+	m.stalled = w.now + m.between(time.Millisecond, w.plan.StallMax)
+	w.push(m.stalled, evResume, m.idx, 0, 0, 0)
+	w.nextStall(m)
+}
+
+func (w *world) index(id cluster.NodeID) int {
+	for i, m := range w.machines {
+		if m.id == id {
+			return i
+		}
+	}
+	return -1
+}
+
+func (w *world) groupIndex(id cluster.GroupID) int {
+	for i := range w.spec.Groups {
+		if w.spec.Groups[i].ID == id {
+			return i
+		}
+	}
+	return -1
+}
+
+// off and killed tell whether a fault keeps the machine or its agent down.
+func (w *world) off(m *machine) bool { return m.faultOn(Power, -1) || m.faultOn(Wipe, -1) }
+
+func (w *world) killed(m *machine) bool { return m.faultOn(Kill, -1) || m.faultOn(Forget, -1) }
+
+// slowness returns the length of a sync by fault; 0: the disk is well.
+func (w *world) slowness(m int) int64 { return w.greatest(SlowDisk, m) }
+
+// lateness returns by how much gate writes are late by fault.
+func (w *world) lateness(m int) int64 { return w.greatest(LateGate, m) }
+
+func (w *world) greatest(k Kind, m int) int64 {
+	most := int64(0)
+	for i := range w.running {
+		if f := &w.running[i]; f.on && f.Kind == k && f.node == m {
+			most = max(most, int64(f.Amount))
+		}
+	}
+	return most
+}
+
+// resolve turns a name of the plan into a machine.
+func (w *world) resolve(name string) int {
+	owner, lead := w.check.owner(0), w.coordinator()
+	switch name {
+	case "":
+		return -1
+	case TheOwner:
+		return max(owner, 0)
+	case TheCoordinator:
+		return max(lead, 0)
+	case TheOther:
+		for i := range w.machines {
+			if i != owner && i != lead {
+				return i
+			}
+		}
+	}
+	return w.index(cluster.NodeID(name))
+}
+
+// coordinator returns who last said that it leads, in the highest term; -1: nobody.
+func (w *world) coordinator() int {
+	best := -1
+	for i, m := range w.machines {
+		if m.lead > 0 && (best < 0 || m.lead > w.machines[best].lead) {
+			best = i
+		}
+	}
+	return best
+}
+
+// begin lets a fault act.
+func (w *world) begin(i int) {
+	f := &w.running[i]
+	f.node, f.peer = w.resolve(f.Node), w.resolve(f.Peer)
+	if f.Group != "" {
+		f.group = w.groupIndex(cluster.GroupID(f.Group))
+	}
+	f.on = true
+	w.counts.Faults[f.Kind]++
+	w.note(nil, "fault: %v", f.Fault)
+	if f.For > 0 {
+		w.push(w.now+int64(f.For), evFaultEnd, 0, 0, 0, int32(i))
+	}
+	var m *machine
+	if f.node >= 0 {
+		m = w.machines[f.node]
+	}
+	switch f.Kind {
+	case Power:
+		m.powerOff()
+	case Wipe:
+		m.powerOff()
+		m.wipe()
+		m.wiped = true
+	case Kill:
+		m.kill()
+	case Forget:
+		m.kill()
+		m.record = nil
+		clear(m.gates)
+	case Pause:
+		m.frozen = true
+	case Drift:
+		m.clock.bend(w.now, f.PPM)
+	case Fail:
+		m.fail(f.group)
+	case Switch, Failback:
+		w.command(f)
+	}
+	if !shapes[f.Kind].lasts {
+		f.on = false
+	}
+	w.conditions(f)
+}
+
+// end lets a fault cease.
+func (w *world) end(i int) {
+	f := &w.running[i]
+	f.on = false
+	w.note(nil, "fault ends: %v", f.Fault)
+	switch f.Kind {
+	case Power, Wipe:
+		if m := w.machines[f.node]; !w.off(m) {
+			m.powerOn()
+		}
+	case Kill, Forget:
+		if m := w.machines[f.node]; m.powered && m.agent == nil && !w.killed(m) {
+			w.push(w.now+m.between(time.Millisecond, 5*time.Millisecond), evAgent, m.idx, m.life, 0, 0)
+		}
+	case Pause:
+		m := w.machines[f.node]
+		m.frozen = m.faultOn(Pause, -1)
+		m.resume()
+	case HangDisk:
+		if m := w.machines[f.node]; m.disk.stuck && !m.faultOn(HangDisk, -1) {
+			m.written()
+		}
+	}
+	w.conditions(f)
+}
+
+// conditions works out what all faults together make of the network, and tells agents what they can see.
+func (w *world) conditions(f *active) {
+	switch f.Kind {
+	case Cut, OneWay, Isolate, Link, Carrier, Loss, Dup, Late, Replay:
+	case Uplink:
+		w.machines[f.node].tell()
+		return
+	default:
+		return
+	}
+	for l := range w.net.links {
+		w.net.links[l] = condition{}
+		for i := range w.machines {
+			clear(w.net.cut[l][i])
+		}
+		for i := range w.running {
+			if r := &w.running[i]; r.on && (r.Link < 0 || r.Link == l) {
+				w.impair(l, r)
+			}
+		}
+	}
+	if f.Kind == Carrier {
+		for _, m := range w.machines {
+			m.tell()
+		}
+	}
+}
+
+func (m *machine) tell() {
+	if m.agent != nil {
+		m.deliver(m.observed())
+	}
+}
+
+func (w *world) impair(l int, f *active) {
+	c, cut := &w.net.links[l], w.net.cut[l]
+	switch f.Kind {
+	case Cut:
+		cut[f.node][f.peer], cut[f.peer][f.node] = true, true
+	case OneWay:
+		cut[f.node][f.peer] = true
+	case Isolate:
+		for i := range w.machines {
+			cut[f.node][i], cut[i][f.node] = true, true
+		}
+	case Link, Carrier:
+		c.dead = true
+	case Loss:
+		c.loss = max(c.loss, f.Percent)
+	case Dup:
+		c.dup = max(c.dup, f.Percent)
+	case Late:
+		c.late, c.lateBy = max(c.late, f.Percent), max(c.lateBy, f.Amount)
+	case Replay:
+		c.replay, c.replBy = max(c.replay, f.Percent), max(c.replBy, f.Amount)
+	}
+}
+
+// command asks a node whose agent runs.
+func (w *world) command(f *active) {
+	var able []*machine
+	for _, m := range w.machines {
+		if m.agent != nil && !m.blocked() {
+			able = append(able, m)
+		}
+	}
+	w.check.commanded[f.group] = true
+	if len(able) == 0 {
+		return
+	}
+	m := able[w.rand.IntN(len(able))]
+	w.commands++
+	c := &node.Command{ID: w.commands, Op: node.OpSwitch, Group: cluster.GroupID(f.Group), By: "operator"}
+	if f.node >= 0 {
+		c.To = w.machines[f.node].id
+	}
+	if f.Kind == Failback {
+		c.Op = node.OpFailback
+	}
+	m.deliver(c)
+}
+
+// fail notes the first violation; the run ends with it.
+func (w *world) fail(rule, format string, args ...any) {
+	if w.broken != nil {
+		return
+	}
+	w.broken = &Violation{Rule: rule, At: time.Duration(w.now), Text: fmt.Sprintf(format, args...)}
+	w.note(nil, "VIOLATION of %s: %s", rule, w.broken.Text)
+}
+
+// panicked notes that a core has stopped itself, or crashed.
+func (w *world) panicked(m *machine, r any) {
+	if b, ok := r.(cluster.BrokenInvariant); ok {
+		w.fail("assert", "%s: %s", m.id, string(b))
+		return
+	}
+	w.fail("panic", "%s: %v\n%s", m.id, r, debug.Stack())
+}
+
+// digest folds what a step has put out into the run's hash.
+func (w *world) digest(m *machine, out *node.Output) {
+	h := w.hash
+	mix := func(v uint64) { h = (h ^ v) * 1099511628211 }
+	mix(uint64(w.now))
+	mix(uint64(m.idx))
+	mix(uint64(out.WakeAt))
+	for i := range out.Gates {
+		mix(uint64(out.Gates[i].End))
+		mix(uint64(out.Gates[i].Epoch))
+	}
+	for i := range out.Sends {
+		mix(messageDigest(out.Sends[i].Msg))
+	}
+	for i := range out.Persists {
+		mix(out.Persists[i].N)
+		mix(uint64(len(out.Persists[i].Entries)))
+		if hs := out.Persists[i].Hard; hs != nil {
+			mix(hs.Term<<32 | hs.Vote<<24>>24 ^ hs.Commit)
+		}
+	}
+	for i := range out.Wants {
+		mix(out.Wants[i].N)
+		mix(uint64(out.Wants[i].Target))
+	}
+	for i := range out.Applied {
+		mix(out.Applied[i].Index)
+		mix(bytesDigest(out.Applied[i].Data))
+	}
+	w.hash = h
+}
+
+func bytesDigest(b []byte) uint64 {
+	h := uint64(14695981039346656037)
+	for _, c := range b {
+		h = (h ^ uint64(c)) * 1099511628211
+	}
+	return h
+}
+
+// owner returns who serves a group or served it last; -1: nobody yet.
+func (c *checker) owner(group int) int { return c.groups[group].server }
