@@ -53,6 +53,7 @@ type machine struct {
 	agent     *node.Node // nil: it does not run
 	life      uint32     // counts agents and powers, so that what was meant for a former one is dropped
 	run       cluster.RunID
+	runs      uint64 // agents started so far
 	recording *node.Record
 	late      []lateGate
 	inbox     []node.Input
@@ -174,7 +175,8 @@ func (m *machine) agentGone() {
 
 // startAgent starts the agent's process on what it finds.
 func (m *machine) startAgent() {
-	m.run = cluster.RunID(m.id64())
+	m.runs++
+	m.run = cluster.NewRun(m.runs, uint32(m.id64()))
 	m.applied, m.busy, m.synced = 0, 0, 0
 	if m.record == nil {
 		clear(m.gates)

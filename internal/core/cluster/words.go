@@ -24,8 +24,13 @@ type Incarnation uint64
 // BootID identifies one boot of a node's kernel; never zero.
 type BootID uint64
 
-// RunID identifies one life of the agent process: random, never zero.
+// RunID identifies one life of the agent process; never zero. Later runs on one data directory have higher
+// ids, so that late packets of a former run can be told from those of a new one: the upper half counts the
+// runs, the lower is random (an ack must never fit a former run, also where a disk was set back).
 type RunID uint64
+
+// NewRun makes the id of the n-th run on a data directory; random need not be strong.
+func NewRun(n uint64, random uint32) RunID { return RunID(n<<32 | uint64(random)) }
 
 // Number is a lease number. A node is admitted under 1, 2, 3 …; zero means "holds none".
 type Number uint64

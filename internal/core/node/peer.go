@@ -11,9 +11,6 @@ import (
 	"baton/internal/core/wire"
 )
 
-// pastRunsMax is how many former runs of a peer are remembered, so that their late packets are known as such.
-const pastRunsMax = 8
-
 // peer is what this node knows of one node (for its own place, only what others say is kept).
 type peer struct {
 	id      cluster.NodeID
@@ -23,8 +20,6 @@ type peer struct {
 	hb      *wire.Heartbeat // the newest of its present run
 	hbAt    cluster.Instant
 	run     cluster.RunID
-	past    [pastRunsMax]cluster.RunID
-	pastN   int
 	durable uint64 // highest log index seen acknowledged
 
 	leaseDown  cluster.Instant // since when it says that its lease does not run; 0: it runs
@@ -59,20 +54,11 @@ func newPeer(s *cluster.NodeSpec, links int, now cluster.Instant, t cluster.Timi
 	return peer{id: s.ID, role: s.Role, det: detect.NewPeer(links, now, t)}
 }
 
-// admitRun tells whether a packet of this run is to be looked at: late packets of former runs are not.
-// It reports whether the run is a new one.
+// admitRun tells whether a packet of this run is to be looked at: runs of one node are ordered, so late
+// packets of former ones are known as such. It reports whether the run is a new one.
 func (p *peer) admitRun(run cluster.RunID) (ok, fresh bool) {
-	if run == p.run {
-		return true, false
-	}
-	for _, r := range p.past {
-		if r == run {
-			return false, false
-		}
-	}
-	if p.run != 0 {
-		p.past[p.pastN%pastRunsMax] = p.run
-		p.pastN++
+	if run <= p.run {
+		return run == p.run, false
 	}
 	p.run, p.hb, p.leaseDown, p.well = run, nil, 0, 0
 	return true, true

@@ -48,15 +48,20 @@ func (n *Node) nodeFacts(i int) cluster.NodeFacts {
 	if i == n.self {
 		x.Fresh, x.Heard, x.Incarnation, x.Boot = true, true, n.inc, n.boot
 		x.LeaseRuns, x.Sick = n.leaseRuns(), n.pulse.sick
+		if x.LeaseRuns {
+			p.leaseDown = 0
+		} else if p.leaseDown == 0 {
+			p.leaseDown = n.now.Mono
+		}
 	} else {
 		x.Fresh, x.Heard = p.det.Fresh(n.now.Mono) && p.hb != nil, p.det.Heard()
 		if p.hb != nil {
 			x.Incarnation, x.Boot = p.hb.Incarnation, p.hb.Boot
 			x.LeaseRuns, x.Sick = p.hb.LeaseRuns, p.hb.Sick
 		}
-		if p.leaseDown != 0 {
-			x.LeaseDown = n.now.Mono.Sub(max(p.leaseDown, p.admitted))
-		}
+	}
+	if p.leaseDown != 0 {
+		x.LeaseDown = n.now.Mono.Sub(max(p.leaseDown, p.admitted))
 	}
 	x.NewBoot = s.Admitted && x.Boot != 0 && (x.Boot != s.Boot || x.Incarnation != s.Incarnation)
 	x.SilentTo = n.silentTo(i)
@@ -123,22 +128,28 @@ func (n *Node) groupFacts(i int) cluster.GroupFacts {
 	return g
 }
 
-// reportOf returns how a group is on a node, by its last heartbeat.
-func (n *Node) reportOf(k, i int) cluster.Report {
-	id := n.spec.Groups[i].ID
-	var r wire.GroupReport
+// groupReport returns what a node last said of a group, or what is so here.
+func (n *Node) groupReport(k, i int) (wire.GroupReport, bool) {
 	if k == n.self {
 		if n.groups[i].group == nil {
-			return cluster.Report{}
+			return wire.GroupReport{}, false
 		}
-		r = n.report(i)
-	} else if hb := n.peers[k].hb; hb != nil {
-		j := slices.IndexFunc(hb.Groups, func(r wire.GroupReport) bool { return r.Group == id })
-		if j < 0 {
-			return cluster.Report{}
+		return n.report(i), true
+	}
+	if hb := n.peers[k].hb; hb != nil {
+		for _, r := range hb.Groups {
+			if r.Group == n.groups[i].spec.ID {
+				return r, true
+			}
 		}
-		r = hb.Groups[j]
-	} else {
+	}
+	return wire.GroupReport{}, false
+}
+
+// reportOf returns how a group is on a node, as the planner sees it.
+func (n *Node) reportOf(k, i int) cluster.Report {
+	r, ok := n.groupReport(k, i)
+	if !ok {
 		return cluster.Report{}
 	}
 	return cluster.Report{Known: true, Epoch: r.Epoch, Serving: r.Phase == wire.PhaseServing, Failed: r.Phase == wire.PhaseFailed,

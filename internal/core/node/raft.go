@@ -242,7 +242,7 @@ func (n *Node) softState(s *raft.SoftState) {
 		for i := range n.peers {
 			n.peers[i].append.msg = nil
 		}
-		n.planAt = cluster.Never
+		n.leaderHeard() // from now on: others get their turn before this node campaigns again
 		n.event("coordinator.lost", n.id(), "%s no longer coordinates", n.id())
 		return
 	}
@@ -404,7 +404,7 @@ func (n *Node) apply(entries []*raftpb.Entry) {
 }
 
 // describe renders a line of history as text.
-func describe(j state.Journal) string {
+func describe(j cluster.Line) string {
 	s := ""
 	for i, d := range j.Did {
 		if i > 0 {

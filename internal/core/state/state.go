@@ -22,7 +22,7 @@ type State struct {
 	Applied  uint64           `json:"applied"` // log index of the last entry applied
 	Nodes    []Node           `json:"nodes"`   // in the order of the specification
 	Groups   []Group          `json:"groups"`  // in the order of the specification
-	Journal  []Journal        `json:"journal"`
+	Journal  []cluster.Line   `json:"journal"`
 
 	flaws Flaws
 }
@@ -81,21 +81,6 @@ type MoveResult struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// Journal is one line of the cluster's history.
-type Journal struct {
-	Index    uint64            `json:"index"`
-	Wall     cluster.WallTime  `json:"wall"`
-	By       string            `json:"by"`
-	Rule     string            `json:"rule,omitempty"`
-	Why      string            `json:"why,omitempty"`
-	Evidence []string          `json:"evidence,omitempty"`
-	Rejected []string          `json:"rejected,omitempty"`
-	Did      []string          `json:"did"`
-	Dropped  []string          `json:"dropped,omitempty"` // parts that no longer fitted, with the reason
-	Groups   []cluster.GroupID `json:"groups,omitempty"`
-	Nodes    []cluster.NodeID  `json:"nodes,omitempty"`
-}
-
 // New returns the state that a founding record begins with.
 func New(f *cluster.Founding, spec *cluster.Spec, index uint64, flaws Flaws) *State {
 	s := &State{Founding: *f, Applied: index, flaws: flaws}
@@ -146,17 +131,17 @@ func (s *State) Group(id cluster.GroupID) *Group {
 }
 
 // Apply changes the state by one entry and returns the line that it adds to the history.
-func (s *State) Apply(index uint64, e *cluster.Entry) Journal {
+func (s *State) Apply(index uint64, e *cluster.Entry) cluster.Line {
 	cluster.Assert(index > s.Applied, "entry %d is applied after %d", index, s.Applied)
 	s.Applied = index
-	j := Journal{Index: index, Wall: e.Wall, By: e.By, Rule: e.Rule, Why: e.Why, Evidence: e.Evidence, Rejected: e.Rejected}
+	j := cluster.Line{Index: index, Wall: e.Wall, By: e.By, Rule: e.Rule, Why: e.Why, Evidence: e.Evidence, Rejected: e.Rejected}
 	for _, p := range e.Parts {
 		if dropped := s.applyPart(index, p); dropped != "" {
 			j.Dropped = append(j.Dropped, p.String()+": "+dropped)
 			continue
 		}
 		j.Did = append(j.Did, p.String())
-		j.note(p)
+		note(&j, p)
 	}
 	s.Journal = append(s.Journal, j)
 	if len(s.Journal) > journalMax {
@@ -166,7 +151,7 @@ func (s *State) Apply(index uint64, e *cluster.Entry) Journal {
 }
 
 // note keeps which groups and nodes a line is about.
-func (j *Journal) note(p cluster.Part) {
+func note(j *cluster.Line, p cluster.Part) {
 	group := func(g cluster.GroupID) {
 		if !slices.Contains(j.Groups, g) {
 			j.Groups = append(j.Groups, g)

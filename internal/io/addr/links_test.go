@@ -82,6 +82,8 @@ func TestWatchLinks(t *testing.T) {
 	s.ip("a", "link set br1 up")
 	s.ip("a", "link del office")
 	is("br1", "up=true carrier=false")
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, l := range w.told {
 		if l.Name == "eth0" && !l.Up {
 			t.Errorf("eth0 was said to be gone: %v", w.told)

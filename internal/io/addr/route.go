@@ -124,7 +124,7 @@ type present struct {
 	ours    bool
 }
 
-// addresses lists the addresses of addr's family on all interfaces.
+// addresses lists the addresses of one family on all interfaces.
 func (r *route) addresses(family int) ([]present, error) {
 	req := r.request(unix.RTM_GETADDR, unix.NLM_F_DUMP)
 	req.AddData(nl.NewIfAddrmsg(family))

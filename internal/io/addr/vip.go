@@ -21,8 +21,11 @@ const (
 )
 
 // VIP is the resource kind `vip`: an address under which clients reach the group. Its resources are
-// resource.Announcers. A resource that Probe finds running after a restart of the agent is announced,
-// and watched for duplicates, from the next Start on.
+// resource.Announcers. A resource that Probe finds running after a restart of the agent is announced, and
+// watched, from the next Start on.
+//
+// By itself it reports: running with a reason while another host answers for the address, running without
+// one when none has for half a minute; failed when the address was taken off its interface.
 type VIP struct{}
 
 // Spec describes the kind as data.
@@ -64,13 +67,11 @@ func parse(fields map[string]any) (netip.Prefix, string, error) {
 	if a := p.Addr(); a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
 		return netip.Prefix{}, "", fmt.Errorf("address %s is not one of a host on a network", p)
 	}
-	if p.Addr().Is4() && p.Bits() < 31 {
-		if p.Addr() == p.Masked().Addr() {
-			return netip.Prefix{}, "", fmt.Errorf("address %s is that of the subnet itself: its host part is zero", p)
-		}
-		if p.Addr() == lastAddress(p) {
-			return netip.Prefix{}, "", fmt.Errorf("address %s is the broadcast address of its subnet", p)
-		}
+	if p.Bits() < p.Addr().BitLen()-1 && p.Addr() == p.Masked().Addr() {
+		return netip.Prefix{}, "", fmt.Errorf("address %s is that of the subnet itself: its host part is zero", p)
+	}
+	if p.Addr().Is4() && p.Bits() < 31 && p.Addr() == lastAddress(p) {
+		return netip.Prefix{}, "", fmt.Errorf("address %s is the broadcast address of its subnet", p)
 	}
 	name, _ := fields["interface"].(string)
 	return p, name, nil
@@ -238,10 +239,13 @@ func (v *vip) Probe(context.Context) (cluster.Status, error) {
 }
 
 // Announce tells the neighbours again, at once and then as after a Start. It is an error if the address is
-// not held, or if the kernel refused the frame.
+// not held or not there any more, or if the kernel refused the frame.
 func (v *vip) Announce(context.Context) error {
 	if v.hold == nil || v.hold.stop == nil {
 		return fmt.Errorf("announce %s: it is not started", v.prefix)
+	}
+	if v.hold.absent() {
+		return fmt.Errorf("announce %s: it is not on %s any more", v.prefix, v.hold.iface.name)
 	}
 	signal(v.hold.again)
 	return v.hold.announce()

@@ -401,8 +401,10 @@ func (g *clsact) fill(r *rules) error {
 func portKey(p cluster.Port) uint32 { return uint32(protocolNumber(p))<<16 | uint32(p.Number) }
 
 func (r *rules) wantsPort(key []byte) bool {
-	for p := range r.ports {
-		if portKey(p) == native.Uint32(key) {
+	k := native.Uint32(key)
+	for _, protocol := range []string{"tcp", "udp"} {
+		p := cluster.Port{Protocol: protocol, Number: uint16(k)}
+		if _, ok := r.ports[p]; ok && portKey(p) == k {
 			return true
 		}
 	}

@@ -25,7 +25,7 @@ type Group struct {
 type State struct {
 	Group cluster.GroupID
 	Epoch cluster.Epoch
-	// Deadline is in nanoseconds of CLOCK_BOOTTIME; zero means closed.
+	// Deadline is in nanoseconds of CLOCK_BOOTTIME; zero or one that is past means closed.
 	Deadline int64
 }
 
@@ -42,14 +42,15 @@ var (
 // Its methods may be called from several goroutines.
 type Gate interface {
 	// Guard makes exactly these groups guarded. New ones begin closed, those that stay keep their
-	// deadline and epoch, those no longer named are no longer guarded: whoever drops a group has
-	// stopped it. On an error some of it may be done; call it again.
+	// deadline and epoch, those no longer named are no longer guarded and their epochs forgotten: whoever
+	// drops a group has stopped it. On an error some of it may be done; call it again.
 	Guard(groups []Group) error
 	// Set stores one group's absolute deadline, in nanoseconds of CLOCK_BOOTTIME; zero closes at once.
 	// It returns ErrStaleEpoch for an epoch below the highest seen, and ErrUnknownGroup.
 	Set(group cluster.GroupID, epoch cluster.Epoch, deadlineBoottime int64) error
 	// Left returns what the kernel holds now, sorted by group: right after Open, what a dead
-	// predecessor left. A group is in it until a Guard that does not name it.
+	// predecessor left. A group is in it until a Guard that does not name it. With nftables deadlines
+	// are computed from what is left of a timeout, so that they are some milliseconds too early.
 	Left() ([]State, error)
 	// Sweep guards interfaces that appeared since, and puts back what someone else took off. It is
 	// also driven by the kernel's news of interfaces, so callers need it only now and then.

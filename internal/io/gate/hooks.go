@@ -85,8 +85,20 @@ func gone(err error) bool {
 	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT)
 }
 
+// whole lists again what changed while it was listed, so that nothing is missed.
+func whole[T any](list func() ([]T, error)) (all []T, err error) {
+	for range maxListings {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
+}
+
+const maxListings = 20
+
 func (h *hooks) links() ([]netlink.Link, error) {
-	links, err := h.nl.LinkList()
+	links, err := whole(h.nl.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
@@ -118,7 +130,7 @@ func (h *hooks) programs() ([]ebpf.ProgramID, error) {
 
 // filters returns this gate's filters on a hook and all others.
 func (h *hooks) filters(link netlink.Link, parent uint32) (ours []*netlink.BpfFilter, others []netlink.Filter, err error) {
-	all, err := h.nl.FilterList(link, parent)
+	all, err := whole(func() ([]netlink.Filter, error) { return h.nl.FilterList(link, parent) })
 	if err != nil && !gone(err) && !errors.Is(err, unix.EINVAL) { // EINVAL: no such hook here
 		return nil, nil, fmt.Errorf("list filters of %s: %w", link.Attrs().Name, err)
 	}
@@ -241,7 +253,7 @@ func (h *hooks) qdisc(s *state, link netlink.Link) error {
 	if !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add clsact qdisc to %s: %w", link.Attrs().Name, err)
 	}
-	there, err := h.nl.QdiscList(link)
+	there, err := whole(func() ([]netlink.Qdisc, error) { return h.nl.QdiscList(link) })
 	if err != nil {
 		return fmt.Errorf("list qdiscs of %s: %w", link.Attrs().Name, err)
 	}

@@ -52,7 +52,7 @@ func newSets(name string) *sets {
 	to := func(t *nftables.Table, name string, key nftables.SetDatatype) *nftables.Set {
 		return &nftables.Set{Table: t, Name: name, IsMap: true, KeyType: key, DataType: nftables.TypeMark}
 	}
-	return &sets{
+	s := &sets{
 		inet: inet, arp: arp,
 		groups:   &nftables.Set{Table: inet, Name: "groups", KeyType: nftables.TypeMark},
 		open:     &nftables.Set{Table: inet, Name: "open", KeyType: nftables.TypeMark, HasTimeout: true},
@@ -63,6 +63,12 @@ func newSets(name string) *sets {
 		arpOpen:  &nftables.Set{Table: arp, Name: "open", KeyType: nftables.TypeMark, HasTimeout: true},
 		arpAddr4: to(arp, "addr4", nftables.TypeIPAddr),
 	}
+	// Numbers need to differ within one transaction only. Without one the package takes the next of a
+	// counter that all its users in the process share, unlocked.
+	for i, one := range append(s.fixed(), s.open, s.arpOpen) {
+		one.ID = uint32(i + 1)
+	}
+	return s
 }
 
 // fixed are the sets that Guard fills anew each time.
@@ -303,7 +309,13 @@ func (t *tables) Set(group cluster.GroupID, epoch cluster.Epoch, deadlineBoottim
 		return fmt.Errorf("set the gate of %s for epoch %d: epoch %d was seen: %w", group, epoch, s.epoch, ErrStaleEpoch)
 	}
 	if epoch > s.epoch {
-		if err := t.note(group, s, epoch); err != nil {
+		err := t.note(group, s, epoch)
+		if errors.Is(err, unix.ENOENT) && t.last != nil { // someone flushed the ruleset
+			if err = t.build(t.last); err == nil {
+				err = t.note(group, s, epoch)
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -9,9 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -264,7 +266,12 @@ func (c *child) kill() {
 }
 
 func TestMain(m *testing.M) {
-	if prefer := os.Getenv("GATE_CHILD"); prefer != "" {
+	switch prefer := os.Getenv("GATE_CHILD"); prefer {
+	case "":
+	case "describe":
+		describeMain()
+		return
+	default:
 		childMain(prefer)
 		return
 	}
@@ -287,4 +294,20 @@ func childMain(prefer string) {
 	fail(g.Set(addresses.ID, 7, deadline))
 	fmt.Println(deadline)
 	select {}
+}
+
+// describeMain opens a gate as the user that GATE_UID names and says what came of it.
+func describeMain() {
+	if uid, err := strconv.Atoi(os.Getenv("GATE_UID")); err == nil {
+		if err := syscall.Setuid(uid); err != nil {
+			fmt.Println(err)
+			return
+		}
+	}
+	g, err := Open(named(Options{}))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(g.Describe(), g.Guard([]Group{addresses}), g.Remove())
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -24,7 +25,7 @@ import (
 const (
 	maxQueued      = 64      // messages that wait for one peer
 	maxQueuedBytes = 8 << 20 // and their bytes; one message always fits
-	maxIncoming    = 64      // connections that are served at once
+	maxHandshakes  = 64      // connections that have not proved yet to be a node's
 
 	dialTimeout   = 3 * time.Second // TCP and TLS together
 	dialPause     = 100 * time.Millisecond
@@ -49,8 +50,9 @@ type Large struct {
 	peers  map[cluster.NodeID]*largePeer
 	slots  chan struct{}
 
-	mu    sync.Mutex
-	conns map[io.Closer]struct{} // listeners and connections to close at the end; nil once closed
+	mu     sync.Mutex
+	conns  map[io.Closer]struct{} // listeners and connections to close at the end; nil once closed
+	faults map[netip.AddrPort]error
 }
 
 // route is one link's way to a peer.
@@ -77,8 +79,8 @@ type queued struct {
 
 func newLarge(l *Links, peers []cluster.NodeID) (*Large, error) {
 	g := &Large{
-		links: l, peers: make(map[cluster.NodeID]*largePeer), slots: make(chan struct{}, maxIncoming),
-		conns: make(map[io.Closer]struct{}),
+		links: l, peers: make(map[cluster.NodeID]*largePeer), slots: make(chan struct{}, maxHandshakes),
+		conns: make(map[io.Closer]struct{}), faults: make(map[netip.AddrPort]error),
 	}
 	var own []netip.Addr
 	for _, u := range l.udp {
@@ -125,7 +127,8 @@ func (g *Large) start() {
 		}
 	}
 	for _, a := range addresses {
-		g.links.wg.Go(func() { g.listen(a) })
+		ln := g.listen(a)
+		g.links.wg.Go(func() { g.serve(a, ln) })
 	}
 }
 
@@ -162,22 +165,44 @@ func (g *Large) drop(c io.Closer) {
 // too returns it from tls.Config.GetConfigForClient.
 func (g *Large) ServerTLS() *tls.Config { return g.server.Clone() }
 
-// listen accepts connections on one address until the links are closed.
-func (g *Large) listen(address netip.AddrPort) {
+// listen opens one listener, and notes why it could not.
+func (g *Large) listen(address netip.AddrPort) net.Listener {
+	ln, err := net.Listen(network("tcp", address.Addr()), address.String())
+	g.report(address, err)
+	if err != nil || !g.hold(ln) {
+		return nil
+	}
+	return ln
+}
+
+// serve accepts connections on one address until the links are closed.
+func (g *Large) serve(address netip.AddrPort, ln net.Listener) {
 	for {
-		ln, err := net.Listen(network("tcp", address.Addr()), address.String())
-		if err == nil && g.hold(ln) {
-			g.set(true, "")
-			err = g.accept(ln)
+		if ln != nil {
+			err := g.accept(ln)
 			g.drop(ln)
-		}
-		if err != nil {
-			g.set(false, err.Error())
+			g.report(address, err)
 		}
 		if !g.links.wait(retryInterval) {
 			return
 		}
+		ln = g.listen(address)
 	}
+}
+
+// report notes how it stands with one listener. Up means that all of them listen.
+func (g *Large) report(address netip.AddrPort, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.faults[address] = err; err == nil {
+		delete(g.faults, address)
+	}
+	var details []string
+	for _, fault := range g.faults {
+		details = append(details, fault.Error())
+	}
+	slices.Sort(details)
+	g.set(len(details) == 0, strings.Join(details, "; "))
 }
 
 func (g *Large) accept(ln net.Listener) error {
@@ -197,15 +222,7 @@ func (g *Large) Serve(conn *tls.Conn) {
 		return
 	}
 	defer g.drop(conn)
-	select {
-	case g.slots <- struct{}{}:
-		defer func() { <-g.slots }()
-	default:
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
-	defer cancel()
-	if err := conn.HandshakeContext(ctx); err != nil {
+	if !g.shakeHands(conn) {
 		g.strange.Add(1)
 		return
 	}
@@ -215,6 +232,19 @@ func (g *Large) Serve(conn *tls.Conn) {
 		return
 	}
 	g.receive(conn, cluster.NodeID(state.PeerCertificates[0].Subject.CommonName))
+}
+
+// shakeHands bounds how many strangers are listened to at once; who gets beyond it is a node.
+func (g *Large) shakeHands(conn *tls.Conn) bool {
+	select {
+	case g.slots <- struct{}{}:
+		defer func() { <-g.slots }()
+	default:
+		return false
+	}
+	ctx, cancel := context.WithTimeout(g.links.ctx, dialTimeout)
+	defer cancel()
+	return conn.HandshakeContext(ctx) == nil
 }
 
 // receive delivers what a node sends, until the connection ends or brings anything but that.
@@ -303,7 +333,7 @@ func (g *Large) send(p *largePeer) {
 	for {
 		idle.Reset(idleOutgoing)
 		select {
-		case <-g.links.closed:
+		case <-g.links.ctx.Done():
 			return
 		case <-idle.C:
 			hangUp()
@@ -369,10 +399,8 @@ func (g *Large) dial(p *largePeer) (net.Conn, error) {
 }
 
 func (g *Large) dialRoute(id cluster.NodeID, r route) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	ctx, cancel := context.WithTimeout(g.links.ctx, dialTimeout)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() {})
-	defer stop()
 	dialer := net.Dialer{
 		LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(r.from, 0)),
 		Control: func(_, _ string, raw syscall.RawConn) error {

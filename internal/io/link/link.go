@@ -7,6 +7,7 @@
 package link
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -41,7 +42,8 @@ type Config struct {
 	// Changed tells that a link can or can't be used any more, and why. It may be nil, and must not block.
 	Changed func(link int, up bool, detail string)
 	// Undelivered tells that a large message was given up: its queue was full, or its receiver can't be
-	// reached. That it is not called proves no delivery. It may be nil, and must not block.
+	// reached. That it is not called proves no delivery: Raft must hear of a lost snapshot in other ways too.
+	// It may be nil, and must not block.
 	Undelivered func(to cluster.NodeID, m wire.Message)
 	// NoListen leaves the TCP ports to the caller, who hands connections that speak ALPN to Large.Serve.
 	NoListen bool
@@ -53,7 +55,8 @@ type Links struct {
 	self    cluster.NodeID
 	udp     []*udpLink // by index; nil where this node has no part in the link
 	large   *Large
-	closed  chan struct{}
+	ctx     context.Context // ends when the links are closed
+	cancel  context.CancelFunc
 	closing sync.Once
 	wg      sync.WaitGroup
 
@@ -70,9 +73,10 @@ type Links struct {
 // Config.
 func Open(config Config) (*Links, error) {
 	l := &Links{
-		config: config, self: config.Sealer.Node(), udp: make([]*udpLink, len(config.Links)), closed: make(chan struct{}),
+		config: config, self: config.Sealer.Node(), udp: make([]*udpLink, len(config.Links)),
 		message: make([]byte, 0, wire.MaxDatagram), packet: make([]byte, 0, wire.MaxDatagram+wire.MaxEnvelope),
 	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
 	if len(config.Links) > wire.LinkTCP {
 		return nil, fmt.Errorf("open links: %d links, the limit is %d", len(config.Links), wire.LinkTCP)
 	}
@@ -108,7 +112,7 @@ func Open(config Config) (*Links, error) {
 // Close ends every goroutine and closes every socket. Messages that still wait are given up.
 func (l *Links) Close() {
 	l.closing.Do(func() {
-		close(l.closed)
+		l.cancel()
 		for _, u := range l.udp {
 			if u != nil {
 				u.close()
@@ -126,13 +130,14 @@ func (l *Links) wait(d time.Duration) bool {
 	select {
 	case <-timer.C:
 		return true
-	case <-l.closed:
+	case <-l.ctx.Done():
 		return false
 	}
 }
 
 // Send sends a message to one node over all links at once, or over TCP if no datagram holds it. It returns
-// an error only if the message can't be encoded or no link leads there: a lost message is no error.
+// an error only if the message can't be encoded or no link leads there: a lost message is no error. The
+// message must not be changed afterwards.
 func (l *Links) Send(to cluster.NodeID, m wire.Message) error { return l.send(-1, to, m) }
 
 // SendOn is Send over one link only; a large message goes over TCP all the same.

@@ -155,7 +155,7 @@ func (u *udpLink) run(l *Links) {
 			s.conn.Close()
 			u.socket.Store(nil)
 			select {
-			case <-l.closed:
+			case <-l.ctx.Done():
 				return
 			default:
 			}
@@ -174,7 +174,7 @@ func (u *udpLink) run(l *Links) {
 func (u *udpLink) receive(l *Links, s *socket, buf []byte) error {
 	for {
 		select {
-		case <-l.closed:
+		case <-l.ctx.Done():
 			return net.ErrClosed
 		default:
 		}

@@ -1,0 +1,95 @@
+package cluster
+
+import "time"
+
+// Overview is how the cluster looks from one node, for people: it is never decided on.
+type Overview struct {
+	Cluster     string
+	ID          string // of the founding record; empty while the cluster forms
+	Node        NodeID // from where it looks so
+	Forming     string // what forming waits for; empty once the cluster is founded
+	Quorum      bool   // a majority of the voters is heard
+	Coordinator NodeID // empty: none is known
+	Term        uint64
+	Applied     uint64 // log index
+	Timing      Timing
+	Links       []string
+	Nodes       []NodeView
+	Groups      []GroupView
+}
+
+// NodeView is how a node looks.
+type NodeView struct {
+	ID        NodeID
+	Role      Role
+	Heard     bool          // ever, in this run
+	Fresh     bool          // within the detection time
+	Ago       time.Duration // since it was heard on any link
+	Links     []LinkView    // in the order of Overview.Links; empty for the node that looks
+	Number    Number        // its newest lease number by the log
+	Admitted  bool
+	LeaseRuns bool          // by its own last word
+	LeaseLeft time.Duration // of the node that looks
+	Sick      bool
+}
+
+// LinkView is how a peer is heard on one link.
+type LinkView struct {
+	Heard bool
+	Ago   time.Duration
+}
+
+// GroupView is how a group looks.
+type GroupView struct {
+	ID       GroupID
+	Owner    NodeID
+	Last     NodeID
+	Epoch    Epoch
+	Serving  bool // its owner says so
+	Policy   string
+	Failback string
+	Move     *Move
+	Bans     []Ban
+	Nodes    []GroupNodeView // in the group's order of preference
+	Next     NodeID          // who would take over now; empty: nobody
+	// Decision is why it is where it is and why it has not moved, by this node's own look.
+	Decision string
+	Rule     string
+	Evidence []string
+	Rejected []string
+	Own      []ResourceView // on the node that looks
+}
+
+// GroupNodeView is how a group is on one node.
+type GroupNodeView struct {
+	Node   NodeID
+	Phase  string
+	Hot    bool
+	Epoch  Epoch
+	Reason string
+	Can    string // empty: it could take the group now; else why not
+}
+
+// ResourceView is a resource on the node that looks.
+type ResourceView struct {
+	ID     ResourceID
+	Kind   string
+	Status Status
+	Depth  Depth
+	Reason string
+}
+
+// Line is one line of the cluster's history.
+type Line struct {
+	Index    uint64    `json:"index"`
+	Wall     WallTime  `json:"wall"`
+	By       string    `json:"by"`
+	Rule     string    `json:"rule,omitempty"`
+	Why      string    `json:"why,omitempty"`
+	Evidence []string  `json:"evidence,omitempty"`
+	Rejected []string  `json:"rejected,omitempty"`
+	Did      []string  `json:"did"`
+	Dropped  []string  `json:"dropped,omitempty"`
+	Groups   []GroupID `json:"groups,omitempty"`
+	Nodes    []NodeID  `json:"nodes,omitempty"`
+}

@@ -1,0 +1,140 @@
+package node
+
+import (
+	"fmt"
+	"slices"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/decide"
+	"baton/internal/core/wire"
+)
+
+// Overview returns how the cluster looks from here. It changes nothing.
+func (n *Node) Overview(now cluster.Now) *cluster.Overview {
+	o := &cluster.Overview{Cluster: n.spec.Cluster, Node: n.id(), Timing: n.timing}
+	for _, l := range n.spec.Links {
+		o.Links = append(o.Links, l.Name)
+	}
+	if !n.booted {
+		o.Forming = "the agent starts"
+		return o
+	}
+	n.now.Mono = max(n.now.Mono, now.Mono)
+	n.now.Wall = now.Wall
+	o.Quorum = n.fresh() >= cluster.Quorum(len(n.peers))
+	o.Forming = n.Waits()
+	if n.founding != nil && o.Forming == "" {
+		o.Forming = "the founding record is on its way"
+	}
+	if n.state == nil {
+		for i := range n.peers {
+			o.Nodes = append(o.Nodes, n.nodeView(i))
+		}
+		return o
+	}
+	o.ID, o.Term, o.Applied = n.state.Founding.ID, n.raft.term(), n.raft.applied
+	lead := n.raft.rn.BasicStatus().Lead
+	for i := range n.peers {
+		p := &n.peers[i]
+		if uint64(p.inc) == lead && lead != 0 && (i == n.self || p.det.Fresh(n.now.Mono)) {
+			o.Coordinator = p.id
+		}
+		o.Nodes = append(o.Nodes, n.nodeView(i))
+	}
+	f := n.facts()
+	plan := decide.Make(f)
+	for i := range n.groups {
+		o.Groups = append(o.Groups, n.groupView(i, f, plan))
+	}
+	return o
+}
+
+func (n *Node) nodeView(i int) cluster.NodeView {
+	p := &n.peers[i]
+	v := cluster.NodeView{ID: p.id, Role: p.role}
+	if n.state != nil {
+		v.Number, v.Admitted = n.state.Nodes[i].Number, n.state.Nodes[i].Admitted
+	}
+	if i == n.self {
+		v.Heard, v.Fresh, v.LeaseRuns, v.Sick = true, true, n.leaseRuns(), n.pulse.sick
+		if v.LeaseRuns {
+			v.LeaseLeft = n.holder.End().Sub(n.now.Mono)
+		}
+		return v
+	}
+	v.Heard, v.Fresh, v.Ago = p.det.Heard(), p.det.Fresh(n.now.Mono), p.det.Ago(n.now.Mono)
+	if p.hb != nil {
+		v.LeaseRuns, v.Sick = p.hb.LeaseRuns && v.Fresh, p.hb.Sick
+	}
+	for k := range n.spec.Links {
+		at := p.det.Link(k)
+		v.Links = append(v.Links, cluster.LinkView{Heard: at != 0, Ago: n.now.Mono.Sub(at)})
+	}
+	return v
+}
+
+func (n *Node) groupView(i int, f *cluster.Facts, plan decide.Plan) cluster.GroupView {
+	st, spec, g := &n.state.Groups[i], n.groups[i].spec, &f.Groups[i]
+	v := cluster.GroupView{ID: st.ID, Owner: st.Owner, Last: st.Last, Epoch: st.Epoch, Policy: "automatic", Failback: "never",
+		Move: st.Move, Bans: slices.Clone(st.Bans), Next: decide.Best(f, g)}
+	if spec.Failover == cluster.FailoverManual {
+		v.Policy = "manual"
+	}
+	if spec.Failback.Automatic {
+		v.Failback = fmt.Sprintf("automatic after %v", spec.Failback.After)
+	}
+	for _, d := range plan.Decisions {
+		if d.Group == st.ID || (d.Rule == "N02" || d.Rule == "N01") && d.Node == st.Owner && st.Owner != "" {
+			v.Rule, v.Decision, v.Evidence, v.Rejected = d.Rule, d.Why, d.Evidence, nil
+			for _, r := range d.Rejected {
+				v.Rejected = append(v.Rejected, string(r.Node)+": "+r.Why)
+			}
+		}
+	}
+	for _, id := range spec.Nodes {
+		k := n.index(id)
+		x := cluster.GroupNodeView{Node: id, Phase: "unknown", Can: decide.Refusal(f, g, id)}
+		if r, ok := n.groupReport(k, i); ok && f.Nodes[k].Fresh {
+			x.Phase, x.Hot, x.Epoch, x.Reason = r.Phase.String(), r.Hot, r.Epoch, r.Reason
+			if id == st.Owner && r.Phase == wire.PhaseServing && r.Epoch == st.Epoch {
+				v.Serving = true
+			}
+		}
+		v.Nodes = append(v.Nodes, x)
+	}
+	if l := &n.groups[i]; l.group != nil {
+		for k := range spec.Resources {
+			r := &spec.Resources[k]
+			status, reason := l.group.Resource(r.ID)
+			v.Own = append(v.Own, cluster.ResourceView{ID: r.ID, Kind: r.Kind, Status: status, Depth: r.Depth, Reason: reason})
+		}
+	}
+	return v
+}
+
+// History returns the cluster's history as far as this node has it, oldest first.
+func (n *Node) History() []cluster.Line {
+	if n.state == nil {
+		return nil
+	}
+	return slices.Clone(n.state.Journal)
+}
+
+// WouldMove tells what a command would do: the node that the group would go to, or why it is refused and
+// what to do instead. Nothing is changed.
+func (n *Node) WouldMove(now cluster.Now, c *Command) (to cluster.NodeID, why, hint string) {
+	if n.state == nil {
+		return "", "the cluster is still forming: " + n.Waits(), "baton status"
+	}
+	n.now.Mono = max(n.now.Mono, now.Mono)
+	f := n.facts()
+	g := f.Group(c.Group)
+	if g == nil {
+		return "", fmt.Sprintf("there is no group %q", c.Group), "baton status lists the groups"
+	}
+	m, hint, why := Intend(f, g, c)
+	if why != "" {
+		return "", why, hint
+	}
+	return m.To, "", ""
+}

@@ -1,0 +1,81 @@
+// Package gate lets traffic reach a group's addresses and ports only while this node may serve the
+// group. The right to serve ends at an instant; the kernel knows that instant and cuts the traffic
+// off by itself, so that a frozen, starved or killed agent can't serve on.
+//
+// # What is cut
+//
+// A packet belongs to this node at one of its ends, and that end is judged: of what arrives the
+// destination address, the destination port, the target of an ARP request or of a neighbour
+// solicitation; of what leaves the source address, the source port, the sender in ARP, the target of a
+// neighbour advertisement. The other end is not judged on purpose: a node whose gate is closed must
+// still reach the address where it serves now, be told by gratuitous ARP or an unsolicited
+// advertisement where that is, and probe whether anybody has it. A packet on lo leaves and arrives, so
+// both of its ends are judged. An announcement leaves only through an open gate: open it first.
+//
+// # eBPF, the first choice
+//
+// A direct-action classifier sits at both hooks of a clsact qdisc on every interface of the network
+// namespace (hooks.go; program.go is the classifier, in package asm's assembler). It answers
+// TC_ACT_UNSPEC, which goes on to the next filter, or TC_ACT_SHOT. Two hash maps lead from an address
+// (IPv4 in mapped form) or a port to a slot; slots stand in the single value of an array map, which is
+// mapped into this process too (state.go), so that Set is one atomic 64-bit store of an absolute
+// CLOCK_BOOTTIME deadline. A store that a paused process makes late stores a deadline that is past.
+// The program reads the deadline first and the clock second: a pause between them can only close.
+//
+// Filters, unlike BPF links, stay when the last descriptor is closed: nothing is pinned, no bpffs is
+// needed. A filter's name is "baton:CLUSTER/NODE:HASH"; by it a successor finds program, maps and so
+// state of a dead predecessor. It uses the maps as they are, and puts newly loaded programs in the old
+// ones' place, which the kernel does at one instant, so that the program is always this binary's. The
+// header of the state describes its own layout; name, epoch and deadline keep their places within a
+// slot. A successor with another layout (raise current.version when maps or slots change) works on the
+// old tables until its first Guard, which builds new ones with the same deadlines.
+//
+// The filters have priority 1, because a filter before them could end the chain with TC_ACT_OK. If
+// someone else has that priority, Guard fails and names it. Gates of several nodes in one namespace
+// share the priority under handles made from their names. A clsact qdisc that is there is shared. Of
+// one that this gate made there is a note in the state; Remove deletes it if nobody's filter is left.
+//
+//   - VLAN tags: one that card or kernel took off is only metadata and changes nothing; up to three in
+//     the packet are looked through. What has more is judged where it is untagged: on the VLAN device.
+//   - Fragments: addresses stand in each. A port stands in the first only, so the program remembers
+//     by source, destination and id whose the datagram is, and later fragments share its fate, also if
+//     the gate closes between them. One that comes before its first passes, since without the first the
+//     datagram is never delivered. To drop all fragments while some port is closed was the alternative;
+//     it would cut the large datagrams of every other service on a node that merely stands by. 4,096
+//     datagrams are remembered.
+//   - Headers before the port: IPv4 options, IPv6 hop-by-hop, routing, destination options, mobility,
+//     fragment, and authentication headers, eight at most. If the chain is longer, or cut off before
+//     the port, the packet is dropped while any port is guarded: nobody sends such packets.
+//   - Devices without an Ethernet header (tun, wireguard, ppp, ipip) are read from the network header
+//     on, by skb->protocol; hooks.go picks the variant by the device's type.
+//
+// Not covered: what is inside tunnels, seen from the carrying interface (the tunnel's own device is
+// guarded like any other), and ports inside ESP in transport mode; PPPoE and MPLS on an Ethernet device;
+// UDP-Lite, SCTP; packets sent past tc (AF_XDP, PACKET_QDISC_BYPASS); tcx programs of others that end
+// the chain, since they run before clsact; the milliseconds between the appearance of an interface and
+// its filters. A router in front of the address must not be a node of its group: what it forwards to
+// the address arrives at it, and is judged.
+//
+// # nftables, the second choice
+//
+// Where bpf() is refused, a table of family inet and one of family arp do the same (tables.go,
+// ruleset.go): maps lead from address and port to a slot, and the slot must be an element of the set
+// "open", whose elements have timeouts. Set writes what is left until the deadline by a prebuilt netlink
+// batch (writer.go), less a millisecond, and reads the clock again after the write; the kernel counts in
+// jiffies, so traffic ends up to some 10 ms early, never late. NFTA_SET_ELEM_EXPIRATION is always
+// sent, because adding an element again with the same timeout does nothing; before Linux 6.12 not even
+// that changes an element's end, so there it is deleted and added in one batch. Open finds out which.
+// A table has its identity in its name, groups and epochs are comments in the set "groups", and a Guard
+// is one transaction that replaces all but the two "open" sets.
+//
+// It is second because its deadline is relative: a process stopped between computing what is left and
+// the kernel's commit, and going on after the deadline, opens the gate until it reads the clock again,
+// or for as long as it wrote if it is stopped there once more. It also sees neither bridged frames nor the
+// ports of IPv6 datagrams in fragments whose first passed, and "flush ruleset", which many firewall
+// scripts begin with, removes it until the next Set that opens, or the next Sweep.
+//
+// # Changing between the two
+//
+// Open looks for what the other mechanism left under the same identity (relief.go): that goes on until
+// the first Guard, which carries its deadlines over and then removes it.
+package gate

@@ -1,0 +1,296 @@
+package gate
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// packet is a packet to be put together. The zero protocol is UDP.
+type packet struct {
+	tags         []uint16 // EtherTypes of VLAN tags within the packet
+	src, dst     netip.Addr
+	sport, dport uint16
+	proto        byte
+	options      int    // bytes of IPv4 options
+	headers      []byte // kinds of IPv6 extension headers
+	fragment     uint16 // offset in bytes
+	more         bool
+	id           uint16
+	payload      []byte // in place of a UDP header and some bytes
+	cut          int    // keep only so many bytes of what follows the Ethernet header
+}
+
+func (p packet) upper() []byte {
+	if p.payload != nil {
+		return p.payload
+	}
+	b := binary.BigEndian.AppendUint16(nil, p.sport)
+	b = binary.BigEndian.AppendUint16(b, p.dport)
+	return append(b, 0, 20, 0, 0, 'g', 'a', 't', 'e', 'g', 'a', 't', 'e', 'g', 'a', 't', 'e')
+}
+
+func (p packet) ip() []byte {
+	if p.proto == 0 {
+		p.proto = unix.IPPROTO_UDP
+	}
+	var b []byte
+	if p.dst.Is4() {
+		b = p.ipv4()
+	} else {
+		b = p.ipv6()
+	}
+	if p.cut > 0 {
+		b = b[:p.cut]
+	}
+	return b
+}
+
+func (p packet) ipv4() []byte {
+	body := p.upper()
+	b := make([]byte, 20+p.options)
+	b[0] = 0x40 | byte(len(b)/4)
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)+len(body)))
+	binary.BigEndian.PutUint16(b[4:], p.id)
+	flags := p.fragment / 8
+	if p.more {
+		flags |= 0x2000
+	}
+	binary.BigEndian.PutUint16(b[6:], flags)
+	b[8], b[9] = 64, p.proto
+	copy(b[12:], p.src.AsSlice())
+	copy(b[16:], p.dst.AsSlice())
+	for i := 20; i < len(b); i++ {
+		b[i] = 1 // no operation
+	}
+	sum := uint32(0)
+	for i := 0; i < len(b); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(b[i:]))
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	binary.BigEndian.PutUint16(b[10:], ^uint16(sum))
+	return append(b, body...)
+}
+
+func (p packet) ipv6() []byte {
+	kinds := append(slices.Clone(p.headers), p.proto)
+	var chain []byte
+	for i, kind := range p.headers {
+		header := make([]byte, 8)
+		header[0] = kinds[i+1]
+		switch kind {
+		case protoFragment:
+			flags := p.fragment
+			if p.more {
+				flags |= 1
+			}
+			binary.BigEndian.PutUint16(header[2:], flags)
+			binary.BigEndian.PutUint16(header[6:], p.id)
+		case protoAH:
+			header = append(header, make([]byte, 16)...)
+			header[1] = 4 // 24 bytes, in words, less 2
+		case unix.IPPROTO_DSTOPTS:
+			header = append(header, make([]byte, 8)...)
+			header[1] = 1
+		}
+		chain = append(chain, header...)
+	}
+	body := append(chain, p.upper()...)
+	b := make([]byte, 40)
+	b[0], b[6], b[7] = 0x60, kinds[0], 64
+	binary.BigEndian.PutUint16(b[4:], uint16(len(body)))
+	copy(b[8:], p.src.AsSlice())
+	copy(b[24:], p.dst.AsSlice())
+	return append(b, body...)
+}
+
+func (p packet) frame() []byte {
+	kind := uint16(unix.ETH_P_IP)
+	if p.dst.Is6() {
+		kind = unix.ETH_P_IPV6
+	}
+	return frame(p.tags, kind, p.ip())
+}
+
+func frame(tags []uint16, kind uint16, body []byte) []byte {
+	b := []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2}
+	for _, tag := range tags {
+		b = binary.BigEndian.AppendUint16(b, tag)
+		b = append(b, 0, 7)
+	}
+	return append(binary.BigEndian.AppendUint16(b, kind), body...)
+}
+
+func arpFrame(op byte, sender, target netip.Addr) []byte {
+	b := []byte{0, 1, 8, 0, 6, 4, 0, op, 2, 0, 0, 0, 0, 2}
+	b = append(b, sender.AsSlice()...)
+	b = append(b, 0, 0, 0, 0, 0, 0)
+	return frame(nil, unix.ETH_P_ARP, append(b, target.AsSlice()...))
+}
+
+// nd is a neighbour message from or to addresses that nobody guards.
+func nd(kind byte, target netip.Addr) []byte {
+	body := append([]byte{kind, 0, 0, 0, 0, 0, 0, 0}, target.AsSlice()...)
+	return packet{src: other6, dst: netip.MustParseAddr("ff02::1:ff00:50"), proto: protoICMPv6, payload: body}.frame()
+}
+
+var (
+	other4 = netip.MustParseAddr("10.77.0.2")
+	other6 = netip.MustParseAddr("fd77::2")
+	plain4 = netip.MustParseAddr("10.77.0.1")
+	plain6 = netip.MustParseAddr("fd77::1")
+)
+
+// TestProgram runs the programs on packets made by hand, with both gates closed and with both open. The
+// kernel's test run gives them an Ethernet frame; the programs for other devices read the same packet
+// from its network header on.
+func TestProgram(t *testing.T) {
+	m, s, err := fresh(current)
+	if err != nil {
+		t.Skipf("no eBPF here: %v", err)
+	}
+	defer m.close()
+	defer s.unmap()
+	g := &clsact{layout: current, maps: m, state: s, slots: s.taken()}
+	r, err := check([]Group{addresses, ports})
+	must(t, err)
+	must(t, g.fill(r))
+	var h hooks
+	must(t, h.load(current, m))
+	defer h.unload()
+
+	const cut, pass = true, false
+	q, ad, qq := uint16(unix.ETH_P_8021Q), uint16(unix.ETH_P_8021AD), uint16(unix.ETH_P_QINQ1)
+	to4 := packet{src: other4, dst: vip4, sport: 1, dport: 2}
+	from4 := packet{src: vip4, dst: other4, sport: 1, dport: 2}
+	to6 := packet{src: other6, dst: vip6, sport: 1, dport: 2}
+	from6 := packet{src: vip6, dst: other6, sport: 1, dport: 2}
+	port4 := packet{src: other4, dst: plain4, sport: 9, dport: 8000}
+	port6 := packet{src: other6, dst: plain6, sport: 9, dport: 8000}
+	with := func(p packet, change func(*packet)) []byte { change(&p); return p.frame() }
+	chain := func(p packet, kinds ...byte) []byte { p.headers = kinds; return p.frame() }
+	nine := []byte{60, 60, 60, 60, 60, 60, 60, 60, 60}
+
+	for _, c := range []struct {
+		name           string
+		frame          []byte
+		ingress        bool // cut when closed
+		egress         bool
+		ethernet, open bool // only the programs for Ethernet understand it; cut even when open
+	}{
+		{"to address", to4.frame(), cut, pass, false, false},
+		{"from address", from4.frame(), pass, cut, false, false},
+		{"to address, IPv6", to6.frame(), cut, pass, false, false},
+		{"from address, IPv6", from6.frame(), pass, cut, false, false},
+		{"tag", with(to4, func(p *packet) { p.tags = []uint16{q} }), cut, pass, true, false},
+		{"two tags", with(to4, func(p *packet) { p.tags = []uint16{ad, q} }), cut, pass, true, false},
+		{"three tags, IPv6", with(from6, func(p *packet) { p.tags = []uint16{qq, q, q} }), pass, cut, true, false},
+		{"tag, port", with(port4, func(p *packet) { p.tags = []uint16{q} }), cut, pass, true, false},
+		{"to neither", packet{src: other4, dst: plain4, dport: 1}.frame(), pass, pass, false, false},
+		{"later fragment to address", with(to4, func(p *packet) { p.fragment = 8 }), cut, pass, false, false},
+		{"later fragment to address, IPv6", with(to6, func(p *packet) { p.headers, p.fragment = []byte{44}, 8 }), cut, pass, false, false},
+		{"ICMP to address", with(to4, func(p *packet) { p.proto = unix.IPPROTO_ICMP }), cut, pass, false, false},
+
+		{"to port", port4.frame(), cut, pass, false, false},
+		{"from port", packet{src: plain4, dst: other4, sport: 8000, dport: 9}.frame(), pass, cut, false, false},
+		{"to port, TCP", with(port4, func(p *packet) { p.proto = unix.IPPROTO_TCP }), cut, pass, false, false},
+		{"to port, SCTP", with(port4, func(p *packet) { p.proto = unix.IPPROTO_SCTP }), pass, pass, false, false},
+		{"IPv4 options", with(port4, func(p *packet) { p.options = 40 }), cut, pass, false, false},
+		{"IPv4 authentication header", with(port4, func(p *packet) {
+			p.proto = protoAH
+			p.payload = append([]byte{17, 4}, append(make([]byte, 22), packet{dport: 8000}.upper()...)...)
+		}), cut, pass, false, false},
+		{"no port", with(port4, func(p *packet) { p.cut = 22 }), cut, cut, false, true},
+		{"to port, IPv6", port6.frame(), cut, pass, false, false},
+		{"extension headers", chain(port6, 0, 43, 60, 51, 135), cut, pass, false, false},
+		{"eight extension headers", chain(port6, nine[:7]...), cut, pass, false, false},
+		{"too many extension headers", chain(port6, nine...), cut, cut, false, true},
+		{"cut extension header", with(port6, func(p *packet) { p.headers, p.cut = []byte{60}, 41 }), cut, cut, false, true},
+		{"atomic fragment", chain(port6, 44), cut, pass, false, false},
+		{"no next header", with(port6, func(p *packet) { p.proto = 59 }), pass, pass, false, false},
+
+		{"ARP request for address", arpFrame(1, other4, vip4), cut, pass, false, false},
+		{"ARP probe for address", arpFrame(1, netip.IPv4Unspecified(), vip4), cut, pass, false, false},
+		{"ARP reply by address", arpFrame(2, vip4, other4), pass, cut, false, false},
+		{"gratuitous ARP", arpFrame(1, vip4, vip4), pass, cut, false, false},
+		{"ARP for another", arpFrame(1, other4, plain4), pass, pass, false, false},
+		{"solicitation of address", nd(ndSolicit, vip6), cut, pass, false, false},
+		{"advertisement of address", nd(ndAdvert, vip6), pass, cut, false, false},
+		{"solicitation of another", nd(ndSolicit, plain6), pass, pass, false, false},
+		{"something else", frame(nil, 0x88cc, make([]byte, 40)), pass, pass, false, false},
+	} {
+		for kind, prog := range h.progs {
+			want := c.ingress
+			if kind.egress {
+				want = c.egress
+			}
+			if c.ethernet && !kind.ethernet {
+				continue
+			}
+			setBoth(t, g, 0)
+			if got := verdict(t, prog, c.frame); got != want {
+				t.Errorf("%s, %+v, closed: cut %v, want %v", c.name, kind, got, want)
+			}
+			setBoth(t, g, hence(time.Hour))
+			if got := verdict(t, prog, c.frame); got != c.open {
+				t.Errorf("%s, %+v, open: cut %v, want %v", c.name, kind, got, c.open)
+			}
+		}
+	}
+	fragments(t, g, &h, port4, nil)
+	fragments(t, g, &h, port6, []byte{44})
+	fragments(t, g, &h, port6, []byte{0, 44, 60})
+}
+
+func setBoth(t *testing.T, g *clsact, deadline int64) {
+	t.Helper()
+	must(t, g.Set("orders", 1, deadline))
+	must(t, g.Set("cache", 1, deadline))
+}
+
+func verdict(t *testing.T, prog *ebpf.Program, frame []byte) (cut bool) {
+	t.Helper()
+	code, _, err := prog.Test(frame)
+	if err != nil {
+		t.Fatalf("run on %x: %v", frame, err)
+	}
+	if code != actShot && int32(code) != actUnspec {
+		t.Fatalf("verdict %d", int32(code))
+	}
+	return code == actShot
+}
+
+// fragments checks that a datagram's later fragments share the fate of its port, also when the gate
+// closes between them, and that an id that is used again by another datagram does not inherit it.
+func fragments(t *testing.T, g *clsact, h *hooks, p packet, headers []byte) {
+	t.Helper()
+	prog := h.progs[kind{false, true}]
+	p.headers, p.id, p.more = headers, 77, true
+	later := p
+	later.fragment, later.payload = 1200, make([]byte, 64)
+	want := func(what string, f packet, want bool) {
+		t.Helper()
+		if got := verdict(t, prog, f.frame()); got != want {
+			t.Errorf("fragments with headers %v: %s: cut %v, want %v", headers, what, got, want)
+		}
+	}
+	setBoth(t, g, 0)
+	want("later one before its first", later, false)
+	want("first, closed", p, true)
+	want("later, closed", later, true)
+	setBoth(t, g, hence(time.Hour))
+	want("first, open", p, false)
+	want("later, open", later, false)
+	setBoth(t, g, 0)
+	want("later, closed meanwhile", later, true)
+	p.dport = 8001
+	want("first of an unguarded datagram with the same id", p, false)
+	want("later of that one", later, false)
+}
