@@ -22,6 +22,7 @@ type profile struct {
 	most      int           //
 	run       time.Duration // 0: by takeover
 	three     bool          // three nodes, all of them members of every group
+	groups    int           // at least so many
 	early     bool          // faults from the first instant on, while the cluster forms
 }
 
@@ -49,6 +50,8 @@ var profiles = map[string]profile{
 	"moves": {doc: "switchovers while nodes are cut off, hang or restart", goal: Converge, takeovers: budgets, three: true,
 		always: []Kind{Switch, Switch, Kill}, kinds: []Kind{HangDisk, SlowDisk, Isolate, OneWay, Cut, Power, Pause, LateGate, Fail, NoStart, Late, Loss},
 		least: 6, most: 16},
+	"restarts": {doc: "switchovers of several groups, agents and machines restarted at once, slow disks", goal: Converge, takeovers: budgets,
+		always: []Kind{Switch, Switch, Switch, Kill, SlowDisk}, kinds: []Kind{Power, Kill, HangDisk, OneWay, Late, Loss}, groups: 3, least: 8, most: 20},
 	"elections": {doc: "coordinators cut off, paused and restarted, slow disks", goal: Converge, takeovers: budgets,
 		always: []Kind{Isolate, Cut, OneWay}, kinds: []Kind{Kill, Power, SlowDisk, HangDisk, Pause, Late, Loss, Switch}, least: 6, most: 16},
 	"healthy": {doc: "no faults", goal: Converge, takeovers: []time.Duration{time.Second}, three: true, run: 30 * time.Second},
@@ -158,7 +161,7 @@ var groupNames = []cluster.GroupID{"web", "mail", "db"}
 func (g *generator) groups() {
 	n := 1
 	if !g.f.three {
-		n = 1 + g.rand.IntN(len(groupNames))
+		n = max(1+g.rand.IntN(len(groupNames)), g.f.groups)
 	}
 	for i := range n {
 		q := PlanGroup{ID: groupNames[i], Nodes: slices.Clone(g.members), Hot: true}
@@ -266,7 +269,7 @@ func (g *generator) fault(k Kind, at time.Duration) Fault {
 	}
 	switch k {
 	case Power, Wipe, Kill, Forget:
-		if g.chance(40) {
+		if g.chance(50) {
 			f.For = min(g.between(time.Millisecond, 40*time.Millisecond), f.For)
 		}
 	case Loss:

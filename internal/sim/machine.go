@@ -40,7 +40,8 @@ type machine struct {
 	clock clock
 	disk  disk
 	inc   cluster.Incarnation
-	wiped bool // it has lost its disk: it can't be what it was
+	runs  uint64 // agents started on this data directory
+	wiped bool   // it has lost its disk: it can't be what it was
 
 	// lost with the power
 	powered   bool
@@ -53,7 +54,6 @@ type machine struct {
 	agent     *node.Node // nil: it does not run
 	life      uint32     // counts agents and powers, so that what was meant for a former one is dropped
 	run       cluster.RunID
-	runs      uint64 // agents started so far
 	recording *node.Record
 	late      []lateGate
 	inbox     []node.Input
@@ -124,7 +124,7 @@ func (m *machine) powerOff() {
 
 // wipe replaces the data directory by an empty one.
 func (m *machine) wipe() {
-	m.inc = cluster.Incarnation(m.id64())
+	m.inc, m.runs = cluster.Incarnation(m.id64()), 0
 	m.disk = disk{image: cluster.DiskImage{Incarnation: m.inc}}
 }
 
@@ -194,7 +194,7 @@ func (m *machine) startAgent() {
 		r := &m.resources[i]
 		boot.Found = append(boot.Found, cluster.Done{Group: m.w.spec.Groups[r.group].ID, Resource: r.spec.ID, Status: r.status})
 	}
-	m.w.note(m, "agent starts, run %x, record %v, log to %d", uint16(m.run), m.record != nil, lastIndex(&boot.Disk))
+	m.w.note(m, "agent starts, run %d, record %v, log to %d", m.runs, m.record != nil, lastIndex(&boot.Disk))
 	m.w.counts.Agents++
 	m.agent = node.New(node.Config{Self: m.id, Spec: m.w.spec, Mutation: m.w.opt.Mutation})
 	m.deliver(boot)
@@ -458,7 +458,7 @@ func (m *machine) written() {
 		return
 	}
 	n := m.disk.finish()
-	if d := -m.synced; d > 0 {
+	if d := -m.synced; d > 0 && !m.w.plan.Blind {
 		m.synced = d
 		m.deliver(&node.Observed{Cut: m.cutGroups(), LinkDown: m.linksDown(), SyncNanos: d})
 	}

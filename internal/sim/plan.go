@@ -43,6 +43,7 @@ type Plan struct {
 	StallEvery time.Duration // how often a machine stalls, on average; 0: never
 	StallMax   time.Duration // and for how long at the most
 	Codec      bool          // every message is encoded and decoded on its way
+	Blind      bool          // agents do not measure how long their syncs take
 	Goal       Goal
 	Faults     []Fault       // in the order of At
 	Run        time.Duration // when every fault that has an end has ended

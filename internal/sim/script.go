@@ -22,6 +22,9 @@ func (p *Plan) Script() string {
 	if p.Codec {
 		b.WriteString("codec\n")
 	}
+	if p.Blind {
+		b.WriteString("blind\n")
+	}
 	for _, n := range p.Nodes {
 		fmt.Fprintf(b, "node %s %v %dppm\n", n.ID, n.Role, n.PPM)
 	}
@@ -57,7 +60,7 @@ func (p *Plan) Script() string {
 //	node alpha member 2500ppm        a machine; its clock runs 0.25 % fast
 //	nodes alpha beta gamma:witness   the same, shorter
 //	group web alpha beta hot manual failback=1s start=50ms
-//	links 2, latency 100us 200us, sync 200us 900us, stalls 1s 15ms, seed 7, codec
+//	links 2, latency 100us 200us, sync 200us 900us, stalls 1s 15ms, seed 7, codec, blind
 //	goal converge|takeover|still|safety
 //	at 2s power alpha for 500ms      a fault (see Kind)
 //	at 3s boot alpha                 ends an earlier fault of that node: boot, start, resume, heal
@@ -102,7 +105,7 @@ func (p *Plan) parseLine(words []string) error {
 		}
 		return nil
 	}
-	if len(words) == 1 && words[0] != "codec" {
+	if len(words) == 1 && words[0] != "codec" && words[0] != "blind" {
 		return fmt.Errorf("arguments are missing")
 	}
 	var err error
@@ -125,6 +128,8 @@ func (p *Plan) parseLine(words []string) error {
 		err = durations(&p.Tail)
 	case "codec":
 		p.Codec = true
+	case "blind":
+		p.Blind = true
 	case "goal":
 		i := slices.Index(goalNames, words[1])
 		if i < 0 {

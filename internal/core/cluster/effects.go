@@ -73,7 +73,6 @@ type Notes struct {
 // DiskImage is what a data directory held when the agent started.
 type DiskImage struct {
 	Incarnation Incarnation // of this data directory, never zero
-	Runs        uint64      // how many agents have begun on it, the present one included
 	Founding    []byte      // nil: empty directory
 	Hard        HardState
 	Snapshot    *Snapshot

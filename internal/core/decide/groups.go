@@ -214,12 +214,20 @@ func (p *planner) refusal(g *cluster.GroupFacts, to cluster.NodeID) string {
 	case n.Sick:
 		return "says that its disk does not answer"
 	}
-	for _, b := range g.Bans {
-		if b.Node == to && b.Until > p.f.Now.Wall {
-			return "is banned after a failure: " + b.Reason
-		}
+	if b := p.banned(g, to); b != nil && !p.report(g, to).Hot {
+		return "is banned after a failure: " + b.Reason
 	}
 	return ""
+}
+
+// banned returns the ban that keeps a group off a node, or nil.
+func (p *planner) banned(g *cluster.GroupFacts, node cluster.NodeID) *cluster.Ban {
+	for i := range g.Bans {
+		if g.Bans[i].Node == node && g.Bans[i].Until > p.f.Now.Wall {
+			return &g.Bans[i]
+		}
+	}
+	return nil
 }
 
 // best returns the node that should take the group, other than its present owner, or nil.
@@ -228,13 +236,15 @@ func (p *planner) best(g *cluster.GroupFacts) *cluster.NodeFacts {
 	return n
 }
 
-// choose returns the best candidate other than the owner: members before spares, a hot standby before
-// one that must start, then by the group's preference; and for all others why not. A manual group that
-// nobody owns may only go back to where it was.
+// choose returns the best candidate other than the owner: members before spares, where it has not failed
+// before where it has, a hot standby before one that must start, then by the group's preference; and for
+// all others why not. A node on which the group failed counts only where its standby is up again, and never
+// when the group fails where it is now: else it would go to and fro. A manual group that nobody owns may
+// only go back to where it was.
 func (p *planner) choose(g *cluster.GroupFacts) (*cluster.NodeFacts, []Alternative) {
 	spec := p.f.Spec.Group(g.ID)
 	var best *cluster.NodeFacts
-	var bestRank [2]int
+	var bestRank [3]int
 	var rejected []Alternative
 	for i := range spec.Nodes {
 		id := spec.Nodes[i]
@@ -249,10 +259,18 @@ func (p *planner) choose(g *cluster.GroupFacts) (*cluster.NodeFacts, []Alternati
 			rejected = append(rejected, Alternative{id, "would be a move, and failover is manual"})
 			continue
 		}
+		ban := p.banned(g, id)
+		if ban != nil && reportOf(p, g, g.Owner).Failed {
+			rejected = append(rejected, Alternative{id, "failed it before: " + ban.Reason})
+			continue
+		}
 		n := p.f.Node(id)
-		rank := [2]int{int(n.Role), 1}
+		rank := [3]int{int(n.Role), 0, 1}
+		if ban != nil {
+			rank[1] = 1
+		}
 		if p.report(g, id).Hot {
-			rank[1] = 0
+			rank[2] = 0
 		}
 		if best != nil && slices.Compare(bestRank[:], rank[:]) <= 0 {
 			rejected = append(rejected, Alternative{id, fmt.Sprintf("could, but %s comes first", best.ID)})

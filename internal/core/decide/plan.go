@@ -102,7 +102,10 @@ func (p *planner) node(n *cluster.NodeFacts) {
 		if !r.when(p.f, n) {
 			continue
 		}
-		d := Decision{Rule: r.id, Verdict: r.verdict, Node: n.ID, Why: r.why, Evidence: nodeEvidence(p.f, n)}
+		d := Decision{Rule: r.id, Verdict: r.verdict, Node: n.ID, Why: r.why}
+		if r.verdict == Evict {
+			d.Evidence = nodeEvidence(p.f, n)
+		}
 		parts := r.parts(n)
 		if r.verdict == Evict {
 			p.leaving[n.ID] = r.why

@@ -20,6 +20,7 @@ type peer struct {
 	hb      *wire.Heartbeat // the newest of its present run
 	hbAt    cluster.Instant
 	run     cluster.RunID
+	seqs    []uint64 // per link: the newest heartbeat of this run
 	durable uint64 // highest log index seen acknowledged
 
 	leaseDown  cluster.Instant // since when it says that its lease does not run; 0: it runs
@@ -51,7 +52,7 @@ type resend struct {
 }
 
 func newPeer(s *cluster.NodeSpec, links int, now cluster.Instant, t cluster.Timing) peer {
-	return peer{id: s.ID, role: s.Role, det: detect.NewPeer(links, now, t)}
+	return peer{id: s.ID, role: s.Role, det: detect.NewPeer(links, now, t), seqs: make([]uint64, links+1)}
 }
 
 // admitRun tells whether a packet of this run is to be looked at: runs of one node are ordered, so late
@@ -61,7 +62,17 @@ func (p *peer) admitRun(run cluster.RunID) (ok, fresh bool) {
 		return run == p.run, false
 	}
 	p.run, p.hb, p.leaseDown, p.well = run, nil, 0, 0
+	clear(p.seqs)
 	return true, true
+}
+
+// slot is where the newest heartbeat heard on a link is kept; what came over no link of its own (TCP)
+// shares the last place.
+func (p *peer) slot(link int) *uint64 {
+	if link < 0 || link >= len(p.seqs) {
+		link = len(p.seqs) - 1
+	}
+	return &p.seqs[link]
 }
 
 // resendAt returns when a Raft message is due again.

@@ -149,6 +149,11 @@ func (n *Node) heard(i int, in *Packet, hb *wire.Heartbeat) {
 	if !ok || (p.inc != 0 && hb.Incarnation != p.inc) || n.isPast(i, hb) {
 		return
 	}
+	newest := p.slot(in.Link)
+	if hb.Seq <= *newest {
+		return // a late copy is no sign of life
+	}
+	*newest = hb.Seq
 	p.det.Arrived(in.Link, n.now.Mono, hb.L)
 	if p.silentTold {
 		p.silentTold = false

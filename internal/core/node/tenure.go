@@ -128,6 +128,9 @@ func (n *Node) tendGroups() {
 		n.event("lease.lost", n.id(), "%s has lost its lease: no majority of the voters renewed it in time", n.id())
 		n.urgent()
 	}
+	if runs != n.leaseShown {
+		n.planDue = true
+	}
 	n.groupsDue, n.leaseShown, n.groupsAt = false, runs, cluster.Never
 	var reports []wire.GroupReport
 	for i := range n.groups {

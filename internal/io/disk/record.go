@@ -314,9 +314,14 @@ func apply(image *cluster.DiskImage, p cluster.Persist) error {
 		return errors.New("the directory has another founding record already")
 	}
 	snapshot, entries := image.Snapshot, image.Entries
-	var start uint64 // index before the first entry
-	if snapshot != nil {
+	var start uint64 // index before the first entry; a log begins where its first write does, after the founding record
+	switch {
+	case snapshot != nil:
 		start = snapshot.Index
+	case len(entries) > 0:
+		start = entries[0].Index - 1
+	case p.Snapshot == nil && len(p.Entries) > 0:
+		start = max(p.Entries[0].Index, 1) - 1
 	}
 	if p.Snapshot != nil {
 		if p.Snapshot.Index < start {

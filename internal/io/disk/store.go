@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +31,7 @@ import (
 const (
 	logName  = "log"
 	tempName = "log.new" // the file that replaces the log by rename(2); of no value if it is found at start
+	runsName = "runs"    // how many agents have begun on this directory
 	lockName = "lock"
 
 	minSize    = 4 << 20 // bytes
@@ -66,6 +68,7 @@ type Report struct {
 
 // Store is an open data directory. Its methods are called from one goroutine.
 type Store struct {
+	runs     uint64
 	dir      string
 	opts     Options
 	lock     *os.File
@@ -118,6 +121,9 @@ func (s *Store) open() error {
 	if err != nil {
 		return err
 	}
+	if s.runs, err = s.countRun(); err != nil {
+		return fmt.Errorf("count the agents begun on this directory: %w", err)
+	}
 	if err := s.measureSync(); err != nil {
 		return fmt.Errorf("measure how long a sync takes: %w", err)
 	}
@@ -152,13 +158,47 @@ func (s *Store) found() error {
 		if _, err := rand.Read(random[:]); err != nil {
 			return fmt.Errorf("make an incarnation: %w", err)
 		}
-		s.image.Incarnation = cluster.Incarnation(binary.LittleEndian.Uint64(random[:]))
+		s.image.Incarnation = cluster.Incarnation(binary.LittleEndian.Uint64(random[:]) >> 1) // Raft keeps the highest ids for itself
 	}
 	if err := s.rewrite(); err != nil {
 		return err
 	}
 	// The directory's own name must outlive a crash as well.
 	return s.syncDir(filepath.Dir(filepath.Clean(s.dir)))
+}
+
+// Runs returns how many agents have begun on this directory, the present one included.
+func (s *Store) Runs() uint64 { return s.runs }
+
+// countRun counts one more agent begun on this directory, and makes that durable before it is used: the
+// ids of runs must grow.
+func (s *Store) countRun() (uint64, error) {
+	var n uint64
+	b, err := os.ReadFile(s.path(runsName))
+	if err == nil {
+		n, err = strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32)
+		if err != nil {
+			return 0, fmt.Errorf("%w: %s holds %q, not a number: remove the data directory, so that this node joins anew", ErrCorrupt, s.path(runsName), b)
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	n++
+	f, err := os.OpenFile(s.path(runsName+".new"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	_, err = fmt.Fprintf(f, "%d\n", n)
+	if err == nil {
+		err = s.sync(f)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return 0, err
+	}
+	if err := os.Rename(f.Name(), s.path(runsName)); err != nil {
+		return 0, err
+	}
+	return n, s.syncDir(s.dir)
 }
 
 func (s *Store) load() error {

@@ -70,7 +70,8 @@
 //
 // It is second because its deadline is relative: a process stopped between computing what is left and
 // the kernel's commit, and going on after the deadline, opens the gate until it reads the clock again,
-// or for as long as it wrote if it is stopped there once more. It also sees neither bridged frames nor the
+// or for as long as it wrote if it is stopped there once more. Jiffies stand still while the machine is
+// suspended, so a suspended node finds its gate as open as it left it, until the next Set. It also sees neither bridged frames nor the
 // ports of IPv6 datagrams in fragments whose first passed, and "flush ruleset", which many firewall
 // scripts begin with, removes it until the next Set that opens, or the next Sweep.
 //

@@ -50,7 +50,7 @@ type Gate interface {
 	Set(group cluster.GroupID, epoch cluster.Epoch, deadlineBoottime int64) error
 	// Left returns what the kernel holds now, sorted by group: right after Open, what a dead
 	// predecessor left. A group is in it until a Guard that does not name it. With nftables deadlines
-	// are computed from what is left of a timeout, so that they are some milliseconds too early.
+	// are computed from what is left of a timeout, so that they are up to 20 ms too early.
 	Left() ([]State, error)
 	// Sweep guards interfaces that appeared since, and puts back what someone else took off. It is
 	// also driven by the kernel's news of interfaces, so callers need it only now and then.

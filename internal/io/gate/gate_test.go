@@ -247,7 +247,7 @@ func judgeEnd(t *testing.T, times []int64, deadline int64) {
 	if last > deadline+reading {
 		t.Errorf("a packet passed %v after the deadline", time.Duration(last-deadline))
 	}
-	if early := deadline - last; early > int64(300*time.Millisecond) {
+	if early := deadline - last; early > int64(500*time.Millisecond) {
 		t.Errorf("the last packet passed %v before the deadline", time.Duration(early))
 	}
 }
@@ -325,7 +325,7 @@ func (w *world) pulse(t *testing.T, address string) (stop func() (sent, lost int
 	var err error
 	in(t, w.client, func() { c, err = net.Dial("udp", address) })
 	must(t, err)
-	done, ended := make(chan struct{}), make(chan struct{})
+	done, begun, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	var sent, lost int
 	go func() {
 		defer close(ended)
@@ -334,13 +334,16 @@ func (w *world) pulse(t *testing.T, address string) (stop func() (sent, lost int
 			case <-done:
 				return
 			default:
-				sent++
-				if !echo(c, 8, time.Second) {
-					lost++
-				}
+			}
+			if sent++; !echo(c, 8, time.Second) {
+				lost++
+			}
+			if sent == 1 {
+				close(begun)
 			}
 		}
 	}()
+	<-begun
 	return func() (int, int) { close(done); <-ended; c.Close(); return sent, lost }
 }
 

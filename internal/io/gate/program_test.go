@@ -148,6 +148,79 @@ var (
 	plain6 = netip.MustParseAddr("fd77::1")
 )
 
+const cut, pass = true, false
+
+const q, ad, qq = unix.ETH_P_8021Q, unix.ETH_P_8021AD, unix.ETH_P_QINQ1
+
+var (
+	to4   = packet{src: other4, dst: vip4, sport: 1, dport: 2}
+	from4 = packet{src: vip4, dst: other4, sport: 1, dport: 2}
+	to6   = packet{src: other6, dst: vip6, sport: 1, dport: 2}
+	from6 = packet{src: vip6, dst: other6, sport: 1, dport: 2}
+	port4 = packet{src: other4, dst: plain4, sport: 9, dport: 8000}
+	port6 = packet{src: other6, dst: plain6, sport: 9, dport: 8000}
+	nine  = []byte{60, 60, 60, 60, 60, 60, 60, 60, 60}
+)
+
+func with(p packet, change func(*packet)) []byte {
+	change(&p)
+	return p.frame()
+}
+
+func chain(p packet, kinds ...byte) []byte {
+	p.headers = kinds
+	return p.frame()
+}
+
+var packetCases = []struct {
+	name           string
+	frame          []byte
+	ingress        bool // cut when closed
+	egress         bool
+	ethernet, open bool // only the programs for Ethernet understand it; cut even when open
+}{
+	{"to address", to4.frame(), cut, pass, false, false},
+	{"from address", from4.frame(), pass, cut, false, false},
+	{"to address, IPv6", to6.frame(), cut, pass, false, false},
+	{"from address, IPv6", from6.frame(), pass, cut, false, false},
+	{"tag", with(to4, func(p *packet) { p.tags = []uint16{q} }), cut, pass, true, false},
+	{"two tags", with(to4, func(p *packet) { p.tags = []uint16{ad, q} }), cut, pass, true, false},
+	{"three tags, IPv6", with(from6, func(p *packet) { p.tags = []uint16{qq, q, q} }), pass, cut, true, false},
+	{"tag, port", with(port4, func(p *packet) { p.tags = []uint16{q} }), cut, pass, true, false},
+	{"to neither", packet{src: other4, dst: plain4, dport: 1}.frame(), pass, pass, false, false},
+	{"later fragment to address", with(to4, func(p *packet) { p.fragment = 8 }), cut, pass, false, false},
+	{"later fragment to address, IPv6", with(to6, func(p *packet) { p.headers, p.fragment = []byte{44}, 8 }), cut, pass, false, false},
+	{"ICMP to address", with(to4, func(p *packet) { p.proto = unix.IPPROTO_ICMP }), cut, pass, false, false},
+
+	{"to port", port4.frame(), cut, pass, false, false},
+	{"from port", packet{src: plain4, dst: other4, sport: 8000, dport: 9}.frame(), pass, cut, false, false},
+	{"to port, TCP", with(port4, func(p *packet) { p.proto = unix.IPPROTO_TCP }), cut, pass, false, false},
+	{"to port, SCTP", with(port4, func(p *packet) { p.proto = unix.IPPROTO_SCTP }), pass, pass, false, false},
+	{"IPv4 options", with(port4, func(p *packet) { p.options = 40 }), cut, pass, false, false},
+	{"IPv4 authentication header", with(port4, func(p *packet) {
+		p.proto = protoAH
+		p.payload = append([]byte{17, 4}, append(make([]byte, 22), packet{dport: 8000}.upper()...)...)
+	}), cut, pass, false, false},
+	{"no port", with(port4, func(p *packet) { p.cut = 22 }), cut, cut, false, true},
+	{"to port, IPv6", port6.frame(), cut, pass, false, false},
+	{"extension headers", chain(port6, 0, 43, 60, 51, 135), cut, pass, false, false},
+	{"eight extension headers", chain(port6, nine[:7]...), cut, pass, false, false},
+	{"too many extension headers", chain(port6, nine...), cut, cut, false, true},
+	{"cut extension header", with(port6, func(p *packet) { p.headers, p.cut = []byte{60}, 41 }), cut, cut, false, true},
+	{"atomic fragment", chain(port6, 44), cut, pass, false, false},
+	{"no next header", with(port6, func(p *packet) { p.proto = 59 }), pass, pass, false, false},
+
+	{"ARP request for address", arpFrame(1, other4, vip4), cut, pass, false, false},
+	{"ARP probe for address", arpFrame(1, netip.IPv4Unspecified(), vip4), cut, pass, false, false},
+	{"ARP reply by address", arpFrame(2, vip4, other4), pass, cut, false, false},
+	{"gratuitous ARP", arpFrame(1, vip4, vip4), pass, cut, false, false},
+	{"ARP for another", arpFrame(1, other4, plain4), pass, pass, false, false},
+	{"solicitation of address", nd(ndSolicit, vip6), cut, pass, false, false},
+	{"advertisement of address", nd(ndAdvert, vip6), pass, cut, false, false},
+	{"solicitation of another", nd(ndSolicit, plain6), pass, pass, false, false},
+	{"something else", frame(nil, 0x88cc, make([]byte, 40)), pass, pass, false, false},
+}
+
 // TestProgram runs the programs on packets made by hand, with both gates closed and with both open. The
 // kernel's test run gives them an Ethernet frame; the programs for other devices read the same packet
 // from its network header on.
@@ -166,66 +239,7 @@ func TestProgram(t *testing.T) {
 	must(t, h.load(current, m))
 	defer h.unload()
 
-	const cut, pass = true, false
-	q, ad, qq := uint16(unix.ETH_P_8021Q), uint16(unix.ETH_P_8021AD), uint16(unix.ETH_P_QINQ1)
-	to4 := packet{src: other4, dst: vip4, sport: 1, dport: 2}
-	from4 := packet{src: vip4, dst: other4, sport: 1, dport: 2}
-	to6 := packet{src: other6, dst: vip6, sport: 1, dport: 2}
-	from6 := packet{src: vip6, dst: other6, sport: 1, dport: 2}
-	port4 := packet{src: other4, dst: plain4, sport: 9, dport: 8000}
-	port6 := packet{src: other6, dst: plain6, sport: 9, dport: 8000}
-	with := func(p packet, change func(*packet)) []byte { change(&p); return p.frame() }
-	chain := func(p packet, kinds ...byte) []byte { p.headers = kinds; return p.frame() }
-	nine := []byte{60, 60, 60, 60, 60, 60, 60, 60, 60}
-
-	for _, c := range []struct {
-		name           string
-		frame          []byte
-		ingress        bool // cut when closed
-		egress         bool
-		ethernet, open bool // only the programs for Ethernet understand it; cut even when open
-	}{
-		{"to address", to4.frame(), cut, pass, false, false},
-		{"from address", from4.frame(), pass, cut, false, false},
-		{"to address, IPv6", to6.frame(), cut, pass, false, false},
-		{"from address, IPv6", from6.frame(), pass, cut, false, false},
-		{"tag", with(to4, func(p *packet) { p.tags = []uint16{q} }), cut, pass, true, false},
-		{"two tags", with(to4, func(p *packet) { p.tags = []uint16{ad, q} }), cut, pass, true, false},
-		{"three tags, IPv6", with(from6, func(p *packet) { p.tags = []uint16{qq, q, q} }), pass, cut, true, false},
-		{"tag, port", with(port4, func(p *packet) { p.tags = []uint16{q} }), cut, pass, true, false},
-		{"to neither", packet{src: other4, dst: plain4, dport: 1}.frame(), pass, pass, false, false},
-		{"later fragment to address", with(to4, func(p *packet) { p.fragment = 8 }), cut, pass, false, false},
-		{"later fragment to address, IPv6", with(to6, func(p *packet) { p.headers, p.fragment = []byte{44}, 8 }), cut, pass, false, false},
-		{"ICMP to address", with(to4, func(p *packet) { p.proto = unix.IPPROTO_ICMP }), cut, pass, false, false},
-
-		{"to port", port4.frame(), cut, pass, false, false},
-		{"from port", packet{src: plain4, dst: other4, sport: 8000, dport: 9}.frame(), pass, cut, false, false},
-		{"to port, TCP", with(port4, func(p *packet) { p.proto = unix.IPPROTO_TCP }), cut, pass, false, false},
-		{"to port, SCTP", with(port4, func(p *packet) { p.proto = unix.IPPROTO_SCTP }), pass, pass, false, false},
-		{"IPv4 options", with(port4, func(p *packet) { p.options = 40 }), cut, pass, false, false},
-		{"IPv4 authentication header", with(port4, func(p *packet) {
-			p.proto = protoAH
-			p.payload = append([]byte{17, 4}, append(make([]byte, 22), packet{dport: 8000}.upper()...)...)
-		}), cut, pass, false, false},
-		{"no port", with(port4, func(p *packet) { p.cut = 22 }), cut, cut, false, true},
-		{"to port, IPv6", port6.frame(), cut, pass, false, false},
-		{"extension headers", chain(port6, 0, 43, 60, 51, 135), cut, pass, false, false},
-		{"eight extension headers", chain(port6, nine[:7]...), cut, pass, false, false},
-		{"too many extension headers", chain(port6, nine...), cut, cut, false, true},
-		{"cut extension header", with(port6, func(p *packet) { p.headers, p.cut = []byte{60}, 41 }), cut, cut, false, true},
-		{"atomic fragment", chain(port6, 44), cut, pass, false, false},
-		{"no next header", with(port6, func(p *packet) { p.proto = 59 }), pass, pass, false, false},
-
-		{"ARP request for address", arpFrame(1, other4, vip4), cut, pass, false, false},
-		{"ARP probe for address", arpFrame(1, netip.IPv4Unspecified(), vip4), cut, pass, false, false},
-		{"ARP reply by address", arpFrame(2, vip4, other4), pass, cut, false, false},
-		{"gratuitous ARP", arpFrame(1, vip4, vip4), pass, cut, false, false},
-		{"ARP for another", arpFrame(1, other4, plain4), pass, pass, false, false},
-		{"solicitation of address", nd(ndSolicit, vip6), cut, pass, false, false},
-		{"advertisement of address", nd(ndAdvert, vip6), pass, cut, false, false},
-		{"solicitation of another", nd(ndSolicit, plain6), pass, pass, false, false},
-		{"something else", frame(nil, 0x88cc, make([]byte, 40)), pass, pass, false, false},
-	} {
+	for _, c := range packetCases {
 		for kind, prog := range h.progs {
 			want := c.ingress
 			if kind.egress {

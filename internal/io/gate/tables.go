@@ -368,8 +368,11 @@ func (t *tables) note(group cluster.GroupID, s *slot, epoch cluster.Epoch) error
 	return nil
 }
 
-// Left computes deadlines from what is left of timeouts, so that they are up to some milliseconds
-// earlier than what was set.
+// tick is the longest that the kernel's jiffies can lag behind its clocks, at 100 Hz.
+const tick = 10 * time.Millisecond
+
+// Left computes deadlines from what is left of timeouts. The kernel reckons that from its last tick, so
+// a tick is taken off: what is handed on must never be later than what was set.
 func (t *tables) Left() ([]State, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -387,7 +390,7 @@ func (t *tables) Left() ([]State, error) {
 	deadlines := map[uint32]int64{}
 	for _, e := range elements {
 		if len(e.Key) == 4 && e.Expires > 0 {
-			deadlines[native.Uint32(e.Key)] = now + int64(e.Expires)
+			deadlines[native.Uint32(e.Key)] = now + int64(e.Expires-tick)
 		}
 	}
 	var left []State

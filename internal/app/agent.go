@@ -1,0 +1,345 @@
+// Package app composes baton: it drives one core with the real parts of a machine, and holds the commands.
+// It is the only place that sees both what decides and what acts.
+package app
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/config"
+	"baton/internal/core/node"
+	"baton/internal/core/wire"
+	"baton/internal/io/addr"
+	"baton/internal/io/api"
+	"baton/internal/io/disk"
+	"baton/internal/io/gate"
+	"baton/internal/io/link"
+	"baton/internal/io/resource"
+)
+
+// kinds are the resource kinds of this binary.
+var kinds = []resource.Kind{addr.VIP{}, resource.Process{}}
+
+// Kinds describes the resource kinds of this binary, for the file's reader.
+func Kinds() []cluster.KindSpec {
+	specs := make([]cluster.KindSpec, len(kinds))
+	for i, k := range kinds {
+		specs[i] = k.Spec()
+	}
+	return specs
+}
+
+// AgentOptions say which node to run. Only what differs by machine stands here; all else is in the file.
+type AgentOptions struct {
+	ConfigFile string
+	Node       string // default: the host's name
+	DataDir    string // durable
+	RunDir     string // on tmpfs
+	Socket     string
+	Prefer     string // gate mechanism: "", gate.PreferEBPF or gate.PreferNFTables
+	SharedHost bool   // other nodes' agents run in this network namespace (baton dev without root)
+	Log        *slog.Logger
+}
+
+// adoptLimit bounds the probe of each resource at start.
+const adoptLimit = 3 * time.Second
+
+// agent is one running node.
+type agent struct {
+	opt   AgentOptions
+	log   *slog.Logger
+	spec  *cluster.Spec
+	self  cluster.NodeID
+	node  *node.Node
+	clock clock
+	inbox *inbox
+	ended chan struct{} // closed when the loop has ended
+
+	store    *disk.Store
+	run      *runDir
+	gate     gate.Gate // nil where no mechanism works
+	links    *link.Links
+	workers  map[cluster.GroupID]map[cluster.ResourceID]*resource.Worker
+	persists chan cluster.Persist
+	disk     sync.WaitGroup
+	gates    map[cluster.GroupID]cluster.Gate // the newest of each group, to be translated anew each h
+	gatesAt  cluster.Instant
+	replies  map[uint64]chan node.Reply
+	commands uint64
+	uplinks  map[cluster.GroupID]string // interface of each group's addresses
+}
+
+// RunAgent runs this node until the context ends. It returns nil if it was told to stop.
+func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	spec, self, key, err := readSetup(opt)
+	if err != nil {
+		return err
+	}
+	becomeRealtime(spec.Timing.Takeover, opt.Log)
+	lockMemory(opt.Log)
+	a := &agent{opt: opt, log: opt.Log.With("node", self), self: self, ended: make(chan struct{}),
+		replies: make(map[uint64]chan node.Reply), gates: make(map[cluster.GroupID]cluster.Gate),
+		persists: make(chan cluster.Persist, persistsMax)}
+	defer func() { err = errors.Join(err, a.close()) }()
+	boot, err := a.open(spec, key)
+	if err != nil {
+		return err
+	}
+	server, err := api.Listen(opt.Socket, &backend{a})
+	if err != nil {
+		return err
+	}
+	beside, stop := context.WithCancel(context.Background())
+	var helpers sync.WaitGroup
+	helpers.Go(func() { a.watchLinks(beside) })
+	defer func() {
+		stop()
+		helpers.Wait()
+		err = errors.Join(err, server.Close())
+	}()
+	return a.loop(ctx, boot)
+}
+
+// readSetup reads the file, this node's name, and the key.
+func readSetup(opt AgentOptions) (*cluster.Spec, cluster.NodeID, []byte, error) {
+	text, err := os.ReadFile(opt.ConfigFile)
+	if err != nil {
+		return nil, "", nil, fmt.Errorf("read the cluster file: %w", err)
+	}
+	spec, err := config.Parse(opt.ConfigFile, text, Kinds())
+	if err != nil {
+		return nil, "", nil, err
+	}
+	self, err := nodeName(opt.Node, spec)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	keyText, err := os.ReadFile(spec.KeyFile)
+	if err != nil {
+		return nil, "", nil, fmt.Errorf("read the cluster key: %w", err)
+	}
+	key, err := wire.ParseKey(string(keyText))
+	if err != nil {
+		return nil, "", nil, fmt.Errorf("%s: %w", spec.KeyFile, err)
+	}
+	return spec, self, key, nil
+}
+
+func nodeName(name string, spec *cluster.Spec) (cluster.NodeID, error) {
+	if name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return "", fmt.Errorf("ask for this host's name: %w", err)
+		}
+		name, _, _ = strings.Cut(host, ".")
+	}
+	if spec.Node(cluster.NodeID(name)) == nil {
+		names := make([]string, len(spec.Nodes))
+		for i, n := range spec.Nodes {
+			names[i] = string(n.ID)
+		}
+		return "", fmt.Errorf("node %q is not in the cluster file, which names %s: start the agent with --node", name, strings.Join(names, ", "))
+	}
+	return cluster.NodeID(name), nil
+}
+
+// open opens the real parts and gathers what a former run has left.
+func (a *agent) open(spec *cluster.Spec, key []byte) (*node.Boot, error) {
+	boot, err := bootID()
+	if err != nil {
+		return nil, err
+	}
+	if a.inbox, err = newInbox(); err != nil {
+		return nil, fmt.Errorf("make the inbox: %w", err)
+	}
+	store, image, err := disk.Open(a.opt.DataDir, disk.Options{})
+	if err != nil {
+		return nil, err
+	}
+	a.store = store
+	if r := store.Report(); r.Torn {
+		a.log.Warn("the log's last write was cut short by a crash and is dropped", "offset", r.Offset, "bytes", r.Bytes)
+	}
+	if a.spec, err = a.settleSpec(spec, &image); err != nil {
+		return nil, err
+	}
+	a.checkBudget()
+	if a.run, err = openRunDir(a.opt.RunDir); err != nil {
+		return nil, err
+	}
+	record, err := a.run.load(boot)
+	if err != nil {
+		a.log.Warn("the run record is unreadable: this node begins as after a reboot", "cause", err)
+		record = nil
+	}
+	var salt [4]byte
+	_, _ = rand.Read(salt[:]) // it never fails (crypto/rand)
+	b := &node.Boot{Boot: boot, Run: cluster.NewRun(store.Runs(), binary.LittleEndian.Uint32(salt[:])), Disk: image, Record: record}
+	a.clock.now()
+	if err := a.openGate(b); err != nil {
+		return nil, err
+	}
+	if err := a.openResources(b); err != nil {
+		return nil, err
+	}
+	return b, a.openLinks(b.Run, key)
+}
+
+// settleSpec takes the file that the cluster was founded with, if it was: from then on the configuration
+// is the cluster's, and a local file that differs is not used.
+func (a *agent) settleSpec(local *cluster.Spec, image *cluster.DiskImage) (*cluster.Spec, error) {
+	if image.Founding == nil {
+		return local, nil
+	}
+	f, err := cluster.DecodeFounding(image.Founding)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", a.opt.DataDir, err)
+	}
+	if bytes.Equal(f.File, local.Text) {
+		return local, nil
+	}
+	a.log.Warn("the cluster file differs from the one that the cluster was founded with, and is not used",
+		"file", a.opt.ConfigFile, "hint", "this version can't change a running cluster's file: restore it")
+	spec, err := config.Parse("the file that the cluster was founded with", f.File, Kinds())
+	if err != nil {
+		return nil, err
+	}
+	spec.KeyFile = local.KeyFile
+	return spec, nil
+}
+
+// checkBudget says so if the disk is too slow for the takeover asked for.
+func (a *agent) checkBudget() {
+	t := a.spec.Timing
+	sync := a.store.SyncTime()
+	if _, _, err := config.Derive(t.Takeover, t.Stall, sync, t.RTT); err != nil {
+		a.log.Warn("this disk is too slow for the takeover asked for", "sync", sync, "cause", err)
+	}
+}
+
+// openGate opens the kernel's gate and closes what no run record speaks for.
+func (a *agent) openGate(b *node.Boot) error {
+	g, err := gate.Open(gate.Options{Cluster: a.spec.Cluster, Node: string(a.self), Prefer: a.opt.Prefer, SharedHost: a.opt.SharedHost, Log: a.log})
+	if err != nil {
+		return fmt.Errorf("no gate: nothing would cut this node off when its lease ends: %w", err)
+	}
+	a.gate = g
+	a.log.Info("gate", "mechanism", g.Describe())
+	left, err := g.Left()
+	if err != nil {
+		return fmt.Errorf("read what stands in the gate: %w", err)
+	}
+	for _, s := range left {
+		if b.Record == nil {
+			if err := g.Set(s.Group, s.Epoch, 0); err != nil && !errors.Is(err, gate.ErrUnknownGroup) {
+				return fmt.Errorf("close the gate of %s: %w", s.Group, err)
+			}
+			continue
+		}
+		b.Gates = append(b.Gates, cluster.GateState{Group: s.Group, Epoch: s.Epoch, End: a.clock.instant(s.Deadline)})
+	}
+	var groups []gate.Group
+	for _, s := range a.spec.Groups {
+		if s.Prefers(a.self) < 0 {
+			continue
+		}
+		x := gate.Group{ID: s.ID}
+		for _, r := range s.Resources {
+			x.Addresses = append(x.Addresses, r.Addresses...)
+			x.Ports = append(x.Ports, r.Ports...)
+		}
+		groups = append(groups, x)
+	}
+	if err := g.Guard(groups); err != nil {
+		return fmt.Errorf("guard the groups' addresses: %w", err)
+	}
+	return nil
+}
+
+// openResources makes a worker for each resource that this node may run, and asks what runs already.
+func (a *agent) openResources(b *node.Boot) error {
+	a.workers = make(map[cluster.GroupID]map[cluster.ResourceID]*resource.Worker)
+	for _, g := range a.spec.Groups {
+		if g.Prefers(a.self) < 0 {
+			continue
+		}
+		a.workers[g.ID] = make(map[cluster.ResourceID]*resource.Worker)
+		for _, r := range g.Resources {
+			w, err := a.openResource(g.ID, r)
+			if err != nil {
+				return err
+			}
+			a.workers[g.ID][r.ID] = w
+			ctx, cancel := context.WithTimeout(context.Background(), adoptLimit)
+			b.Found = append(b.Found, cluster.Done{Group: g.ID, Resource: r.ID, Status: w.Adopt(ctx)})
+			cancel()
+		}
+	}
+	return nil
+}
+
+func (a *agent) openResource(g cluster.GroupID, r cluster.ResourceSpec) (*resource.Worker, error) {
+	i := slices.IndexFunc(kinds, func(k resource.Kind) bool { return k.Spec().Name == r.Kind })
+	dir, err := a.run.resource(g, r.ID)
+	if err != nil {
+		return nil, fmt.Errorf("make the directory of %s/%s: %w", g, r.ID, err)
+	}
+	env := resource.Env{Cluster: a.spec.Cluster, Node: a.self, Group: g, Spec: r, RunDir: dir,
+		Log: a.log.With("group", g, "resource", r.ID)}
+	return resource.NewWorker(kinds[i], env, func(d cluster.Done) { a.inbox.put(&node.Done{Done: d}) })
+}
+
+func (a *agent) openLinks(run cluster.RunID, key []byte) error {
+	sealer, err := wire.NewSealer(key, a.self, run)
+	if err != nil {
+		return fmt.Errorf("the cluster key: %w", err)
+	}
+	a.links, err = link.Open(link.Config{Key: key, Sealer: sealer, Links: a.spec.Links,
+		Handler: func(from cluster.NodeID, run cluster.RunID, link int, m wire.Message) {
+			a.inbox.packet(&node.Packet{From: from, Run: run, Link: link, Msg: m})
+		},
+		Changed: func(link int, up bool, detail string) {
+			a.log.Info("link", "link", a.spec.Links[link].Name, "up", up, "detail", detail)
+		},
+	})
+	return err
+}
+
+// close lets go of everything; what runs, runs on, and the gate closes when the lease ends.
+func (a *agent) close() error {
+	var errs []error
+	if a.links != nil {
+		a.links.Close()
+	}
+	close(a.persists)
+	a.disk.Wait()
+	for _, g := range a.workers {
+		for _, w := range g {
+			w.Close()
+		}
+	}
+	if a.gate != nil {
+		errs = append(errs, a.gate.Close())
+	}
+	if a.store != nil {
+		errs = append(errs, a.store.Close())
+	}
+	if a.inbox != nil {
+		a.inbox.close()
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,84 @@
+package app
+
+import (
+	"context"
+	"errors"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/node"
+	"baton/internal/io/api"
+)
+
+// backend answers the API from the loop, between two steps of the core.
+type backend struct{ a *agent }
+
+var errEnded = errors.New("the agent is stopping")
+
+// ask runs f in the loop.
+func (b *backend) ask(f func(*node.Node)) error {
+	if !b.a.inbox.call(f, b.a.ended) {
+		return errEnded
+	}
+	return nil
+}
+
+// Overview implements api.Backend.
+func (b *backend) Overview(context.Context) (*cluster.Overview, error) {
+	var o *cluster.Overview
+	err := b.ask(func(n *node.Node) { o = n.Overview(b.a.clock.now()) })
+	return o, err
+}
+
+// History implements api.Backend.
+func (b *backend) History(context.Context) ([]cluster.Line, error) {
+	var lines []cluster.Line
+	err := b.ask(func(n *node.Node) { lines = n.History() })
+	return lines, err
+}
+
+// Version implements api.Backend.
+func (b *backend) Version() string { return Version() }
+
+// Move implements api.Backend.
+func (b *backend) Move(ctx context.Context, r api.MoveRequest) (api.MoveReply, error) {
+	c := &node.Command{Op: node.OpSwitch, Group: r.Group, To: r.To, By: r.By}
+	if r.Failback {
+		c.Op = node.OpFailback
+	}
+	if r.DryRun {
+		return b.dryRun(c)
+	}
+	var answer chan node.Reply
+	if err := b.ask(func(*node.Node) { answer = b.a.command(c) }); err != nil {
+		return api.MoveReply{}, err
+	}
+	select {
+	case x := <-answer:
+		return api.MoveReply{Done: x.Done, Text: x.Text, Hint: x.Hint, To: r.To}, nil
+	case <-ctx.Done():
+		return api.MoveReply{}, ctx.Err()
+	case <-b.a.ended:
+		return api.MoveReply{}, errEnded
+	}
+}
+
+func (b *backend) dryRun(c *node.Command) (m api.MoveReply, err error) {
+	err = b.ask(func(n *node.Node) {
+		to, why, hint := n.WouldMove(b.a.clock.now(), c)
+		m = api.MoveReply{Done: why == "", Text: why, Hint: hint, To: to}
+		if why == "" {
+			m.Text = string(c.Group) + " would move to " + string(to)
+		}
+	})
+	return m, err
+}
+
+// command hands the core a command. It is called in the loop.
+func (a *agent) command(c *node.Command) chan node.Reply {
+	a.commands++
+	c.ID = a.commands
+	answer := make(chan node.Reply, 1)
+	a.replies[c.ID] = answer
+	a.inbox.put(c)
+	return answer
+}

@@ -1,0 +1,190 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"connectrpc.com/connect"
+	"github.com/alecthomas/kong"
+	"golang.org/x/term"
+
+	"baton/internal/core/config"
+	"baton/internal/io/api"
+)
+
+// Exit codes of every command.
+const (
+	exitDone      = 0
+	exitFailed    = 1 // refused, or failed
+	exitUsage     = 2 // bad usage, or a bad file
+	exitUnreached = 3 // no agent was reached
+	exitWaits     = 4 // it waits for an approval
+)
+
+// version is set by the linker for a release (-X baton/internal/app.version=1.2.3).
+var version string
+
+// Version names the version of this binary.
+func Version() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+				return "devel-" + s.Value[:12]
+			}
+		}
+	}
+	return "devel"
+}
+
+// commands is the command line. Kong reads it.
+type commands struct {
+	JSON   bool   `name:"json" help:"Print JSON, in a shape that stays."`
+	Socket string `help:"The agent's socket." env:"BATON_SOCKET" default:"/run/baton/agent.sock" placeholder:"PATH"`
+
+	Agent    agentCmd    `cmd:"" help:"Run this node."`
+	Dev      devCmd      `cmd:"" help:"Run a whole cluster on this machine, to try it."`
+	Status   statusCmd   `cmd:"" help:"Show nodes, groups, leases, epochs, and who would take over."`
+	Switch   switchCmd   `cmd:"" help:"Move a group to another node, on purpose."`
+	Failback failbackCmd `cmd:"" help:"Move a group back to its preferred node."`
+	Explain  explainCmd  `cmd:"" help:"Tell why a group is where it is, or show one entry of the history."`
+	History  historyCmd  `cmd:"" help:"List what was decided, and why."`
+	Check    checkCmd    `cmd:"" help:"Check the cluster file, this host, and what takeover it can keep."`
+	Keygen   keygenCmd   `cmd:"" help:"Make a cluster key."`
+	Simulate simulateCmd `cmd:"" passthrough:"" help:"Run the core through simulated faults (simulate --help tells more)."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
+}
+
+// console is what a command is run with.
+type console struct {
+	ctx    context.Context // ends with SIGINT and SIGTERM
+	in     io.Reader
+	out    io.Writer
+	err    io.Writer
+	socket string
+	json   bool
+	paint  palette
+	// progress says that somebody looks on: what happens meanwhile is told on err.
+	progress bool
+}
+
+// failure is an error that knows its exit code and what to do next.
+type failure struct {
+	code int
+	text string
+	hint string
+}
+
+func (f *failure) Error() string { return f.text }
+
+func fail(code int, hint, format string, args ...any) error {
+	return &failure{code, fmt.Sprintf(format, args...), hint}
+}
+
+// exited is how Kong ends after --help: it must not end the process.
+type exited int
+
+// Main runs one command and returns the exit code.
+func Main(args []string, in io.Reader, out, errOut io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	return runCommand(ctx, args, in, out, errOut)
+}
+
+func runCommand(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) (code int) {
+	defer func() {
+		if r := recover(); r != nil {
+			e, ok := r.(exited)
+			if !ok {
+				panic(r)
+			}
+			code = int(e)
+		}
+	}()
+	var c commands
+	k := &console{ctx: ctx, in: in, out: out, err: errOut, paint: palette{on: colours(out)}, progress: isTerminal(errOut)}
+	parser, err := kong.New(&c, kong.Name("baton"), kong.Description("Failover manager: moves services between machines, and never lets two serve."),
+		kong.Writers(out, errOut), kong.Exit(func(code int) { panic(exited(code)) }), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+	if err != nil {
+		return finish(k, err)
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		return finish(k, fail(exitUsage, "baton --help lists the commands, baton COMMAND --help tells more", "%v", err))
+	}
+	k.socket, k.json = c.Socket, c.JSON
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	return finish(k, parsed.Run(k))
+}
+
+// finish tells of an error, if there is one, and returns the exit code.
+func finish(k *console, err error) int {
+	if err == nil {
+		return exitDone
+	}
+	f := &failure{code: exitFailed, text: err.Error()}
+	var wrong config.Errors
+	var one exitCode
+	switch {
+	case errors.As(err, &one):
+		return int(one)
+	case errors.As(err, &f):
+	case errors.As(err, &wrong):
+		fmt.Fprintln(k.err, wrong) // each with its place and its own hint
+		return exitUsage
+	}
+	fmt.Fprintf(k.err, "error: %s\n", f.text)
+	if f.hint != "" {
+		fmt.Fprintf(k.err, "hint: %s\n", f.hint)
+	}
+	return f.code
+}
+
+// exitCode ends a command that has said itself what there was to say.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// agent returns a client of the agent.
+func (k *console) agent() *api.Client { return api.Dial(k.socket) }
+
+// trouble turns an error of the agent's client into what the user is told.
+func (k *console) trouble(err error) error {
+	if err == nil {
+		return nil
+	}
+	if k.ctx.Err() != nil {
+		return fail(exitFailed, "", "interrupted")
+	}
+	t := api.Explain(err)
+	switch {
+	case t.Unreached:
+		return fail(exitUnreached, "systemctl start baton, or name another socket with --socket or BATON_SOCKET", "no agent reached at %s: %s", k.socket, t.Text)
+	case t.Code == connect.CodePermissionDenied:
+		return fail(exitFailed, t.Hint, "%s: %s", k.socket, t.Text)
+	case t.Code == connect.CodeInvalidArgument:
+		return fail(exitUsage, t.Hint, "%s", t.Text)
+	}
+	return fail(exitFailed, t.Hint, "%s", t.Text)
+}
+
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// colours tells whether to paint (no-color.org).
+func colours(w io.Writer) bool {
+	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(w)
+}

@@ -1,0 +1,286 @@
+package app
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	batonv1 "baton/api/v1"
+)
+
+// statusView renders a status for people.
+type statusView struct {
+	palette
+	*batonv1.StatusResponse
+}
+
+func (v statusView) write(w io.Writer) {
+	v.header(w)
+	fmt.Fprintln(w)
+	v.nodeTable(w)
+	if len(v.Groups) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	v.groupTable(w)
+	fmt.Fprintln(w)
+	for _, g := range v.Groups {
+		v.sentence(w, g)
+	}
+}
+
+// heard counts the voters heard within the detection time; every node votes.
+func (v statusView) heardVoters() (heard, all, needed int) {
+	for _, n := range v.Nodes {
+		if n.Fresh {
+			heard++
+		}
+	}
+	return heard, len(v.Nodes), len(v.Nodes)/2 + 1
+}
+
+// header says in one line how things are, and in more what is out of order.
+func (v statusView) header(w io.Writer) {
+	heard, all, needed := v.heardVoters()
+	word, c := "healthy", green
+	switch {
+	case v.Forming != "":
+		word, c = "forming", yellow
+	case !v.Quorum:
+		word, c = "no quorum", red
+	case v.unserved() > 0:
+		word, c = "not all served", red
+	case v.Coordinator == "" || heard < all || len(v.unsettled()) > 0:
+		word, c = "degraded", yellow
+	}
+	fmt.Fprintf(w, "%s  %s  as %s sees it", v.text(bold, v.Cluster), v.text(c, word), v.StatusResponse.Node)
+	if t := v.Time; t.IsValid() {
+		fmt.Fprintf(w, " at %s", t.AsTime().Local().Format("15:04:05"))
+	}
+	if v.Forming != "" {
+		fmt.Fprintf(w, "\nThe cluster forms: %s. Nothing serves before it is founded, which needs every voter once.\n", v.Forming)
+		return
+	}
+	coordinator := "no coordinator known"
+	if v.Coordinator != "" {
+		coordinator = fmt.Sprintf("coordinator %s, term %d", v.Coordinator, v.Term)
+	}
+	fmt.Fprintf(w, "\n%s · %d of %d voters heard, %d needed · entry %d · takeover %s, lease %s\n", coordinator, heard, all, needed, v.Applied,
+		v.Timing.GetTakeover().AsDuration(), v.Timing.GetLease().AsDuration())
+	switch {
+	case !v.Quorum:
+		fmt.Fprintln(w, v.text(red, fmt.Sprintf("No quorum: %s hears %d of %d voters. Nothing can be decided, and what serves here ends with its lease.", v.StatusResponse.Node, heard, all)))
+	case v.Coordinator == "":
+		fmt.Fprintln(w, v.text(yellow, "No coordinator is known: an election is under way. What serves goes on; nothing moves meanwhile."))
+	}
+}
+
+func (v statusView) unserved() (n int) {
+	for _, g := range v.Groups {
+		if !g.Serving {
+			n++
+		}
+	}
+	return n
+}
+
+// unsettled names what is not as it should be, one short text each; empty: all is well.
+func (v statusView) unsettled() []string {
+	var out []string
+	for _, n := range v.Nodes {
+		if n.Fresh && n.Role != "witness" && !n.LeaseRuns {
+			out = append(out, n.Name+" holds no lease")
+		}
+		if n.Sick {
+			out = append(out, "the disk of "+n.Name+" does not answer")
+		}
+	}
+	for _, g := range v.Groups {
+		switch {
+		case g.Move != nil:
+			out = append(out, g.Name+" moves to "+g.Move.To)
+		case !g.Serving:
+			out = append(out, g.Name+" is not served")
+		case g.Next == "" && len(g.Nodes) > 1:
+			out = append(out, "nobody could take over "+g.Name)
+		}
+	}
+	return out
+}
+
+func (v statusView) nodeTable(w io.Writer) {
+	rows := [][]cell{heading(append([]string{"node", "role", "state", "lease", "number"}, v.Links...)...)}
+	for _, n := range v.Nodes {
+		row := []cell{{text: n.Name}, {text: n.Role}, v.nodeState(n), v.lease(n), {text: "-"}}
+		if n.Number > 0 {
+			row[4].text = fmt.Sprint(n.Number)
+		}
+		for i := range v.Links {
+			row = append(row, v.link(n, i))
+		}
+		rows = append(rows, row)
+	}
+	v.table(w, rows)
+}
+
+func (v statusView) nodeState(n *batonv1.Node) cell {
+	switch {
+	case n.Sick:
+		return cell{"disk does not answer", red}
+	case n.Name == v.StatusResponse.Node:
+		return cell{"this node", plainText}
+	case !n.Heard:
+		return cell{"never heard", red}
+	case !n.Fresh:
+		return cell{"silent " + short(n.Ago.AsDuration()), red}
+	}
+	return cell{"heard", green}
+}
+
+func (v statusView) lease(n *batonv1.Node) cell {
+	switch {
+	case n.Role == "witness":
+		return cell{"-", dim}
+	case n.LeaseRuns && n.LeaseLeft.AsDuration() > 0:
+		return cell{"runs, " + short(n.LeaseLeft.AsDuration()) + " left", green}
+	case n.LeaseRuns:
+		return cell{"runs", green}
+	case !n.Admitted && n.Number == 0:
+		return cell{"none yet", yellow}
+	case !n.Admitted:
+		return cell{"taken away", red}
+	case !n.Fresh:
+		return cell{"unknown", yellow}
+	}
+	return cell{"has run out", red}
+}
+
+func (v statusView) link(n *batonv1.Node, i int) cell {
+	if i >= len(n.Links) {
+		return cell{"-", dim}
+	}
+	l := n.Links[i]
+	ago := l.Ago.AsDuration()
+	switch {
+	case !l.Heard:
+		return cell{"never", yellow}
+	case ago > max(v.Timing.GetDetect().AsDuration(), 10*time.Millisecond):
+		return cell{"silent " + short(ago), red}
+	}
+	return cell{short(ago) + " ago", plainText}
+}
+
+func (v statusView) groupTable(w io.Writer) {
+	rows := [][]cell{heading("group", "owner", "epoch", "state", "next", "on the nodes")}
+	for _, g := range v.Groups {
+		owner, next := cell{text: g.Owner}, cell{text: g.Next}
+		if g.Owner == "" {
+			owner = cell{"nobody", red}
+		}
+		if g.Next == "" {
+			next = cell{"nobody", yellow}
+		}
+		var on []string
+		for _, n := range g.Nodes {
+			phase := n.Phase
+			if n.Hot && phase == "standby" {
+				phase = "hot standby"
+			}
+			on = append(on, n.Node+" "+phase)
+		}
+		rows = append(rows, []cell{{text: g.Name}, owner, {text: fmt.Sprint(g.Epoch)}, v.groupState(g), next, {text: strings.Join(on, ", ")}})
+	}
+	v.table(w, rows)
+}
+
+// groupOn returns how a group is on a node.
+func groupOn(g *batonv1.Group, node string) *batonv1.GroupNode {
+	for _, n := range g.Nodes {
+		if n.Node == node {
+			return n
+		}
+	}
+	return &batonv1.GroupNode{Node: node, Phase: "unknown"}
+}
+
+func (v statusView) groupState(g *batonv1.Group) cell {
+	phase := groupOn(g, g.Owner).Phase
+	switch {
+	case g.Move != nil:
+		return cell{"moving to " + g.Move.To, yellow}
+	case g.Owner == "":
+		return cell{"not served", red}
+	case g.Serving:
+		return cell{"serving", green}
+	case phase == "failed":
+		return cell{"failed", red}
+	case phase == "unknown":
+		return cell{"unknown", red}
+	}
+	return cell{"starting", yellow}
+}
+
+// sentence says why a group is where it is, and below it what a reader should know besides.
+func (v statusView) sentence(w io.Writer, g *batonv1.Group) {
+	fmt.Fprintf(w, "%s %s: %s", v.text(bold, g.Name), v.where(g), v.why(g))
+	fmt.Fprintln(w)
+	for _, n := range g.Nodes {
+		if n.Reason != "" {
+			fmt.Fprintf(w, "  %s\n", v.text(red, fmt.Sprintf("%s, %s: %s", n.Node, n.Phase, n.Reason)))
+		}
+	}
+	for _, b := range g.Bans {
+		fmt.Fprintf(w, "  kept off %s until %s: %s\n", b.Node, b.Until.AsTime().Local().Format("15:04:05"), b.Reason)
+	}
+	if g.Next == "" {
+		for _, n := range g.Nodes {
+			if n.Node != g.Owner && n.Refusal != "" {
+				fmt.Fprintf(w, "  %s can't take it: it %s\n", n.Node, n.Refusal)
+			}
+		}
+	}
+}
+
+// where says where a group is, to stand after its name.
+func (v statusView) where(g *batonv1.Group) string {
+	switch {
+	case g.Move != nil:
+		return fmt.Sprintf("moves from %s to %s", nobody(g.Move.From), g.Move.To)
+	case g.Owner == "" && g.Last == "":
+		return "has never served"
+	case g.Owner == "":
+		return fmt.Sprintf("is served by nobody, last by %s", g.Last)
+	case g.Serving:
+		return "serves on " + g.Owner
+	case groupOn(g, g.Owner).Phase == "failed":
+		return "has failed on " + g.Owner
+	case groupOn(g, g.Owner).Phase == "unknown":
+		return fmt.Sprintf("belongs to %s, which is not heard", g.Owner)
+	}
+	return "starts on " + g.Owner
+}
+
+func nobody(name string) string {
+	if name == "" {
+		return "nobody"
+	}
+	return name
+}
+
+func (v statusView) why(g *batonv1.Group) string {
+	if !v.Quorum {
+		return "no majority is heard from here, so it can't be decided on"
+	}
+	if g.Move != nil && g.Move.Failback && g.Move.Assigned == 0 {
+		return "a failback, once the target is ready"
+	}
+	why := g.Decision
+	if why == "" {
+		why = "no decision is known"
+	}
+	if g.Rule != "" {
+		why += v.text(dim, " ("+g.Rule+")")
+	}
+	return why
+}

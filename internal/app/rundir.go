@@ -1,0 +1,90 @@
+package app
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"baton/internal/core/cluster"
+)
+
+// runDir is where the agent keeps what outlives it but not the boot.
+type runDir struct {
+	path string
+	temp string
+}
+
+const tmpfsMagic = 0x01021994 // TMPFS_MAGIC of linux/magic.h
+
+// openRunDir makes the directory. It must be on tmpfs: what stands there must be gone after a reboot.
+func openRunDir(path string) (*runDir, error) {
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return nil, fmt.Errorf("make the run directory: %w", err)
+	}
+	var fsys unix.Statfs_t
+	if err := unix.Statfs(path, &fsys); err != nil {
+		return nil, fmt.Errorf("look at the run directory %s: %w", path, err)
+	}
+	if fsys.Type != tmpfsMagic {
+		return nil, fmt.Errorf("the run directory %s is not on tmpfs: what stands there must not outlive the boot; use a directory below /run", path)
+	}
+	return &runDir{path: path, temp: filepath.Join(path, "record.new")}, nil
+}
+
+// resource makes a resource's own directory.
+func (d *runDir) resource(g cluster.GroupID, r cluster.ResourceID) (string, error) {
+	p := filepath.Join(d.path, "resources", string(g), string(r))
+	return p, os.MkdirAll(p, 0o755)
+}
+
+// load returns the run record of this boot, or nil. One that can't be read counts as none.
+func (d *runDir) load(boot cluster.BootID) (*cluster.Record, error) {
+	b, err := os.ReadFile(filepath.Join(d.path, "record.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the run record: %w", err)
+	}
+	r := new(cluster.Record)
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, fmt.Errorf("read the run record: %w", err)
+	}
+	if r.Boot != boot {
+		return nil, nil
+	}
+	return r, nil
+}
+
+// store replaces the run record at one instant.
+func (d *runDir) store(r *cluster.Record) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode the run record: %w", err)
+	}
+	if err := os.WriteFile(d.temp, b, 0o600); err != nil {
+		return fmt.Errorf("write the run record: %w", err)
+	}
+	if err := os.Rename(d.temp, filepath.Join(d.path, "record.json")); err != nil {
+		return fmt.Errorf("write the run record: %w", err)
+	}
+	return nil
+}
+
+// bootID returns the identity of the kernel's present boot.
+func bootID() (cluster.BootID, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return 0, fmt.Errorf("read the boot id: %w", err)
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(strings.TrimSpace(string(b))))
+	return cluster.BootID(max(h.Sum64(), 1)), nil
+}

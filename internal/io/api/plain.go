@@ -1,0 +1,99 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"baton/internal/core/cluster"
+)
+
+// plain answers load balancers and monitors, which read little more than a code.
+type plain struct {
+	backend Backend
+}
+
+// answer is the body of the plain paths.
+type answer struct {
+	OK      bool            `json:"ok"`
+	Text    string          `json:"text"`
+	Node    cluster.NodeID  `json:"node,omitempty"`
+	Group   cluster.GroupID `json:"group,omitempty"`
+	Owner   cluster.NodeID  `json:"owner,omitempty"`
+	Epoch   cluster.Epoch   `json:"epoch,omitempty"`
+	Serving bool            `json:"serving,omitempty"` // by the owner's own word
+}
+
+func (a answer) write(w http.ResponseWriter, bad int) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	if !a.OK {
+		w.WriteHeader(bad)
+	}
+	_ = json.NewEncoder(w).Encode(a) // an error means that the peer has gone
+}
+
+// look returns the overview, or has answered that there is none.
+func (p *plain) look(w http.ResponseWriter, r *http.Request) *cluster.Overview {
+	ctx, cancel := context.WithTimeout(r.Context(), maxInterval)
+	defer cancel()
+	o, err := p.backend.Overview(ctx)
+	if err != nil {
+		answer{Text: "the agent does not answer: " + err.Error()}.write(w, http.StatusServiceUnavailable)
+		return nil
+	}
+	return o
+}
+
+// healthy: the agent's loop turns.
+func (p *plain) healthy(w http.ResponseWriter, r *http.Request) {
+	if o := p.look(w, r); o != nil {
+		answer{OK: true, Text: "the agent runs", Node: o.Node}.write(w, 0)
+	}
+}
+
+// ready: the cluster is founded, and this node hears a majority.
+func (p *plain) ready(w http.ResponseWriter, r *http.Request) {
+	o := p.look(w, r)
+	switch {
+	case o == nil:
+	case o.Forming != "":
+		answer{Text: "the cluster forms: " + o.Forming, Node: o.Node}.write(w, http.StatusServiceUnavailable)
+	case !o.Quorum:
+		answer{Text: "no majority of the voters is heard", Node: o.Node}.write(w, http.StatusServiceUnavailable)
+	default:
+		answer{OK: true, Text: "this node belongs to a majority", Node: o.Node}.write(w, 0)
+	}
+}
+
+// primary: this node serves the group.
+func (p *plain) primary(w http.ResponseWriter, r *http.Request) {
+	o := p.look(w, r)
+	if o == nil {
+		return
+	}
+	id := cluster.GroupID(r.PathValue("group"))
+	for _, g := range o.Groups {
+		if g.ID != id {
+			continue
+		}
+		a := answer{Node: o.Node, Group: id, Owner: g.Owner, Epoch: g.Epoch, Serving: g.Serving}
+		switch {
+		case g.Owner == o.Node && g.Serving:
+			a.OK, a.Text = true, "this node serves"
+		case g.Owner == o.Node:
+			a.Text = "this node is to serve, and does not yet"
+		case g.Owner == "":
+			a.Text = "no node owns it"
+		default:
+			a.Text = string(g.Owner) + " owns it"
+		}
+		a.write(w, http.StatusServiceUnavailable)
+		return
+	}
+	if o.Forming != "" {
+		answer{Text: "the cluster forms: " + o.Forming, Node: o.Node}.write(w, http.StatusServiceUnavailable)
+		return
+	}
+	answer{Text: "there is no such group", Node: o.Node, Group: id}.write(w, http.StatusNotFound)
+}

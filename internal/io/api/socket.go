@@ -1,0 +1,61 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+const dialTimeout = 2 * time.Second
+
+// open makes the socket and sets who may connect.
+func open(path string) (*net.UnixListener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	if err := clearStale(path); err != nil {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	// Until these have been set, the check of each peer alone keeps others out; it always does.
+	err = os.Chmod(path, 0o660)
+	if gid, ok := systemGroup(); ok && err == nil {
+		err = os.Chown(path, -1, int(gid))
+	}
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("set its owner and mode: %w", err)
+	}
+	return l, nil
+}
+
+// clearStale removes a socket on which nobody listens.
+func clearStale(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("it is no socket but %v; nothing is removed", info.Mode())
+	}
+	c, err := net.DialTimeout("unix", path, dialTimeout)
+	switch {
+	case err == nil:
+		defer c.Close()
+		// The credentials of a listening socket are those of who called listen.
+		return fmt.Errorf("%s listens there already", askPeer(c))
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return os.Remove(path)
+	}
+	return fmt.Errorf("it can't be told whether an agent listens there: %w", err)
+}

@@ -1,0 +1,42 @@
+package trial
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+)
+
+// Binary returns the path of the baton binary to try: BATON_BINARY, or this program if it is baton.
+func Binary() (string, error) {
+	if b := os.Getenv("BATON_BINARY"); b != "" {
+		return filepath.Abs(b)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find the binary to try: %w", err)
+	}
+	return self, nil
+}
+
+// Build builds the binary into a directory and makes Binary name it: tests try what users run.
+func Build(dir string) error {
+	_, file, _, _ := runtime.Caller(0)
+	out := filepath.Join(dir, "baton")
+	cmd := exec.Command("go", "build", "-o", out, "./cmd/baton")
+	cmd.Dir = filepath.Join(filepath.Dir(file), "..", "..")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the binary: %w\n%s", err, text)
+	}
+	return os.Setenv("BATON_BINARY", out)
+}
+
+// newKey makes the trial's key with the binary's own command.
+func (t *Trial) newKey() ([]byte, error) {
+	path := filepath.Join(t.Lab.Dir(), "key")
+	if out, err := exec.Command(t.binary, "keygen", path).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("make a key: %w: %s", err, out)
+	}
+	return os.ReadFile(path)
+}
