@@ -83,7 +83,9 @@ type agent struct {
 // RunAgent runs this node until the context ends. It returns nil if it was told to stop.
 func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	if opt.Log == nil {
-		opt.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+		w := newLogWriter(os.Stderr)
+		defer w.Close()
+		opt.Log = slog.New(slog.NewTextHandler(w, nil))
 	}
 	spec, self, key, err := readSetup(opt)
 	if err != nil {
@@ -106,6 +108,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	beside, stop := context.WithCancel(context.Background())
 	var helpers sync.WaitGroup
 	helpers.Go(func() { a.watchLinks(beside) })
+	helpers.Go(func() { a.sweepGate(beside) })
 	defer func() {
 		stop()
 		helpers.Wait()

@@ -22,6 +22,12 @@ const (
 	leaveLimit  = 20 * time.Second // for handing everything over at a clean stop
 )
 
+// slowSync is how long a sync of the log may take before the log tells: it is on the takeover's path.
+const slowSync = 5 * time.Millisecond
+
+// sweepEvery is how often the gate is put back where somebody took it off. New interfaces it sees by itself.
+const sweepEvery = time.Second
+
 // errBroken ends a run whose core found a rule broken that must always hold.
 var errBroken = errors.New("a rule that must always hold was broken")
 
@@ -192,8 +198,11 @@ func (a *agent) writeDisk() {
 			broken = true
 			continue
 		}
-		if p.Sync {
-			a.inbox.put(&node.Observed{SyncNanos: time.Since(start).Nanoseconds()})
+		if took := time.Since(start); p.Sync {
+			if took > slowSync {
+				a.log.Warn("a sync was slow", "took", took)
+			}
+			a.inbox.put(&node.Observed{SyncNanos: took.Nanoseconds()})
 		}
 		a.inbox.put(&node.Stored{N: p.N})
 	}
@@ -275,6 +284,22 @@ func (a *agent) awaitStop(g cluster.GroupID, r cluster.ResourceSpec) {
 		}
 	}
 	a.log.Error("did not stop in time", "group", g, "resource", r.ID, "limit", r.StopTimeout)
+}
+
+// sweepGate puts the gate's hooks back where someone else removed them.
+func (a *agent) sweepGate(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := a.gate.Sweep(); err != nil {
+				a.log.Error("the gate is not whole", "cause", err)
+			}
+		}
+	}
 }
 
 // watchLinks tells the core of interfaces that lose or regain their carrier.

@@ -139,13 +139,13 @@ func (w *world) observe(m *machine, out *node.Output) {
 			break
 		}
 	}
-	for i := range out.Persists {
+	for i := range out.Applied {
+		w.applied(m, &out.Applied[i])
+	}
+	for i := range out.Persists { // after what was applied: a node's own snapshot is of what it has just applied
 		if s := out.Persists[i].Snapshot; s != nil {
 			m.applied = max(m.applied, s.Index)
 		}
-	}
-	for i := range out.Applied {
-		w.applied(m, &out.Applied[i])
 	}
 	for i := range out.Decided {
 		w.counts.Rules[out.Decided[i].Rule]++

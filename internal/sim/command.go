@@ -28,6 +28,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	most := flags.Int("most", 5, "stop after this many failures")
 	trace := flags.Bool("trace", false, "print the whole trace of a single seed or script")
 	packets := flags.Bool("packets", false, "with every packet and write")
+	hunt := flags.Bool("hunt", false, "print, for each bug that the core can be told to have, the first seed that catches it")
 	script := flags.Bool("script", false, "print the seed's plan as a script, and don't run it")
 	if flags.Parse(args) != nil {
 		return 2
@@ -40,6 +41,9 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		return runScript(flags.Arg(0), opt, stdout, stderr)
 	}
 	first, last, err := seedRange(*seeds)
+	if err == nil && *hunt {
+		return huntAll(first, last, *profile, stdout, stderr)
+	}
 	if err == nil && *script {
 		var p *Plan
 		if p, err = Generate(first, *profile); err == nil {
@@ -70,6 +74,23 @@ func seedRange(s string) (first, last uint64, err error) {
 		return 0, 0, fmt.Errorf("seeds %q: %w", s, err)
 	}
 	return first, last, nil
+}
+
+// huntAll prints the first seed that catches each mutation and that the faithful core stands.
+func huntAll(first, last uint64, profile string, stdout, stderr io.Writer) int {
+	for m := node.Faithful + 1; m < node.MutationCount; m++ {
+		seed, v, err := Hunt(first, last, profile, m)
+		switch {
+		case err != nil:
+			fmt.Fprintln(stderr, err)
+			return 2
+		case v == nil:
+			fmt.Fprintf(stdout, "mutation %2d: none of the seeds\n", m)
+		default:
+			fmt.Fprintf(stdout, "mutation %2d: seed %d, %v\n", m, seed, v)
+		}
+	}
+	return 0
 }
 
 func runScript(path string, opt Options, stdout, stderr io.Writer) int {

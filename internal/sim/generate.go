@@ -154,6 +154,9 @@ func (g *generator) cluster() {
 		p.StallEvery, p.StallMax = g.between(100*time.Millisecond, 5*time.Second), g.between(2*time.Millisecond, 50*time.Millisecond)
 	}
 	p.Codec = g.chance(10)
+	if g.chance(40) {
+		p.Compact = 2 + g.rand.Uint64N(30)
+	}
 }
 
 var groupNames = []cluster.GroupID{"web", "mail", "db"}

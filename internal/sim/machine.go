@@ -196,7 +196,7 @@ func (m *machine) startAgent() {
 	}
 	m.w.note(m, "agent starts, run %d, record %v, log to %d", m.runs, m.record != nil, lastIndex(&boot.Disk))
 	m.w.counts.Agents++
-	m.agent = node.New(node.Config{Self: m.id, Spec: m.w.spec, Mutation: m.w.opt.Mutation})
+	m.agent = node.New(node.Config{Self: m.id, Spec: m.w.spec, Mutation: m.w.opt.Mutation, CompactAfter: m.w.plan.Compact})
 	m.deliver(boot)
 	if m.agent != nil && m.observing() {
 		m.deliver(m.observed())

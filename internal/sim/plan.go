@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -44,8 +45,10 @@ type Plan struct {
 	StallMax   time.Duration // and for how long at the most
 	Codec      bool          // every message is encoded and decoded on its way
 	Blind      bool          // agents do not measure how long their syncs take
+	Compact    uint64        // entries after which a node makes a snapshot; 0: the core's default
 	Goal       Goal
 	Faults     []Fault       // in the order of At
+	Spread     time.Duration // faults come up to this much later, those of one instant together
 	Run        time.Duration // when every fault that has an end has ended
 	Tail       time.Duration // what follows; 0: as long as the goal needs
 }
@@ -143,6 +146,27 @@ func (p *Plan) node(id cluster.NodeID) int {
 
 func (p *Plan) group(id cluster.GroupID) int {
 	return slices.IndexFunc(p.Groups, func(g PlanGroup) bool { return g.ID == id })
+}
+
+// spread returns the plan with its faults at the instants that its seed chooses.
+func (p *Plan) spread() *Plan {
+	if p.Spread == 0 {
+		return p
+	}
+	c := p.clone()
+	c.Spread = 0
+	r := rand.New(rand.NewPCG(p.Seed, 3))
+	var shift, last time.Duration
+	for i := range c.Faults {
+		f := &c.Faults[i]
+		if i == 0 || f.At != last {
+			shift = time.Duration(r.Int64N(int64(p.Spread)))
+		}
+		last = f.At
+		f.At += shift
+	}
+	slices.SortStableFunc(c.Faults, func(a, b Fault) int { return int(a.At - b.At) })
+	return c
 }
 
 // clone returns a copy whose faults can be changed.

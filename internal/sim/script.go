@@ -22,6 +22,12 @@ func (p *Plan) Script() string {
 	if p.Codec {
 		b.WriteString("codec\n")
 	}
+	if p.Spread > 0 {
+		fmt.Fprintf(b, "spread %v\n", p.Spread)
+	}
+	if p.Compact > 0 {
+		fmt.Fprintf(b, "compact %d\n", p.Compact)
+	}
 	if p.Blind {
 		b.WriteString("blind\n")
 	}
@@ -60,7 +66,8 @@ func (p *Plan) Script() string {
 //	node alpha member 2500ppm        a machine; its clock runs 0.25 % fast
 //	nodes alpha beta gamma:witness   the same, shorter
 //	group web alpha beta hot manual failback=1s start=50ms
-//	links 2, latency 100us 200us, sync 200us 900us, stalls 1s 15ms, seed 7, codec, blind
+//	links 2, latency 100us 200us, sync 200us 900us, stalls 1s 15ms, seed 7, codec, blind, compact 10
+//	spread 20ms                      each fault comes up to so much later, as the seed says
 //	goal converge|takeover|still|safety
 //	at 2s power alpha for 500ms      a fault (see Kind)
 //	at 3s boot alpha                 ends an earlier fault of that node: boot, start, resume, heal
@@ -114,6 +121,8 @@ func (p *Plan) parseLine(words []string) error {
 		p.Seed, err = strconv.ParseUint(words[1], 10, 64)
 	case "takeover":
 		err = durations(&p.Takeover)
+	case "compact":
+		p.Compact, err = strconv.ParseUint(words[1], 10, 64)
 	case "links":
 		p.Links, err = strconv.Atoi(words[1])
 	case "latency":
@@ -122,6 +131,8 @@ func (p *Plan) parseLine(words []string) error {
 		err = durations(&p.SyncMin, &p.SyncMax)
 	case "stalls":
 		err = durations(&p.StallEvery, &p.StallMax)
+	case "spread":
+		err = durations(&p.Spread)
 	case "run":
 		err = durations(&p.Run)
 	case "tail":

@@ -96,7 +96,7 @@ type Result struct {
 
 // RunPlan runs one plan. The error tells that the plan can't be run.
 func RunPlan(p *Plan, opt Options) (Result, error) {
-	w, err := newWorld(p, opt)
+	w, err := newWorld(p.spread(), opt)
 	if err != nil {
 		return Result{}, err
 	}
@@ -168,6 +168,27 @@ func Range(first, last uint64, profile string, opt Options, most int) (Counts, [
 		return 1
 	})
 	return total, failed, broken
+}
+
+// Hunt returns the first seed of a range under which a planted bug breaks an invariant and the faithful
+// core does not, and the violation; nil if there is none.
+func Hunt(first, last uint64, profile string, m node.Mutation) (uint64, *Violation, error) {
+	for from := first; from <= last; {
+		_, failed, err := Range(from, last, profile, Options{Mutation: m}, 1)
+		if err != nil || len(failed) == 0 {
+			return 0, nil, err
+		}
+		seed := failed[0].Seed
+		r, err := Run(seed, profile, Options{})
+		if err != nil {
+			return 0, nil, err
+		}
+		if r.Violation == nil {
+			return seed, failed[0].Violation, nil
+		}
+		from = seed + 1
+	}
+	return 0, nil, nil
 }
 
 // Tail returns the last lines of the plan's trace.

@@ -86,7 +86,8 @@ var nodeRules = []nodeRule{
 		parts: evict},
 	{id: "N05", verdict: Admit, why: "it is heard, and its former lease is over",
 		when: func(f *cluster.Facts, n *cluster.NodeFacts) bool {
-			return !n.Admitted && n.Role != cluster.Witness && n.Fresh && n.Boot != 0 && (n.Over || n.SaidOver)
+			return !n.Admitted && n.Role != cluster.Witness && n.Fresh && n.Boot != 0 && (n.Over || n.SaidOver) &&
+				len(n.SilentTo) < cluster.Quorum(f.Voters) // else it would be evicted again at once
 		},
 		parts: admit},
 	{id: "N06", verdict: Record, why: "a majority of the voters has said that nothing is left of its lease",

@@ -22,15 +22,18 @@ type Config struct {
 	Self     cluster.NodeID
 	Spec     *cluster.Spec
 	Mutation Mutation
+	// CompactAfter is how many applied entries make a snapshot due; 0: the default. Every node may have its own.
+	CompactAfter uint64
 }
 
 // Node is one node's mind. It is not safe for concurrent use.
 type Node struct {
-	self   int
-	spec   *cluster.Spec
-	timing cluster.Timing
-	flaw   Mutation
-	file   [sha256.Size]byte
+	self         int
+	spec         *cluster.Spec
+	timing       cluster.Timing
+	flaw         Mutation
+	compactAfter uint64
+	file         [sha256.Size]byte
 
 	now    cluster.Now
 	last   cluster.Instant // of the former Step
@@ -106,8 +109,11 @@ type heardRelease struct {
 
 // New returns a node that waits for its Boot.
 func New(c Config) *Node {
-	n := &Node{spec: c.Spec, timing: c.Spec.Timing, flaw: c.Mutation, self: -1,
+	n := &Node{spec: c.Spec, timing: c.Spec.Timing, flaw: c.Mutation, self: -1, compactAfter: c.CompactAfter,
 		file: sha256.Sum256(c.Spec.Text), decisions: make(map[string]string)}
+	if n.compactAfter == 0 {
+		n.compactAfter = compactAfter
+	}
 	for i := range c.Spec.Nodes {
 		if c.Spec.Nodes[i].ID == c.Self {
 			n.self = i

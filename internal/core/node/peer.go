@@ -21,7 +21,7 @@ type peer struct {
 	hbAt    cluster.Instant
 	run     cluster.RunID
 	seqs    []uint64 // per link: the newest heartbeat of this run
-	durable uint64 // highest log index seen acknowledged
+	durable uint64   // highest log index seen acknowledged
 
 	leaseDown  cluster.Instant // since when it says that its lease does not run; 0: it runs
 	admitted   cluster.Instant // when its newest Admit was applied here

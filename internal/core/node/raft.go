@@ -18,8 +18,8 @@ const (
 	maxAppendBytes   = 800 // so that an append fits a datagram, unless a single entry is larger
 	maxInflight      = 64
 	foundingIndex    = 1    // the log begins after the founding record
-	compactAfter     = 1024 // entries applied since the last snapshot
-	compactKeep      = 256  // entries kept for followers that lag a little
+	compactAfter     = 1024 // entries applied since the last snapshot; Config.CompactAfter overrides it
+	compactKeepShare = 4    // of that, one in so many is kept for followers that lag a little
 	maxUncommitted   = 1 << 20
 	maxCommittedSize = 1 << 20
 )
@@ -217,7 +217,7 @@ func (n *Node) drainRaft() {
 	if r.proposes {
 		r.proposes, r.proposed = false, r.last
 	}
-	if r.applied >= r.snapped+compactAfter && len(n.stores) == 0 {
+	if r.applied >= r.snapped+n.compactAfter && len(n.stores) == 0 {
 		n.compact()
 	}
 }
@@ -446,8 +446,8 @@ func (n *Node) compact() {
 	r.snapped = r.applied
 	term := snap.GetMetadata().GetTerm()
 	n.persist(cluster.Persist{Sync: true, Snapshot: &cluster.Snapshot{Index: r.applied, Term: term, Data: snap.GetData()}}, unstored{})
-	if r.applied > compactKeep {
-		if err := r.store.Compact(r.applied - compactKeep); err != nil && err != raft.ErrCompacted {
+	if keep := n.compactAfter / compactKeepShare; r.applied > keep+foundingIndex {
+		if err := r.store.Compact(r.applied - keep); err != nil && err != raft.ErrCompacted {
 			must(err)
 		}
 	}

@@ -3,10 +3,12 @@ package gate
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,7 +37,7 @@ func each(t *testing.T, f func(t *testing.T, prefer string)) {
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -679,6 +681,37 @@ func BenchmarkSet(b *testing.B) {
 				if err := g.Set("orders", 1, hence(time.Minute)); err != nil {
 					b.Fatal(err)
 				}
+			}
+		})
+	}
+}
+
+// BenchmarkSuccessor measures how long a new process takes until it has taken over the gate of one that
+// was killed, with one group and three interfaces. Until Open has returned nothing can be renewed.
+func BenchmarkSuccessor(b *testing.B) {
+	for _, prefer := range []string{PreferEBPF, PreferNFTables} {
+		b.Run(prefer, func(b *testing.B) {
+			w := newWorld(b)
+			w.cable(b, "va2", "vb2")
+			w.child(b, prefer, time.Hour).kill()
+			steps := [3][]float64{}
+			for b.Loop() {
+				cmd := exec.Command("nsenter", "--net=/run/netns/"+w.node, os.Args[0], "-test.run=^$")
+				cmd.Env = append(os.Environ(), "GATE_CHILD=successor", "GATE_PREFER="+prefer)
+				out, err := cmd.Output()
+				must(b, err)
+				var ns [3]float64
+				if _, err := fmt.Sscan(string(out), &ns[0], &ns[1], &ns[2]); err != nil {
+					b.Fatalf("successor said %q: %v", out, err)
+				}
+				for i := range steps {
+					steps[i] = append(steps[i], ns[i]/1e6)
+				}
+			}
+			for i, name := range []string{"ms-open", "ms-left", "ms-guard"} {
+				slices.Sort(steps[i])
+				b.ReportMetric(steps[i][len(steps[i])/2], name)
+				b.ReportMetric(steps[i][len(steps[i])-1], name+"-max")
 			}
 		})
 	}

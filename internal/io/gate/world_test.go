@@ -28,7 +28,7 @@ type world struct {
 
 var worlds atomic.Int64
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, for network namespaces")
@@ -49,14 +49,14 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) cable(t *testing.T, a, b string) {
+func (w *world) cable(t testing.TB, a, b string) {
 	t.Helper()
 	run(t, fmt.Sprintf("ip -n %s link add %s type veth peer name %s netns %s", w.node, a, b, w.client))
 	run(t, fmt.Sprintf("ip -n %s link set %s up", w.node, a))
 	run(t, fmt.Sprintf("ip -n %s link set %s up", w.client, b))
 }
 
-func (w *world) address(t *testing.T, ns, dev, address string) {
+func (w *world) address(t testing.TB, ns, dev, address string) {
 	t.Helper()
 	flags := ""
 	if strings.Contains(address, ":") {
@@ -65,7 +65,7 @@ func (w *world) address(t *testing.T, ns, dev, address string) {
 	run(t, fmt.Sprintf("ip -n %s addr add %s dev %s%s", ns, address, dev, flags))
 }
 
-func run(t *testing.T, command string) string {
+func run(t testing.TB, command string) string {
 	t.Helper()
 	out, err := try(command)
 	if err != nil {
@@ -81,7 +81,7 @@ func try(command string) (string, error) {
 }
 
 // in runs f on a thread of its own in a network namespace; the thread ends with it.
-func in(t *testing.T, ns string, f func()) {
+func in(t testing.TB, ns string, f func()) {
 	t.Helper()
 	var wg sync.WaitGroup
 	wg.Add(1)
@@ -107,7 +107,7 @@ func in(t *testing.T, ns string, f func()) {
 }
 
 // open opens a gate in the node's namespace and closes it with the test.
-func (w *world) open(t *testing.T, opts Options) Gate {
+func (w *world) open(t testing.TB, opts Options) Gate {
 	t.Helper()
 	var g Gate
 	var err error
@@ -235,7 +235,7 @@ type child struct {
 	deadline int64
 }
 
-func (w *world) child(t *testing.T, prefer string, life time.Duration) *child {
+func (w *world) child(t testing.TB, prefer string, life time.Duration) *child {
 	t.Helper()
 	cmd := exec.Command("nsenter", "--net=/run/netns/"+w.node, os.Args[0], "-test.run=^$")
 	cmd.Env = append(os.Environ(), "GATE_CHILD="+prefer, "GATE_LIFE="+life.String())
@@ -270,6 +270,9 @@ func TestMain(m *testing.M) {
 	case "":
 	case "describe":
 		describeMain()
+		return
+	case "successor":
+		successorMain()
 		return
 	default:
 		childMain(prefer)
@@ -310,4 +313,27 @@ func describeMain() {
 		return
 	}
 	fmt.Println(g.Describe(), g.Guard([]Group{addresses}), g.Remove())
+}
+
+// successorMain takes over as a new process does, and says how many nanoseconds each step took.
+func successorMain() {
+	var took [3]time.Duration
+	begin := time.Now()
+	g, err := Open(named(Options{Prefer: os.Getenv("GATE_PREFER")}))
+	took[0] = time.Since(begin)
+	if err == nil {
+		begin = time.Now()
+		_, err = g.Left()
+		took[1] = time.Since(begin)
+	}
+	if err == nil {
+		begin = time.Now()
+		err = g.Guard([]Group{addresses})
+		took[2] = time.Since(begin)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "successor:", err)
+		os.Exit(1)
+	}
+	fmt.Println(took[0].Nanoseconds(), took[1].Nanoseconds(), took[2].Nanoseconds())
 }

@@ -1,0 +1,35 @@
+# What users and developers of baton type. Each target installs what it needs (apt-get, Go modules).
+.PHONY: all build demo test test-fast sim sim-deep bench soak fuzz idle generate clean deps
+
+GO      ?= go
+SEEDS   ?= 1..2000
+PROFILE ?= mix
+
+all: build
+
+build: deps ## the binary, in bin/baton
+	$(GO) build -o bin/baton ./cmd/baton
+
+deps: ## what a bare Debian 12 with Go lacks
+	@sh scripts/deps.sh
+
+demo: build ## a real failover on this machine, with keys to break things; AUTO=1 plays all faults once
+	@bin/baton dev $(if $(AUTO),--auto)
+
+test: deps ## everything that CI runs
+	@sh scripts/test.sh
+
+sim: ## the simulator: make sim SEEDS=1..100000 PROFILE=mix
+	$(GO) run ./cmd/baton simulate --seeds $(SEEDS) --profile $(PROFILE)
+
+bench: build ## outages that clients see, per fault and budget (about 40 minutes)
+	@bin/baton bench $(BENCH)
+
+idle: build ## what an idle agent costs (about 25 minutes)
+	@bin/baton bench --idle
+
+fuzz: ## every fuzz target for a minute each
+	@sh scripts/fuzz.sh
+
+clean:
+	rm -rf bin

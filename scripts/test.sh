@@ -1,0 +1,16 @@
+#!/bin/sh
+# Everything that CI runs: formatting, vet, the house rules, unit tests, the simulator's fixed seeds and
+# mutations, and the real binary in the lab.
+set -eu
+cd "$(dirname "$0")/.."
+step() { echo "--- $*"; }
+step "gofmt, vet"
+raw=$(gofmt -l $(git ls-files '*.go'))
+[ -z "$raw" ] || { echo "not gofmt-ed: $raw" >&2; exit 1; }
+go vet ./...
+step "unit tests, simulator, house rules"
+go test $(go list ./... | grep -v internal/trial)
+step "race detector on the core, the simulator and the parts that run goroutines"
+go test -race -short ./internal/core/... ./internal/io/resource ./internal/io/link ./internal/io/api ./internal/app
+step "the real binary in the lab"
+go test -count=1 -timeout 20m ./internal/trial
