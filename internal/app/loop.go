@@ -22,8 +22,8 @@ const (
 	leaveLimit  = 20 * time.Second // for handing everything over at a clean stop
 )
 
-// slowSync is how long a sync of the log may take before the log tells: it is on the takeover's path.
-const slowSync = 5 * time.Millisecond
+// slowWrite is how long a sync of the log may take before the log tells: it is on the takeover's path.
+const slowWrite = 5 * time.Millisecond
 
 // sweepEvery is how often the gate is put back where somebody took it off. New interfaces it sees by itself.
 const sweepEvery = time.Second
@@ -199,7 +199,7 @@ func (a *agent) writeDisk() {
 			continue
 		}
 		if took := time.Since(start); p.Sync {
-			if took > slowSync {
+			if took > slowWrite {
 				a.log.Warn("a sync was slow", "took", took)
 			}
 			a.inbox.put(&node.Observed{SyncNanos: took.Nanoseconds()})

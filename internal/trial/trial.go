@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -182,8 +183,12 @@ func (t *Trial) Run(ctx context.Context, node string, args ...string) (string, e
 type Status struct {
 	Coordinator string `json:"coordinator"`
 	Quorum      bool   `json:"quorum"`
+	ID          string `json:"id"` // of the cluster
 	Nodes       []struct {
-		Name string `json:"name"`
+		Name      string `json:"name"`
+		Fresh     bool   `json:"fresh"`
+		Admitted  bool   `json:"admitted"`
+		LeaseRuns bool   `json:"leaseRuns"`
 	} `json:"nodes"`
 	Groups []GroupStatus `json:"groups"`
 }
@@ -195,6 +200,20 @@ type GroupStatus struct {
 	Epoch   string `json:"epoch"` // protobuf's JSON writes 64-bit numbers as strings
 	Serving bool   `json:"serving"`
 	Next    string `json:"next"`
+	Rule    string `json:"rule"`
+	Bans    []struct {
+		Node   string `json:"node"`
+		Reason string `json:"reason"`
+	} `json:"bans"`
+	Nodes []struct {
+		Node  string `json:"node"`
+		Phase string `json:"phase"`
+	} `json:"nodes"`
+	Resources []struct {
+		Name   string `json:"name"`
+		Status string `json:"status"`
+		Reason string `json:"reason"`
+	} `json:"resources"` // on the node that was asked
 }
 
 // Status asks a node how the cluster looks from there.
@@ -210,6 +229,20 @@ func (t *Trial) Status(node string) (*Status, error) {
 		return nil, fmt.Errorf("status on %s: %w in %s", node, err, out)
 	}
 	return s, nil
+}
+
+// ServicePID returns the process id, as the machine counts, of the group's program on a node.
+func (t *Trial) ServicePID(node string) (int, error) {
+	path := filepath.Join(t.Host(node).CgroupDir(), "baton", "trial", node, Group, "service", "cgroup.procs")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, fmt.Errorf("find the service on %s: %w", node, err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return 0, fmt.Errorf("find the service on %s: %s holds %q, not one process", node, path, text)
+	}
+	return pid, nil
 }
 
 // pollEvery is how often Await looks.

@@ -1,8 +1,13 @@
 package trial
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net/netip"
 	"os"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,10 +29,27 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// make makes a cluster that serves on alpha.
-func start(t *testing.T, opt Options) *Trial {
+const (
+	limit = 15 * time.Second // for what must come true at all
+	slack = time.Second      // what a noisy machine may add to a takeover
+	// blip is the longest time without an answer that counts as undisturbed service.
+	blip = 50 * time.Millisecond
+	// handover bounds the gap of a planned move, and of one that waits for no lease.
+	handover = 500 * time.Millisecond
+)
+
+// incident is a cluster in which the group serves on alpha, with a client that asks it all the time. That
+// no two nodes ever served at once is judged at the end of each.
+type incident struct {
+	*Trial
+	t     *testing.T
+	probe *lab.Probe
+}
+
+// start makes a cluster that serves on alpha.
+func start(t *testing.T, opt Options) *incident {
 	t.Helper()
-	c, err := New(t.Name(), opt)
+	c, err := New(strings.ReplaceAll(t.Name(), "/", "-"), opt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,26 +64,182 @@ func start(t *testing.T, opt Options) *Trial {
 			t.Error(err)
 		}
 	})
-	if err := c.AwaitServing(Alpha, 15*time.Second); err != nil {
-		t.Fatal(err)
-	}
-	return c
+	i := &incident{Trial: c, t: t}
+	i.must(c.AwaitServing(Alpha, limit))
+	i.probe = i.ask(Client, VIP)
+	return i
 }
 
-func TestPowerLoss(t *testing.T) {
-	c := start(t, Options{})
-	p, err := c.Host(Client).Probe(lab.ProbeConfig{Target: VIP})
+// ask begins to ask for the service from a host.
+func (c *incident) ask(host string, target netip.AddrPort) *lab.Probe {
+	c.t.Helper()
+	p, err := c.Host(host).Probe(lab.ProbeConfig{Target: target})
+	c.must(err)
+	c.must(p.Await(limit, func(r lab.Record) bool { return len(r.Replies) > 100 }))
+	c.t.Cleanup(func() {
+		r := p.Stop()
+		c.t.Logf("asked %v from %s: %v", target, host, r)
+		if o := r.Overlap(); o != 0 {
+			c.t.Errorf("two nodes served at once for %v: %+v", o, r.Tenures())
+		}
+		if r.Strays != 0 {
+			c.t.Errorf("%d answers from an address that was not asked", r.Strays)
+		}
+	})
+	return p
+}
+
+func (c *incident) must(err error) {
+	c.t.Helper()
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	time.Sleep(300 * time.Millisecond)
-	if err := c.Host(Alpha).PowerOff(); err != nil {
-		t.Fatal(err)
+}
+
+// at does something to the cluster, and returns the instant before it.
+func (c *incident) at(err func() error) time.Duration {
+	c.t.Helper()
+	now := lab.Now()
+	c.must(err())
+	return now
+}
+
+// movesTo waits until the group serves on the node, by the client's and by the cluster's word. It returns
+// the longest time without an answer since the instant.
+func (c *incident) movesTo(owner string, since time.Duration) time.Duration {
+	c.t.Helper()
+	if err := c.probe.Await(limit, func(r lab.Record) bool { return r.AnsweredSince(since, owner) }); err != nil {
+		c.t.Fatalf("%s does not answer: %v", owner, err)
 	}
-	if err := c.AwaitServing(Beta, 10*time.Second); err != nil {
-		t.Error(err)
+	gap := longest(c.probe.Record(), since)
+	c.must(c.AwaitServing(owner, limit))
+	c.t.Logf("on %s after an outage of %v", owner, gap)
+	return gap
+}
+
+// fails over: as movesTo, within the takeover that was asked for.
+func (c *incident) failsOver(owner string, since time.Duration) {
+	c.t.Helper()
+	takeover, err := time.ParseDuration(c.opt.Takeover)
+	c.must(err)
+	if gap := c.movesTo(owner, since); gap > takeover+slack {
+		c.t.Errorf("an outage of %v, where a takeover of %v was asked for", gap, takeover)
 	}
-	time.Sleep(300 * time.Millisecond)
-	r := p.Stop()
-	t.Logf("outage %v, overlap %v, tenures %+v", r.Outage(), r.Overlap(), r.Tenures())
+}
+
+// longest is the longest time without an answer since an instant.
+func longest(r lab.Record, since time.Duration) time.Duration {
+	var worst time.Duration
+	for _, g := range r.Gaps(0) {
+		worst = max(worst, g.To-max(g.From, since))
+	}
+	return worst
+}
+
+// group returns the group as a node sees it.
+func (c *incident) group(node string) GroupStatus {
+	c.t.Helper()
+	s, err := c.Status(node)
+	c.must(err)
+	return s.Group()
+}
+
+// undisturbed does something that must disturb nobody, watches for a while, and judges: the same epoch
+// on all nodes that are on, and not one answer late.
+func (c *incident) undisturbed(what string, watch time.Duration, fault func() error) {
+	c.t.Helper()
+	before := c.group(Alpha)
+	since := c.at(fault)
+	time.Sleep(watch)
+	if gap := longest(c.probe.Record(), since); gap > blip {
+		c.t.Errorf("%s: no answer for %v", what, gap)
+	}
+	c.sameEpoch(what, before)
+}
+
+// sameEpoch checks that the group was not placed anew.
+func (c *incident) sameEpoch(what string, before GroupStatus) {
+	c.t.Helper()
+	for _, n := range Nodes {
+		if !c.Host(n).On() {
+			continue
+		}
+		if g := c.group(n); g.Epoch != before.Epoch || g.Owner != before.Owner {
+			c.t.Errorf("%s: %s says that the group is on %s under epoch %s; it was on %s under %s", what, n, g.Owner, g.Epoch, before.Owner, before.Epoch)
+		}
+	}
+}
+
+// run runs a command of the binary on a node; it must succeed.
+func (c *incident) run(node string, args ...string) string {
+	c.t.Helper()
+	out, err := c.command(node, args...)
+	c.must(err)
+	return out
+}
+
+func (c *incident) command(node string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
+	defer cancel()
+	return c.Run(ctx, node, args...)
+}
+
+// refused runs a command that must be refused with exit status 1, a reason and a hint.
+func (c *incident) refused(reason, node string, args ...string) {
+	c.t.Helper()
+	_, err := c.command(node, args...)
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		c.t.Errorf("%v on %s was not refused: %v", args, node, err)
+		return
+	}
+	text := err.Error()
+	if exit.ExitCode() != 1 || !strings.Contains(text, reason) || !strings.Contains(text, "hint: ") {
+		c.t.Errorf("%v on %s: exit status %d, want 1, a reason (%q) and a hint: %s", args, node, exit.ExitCode(), reason, text)
+	}
+}
+
+// shell runs a line on a host and returns its output.
+func (c *incident) shell(host, line string) string {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), limit)
+	defer cancel()
+	out, err := c.Host(host).Command(ctx, "sh", "-c", line)
+	c.must(err)
+	return out
+}
+
+// holdsVIP tells whether the address is on a host.
+func (c *incident) holdsVIP(host string) bool {
+	c.t.Helper()
+	return strings.Contains(c.shell(host, "ip -o address show"), VIP.Addr().String()+"/")
+}
+
+// eventually waits until something is so.
+func (c *incident) eventually(what string, ok func() bool) {
+	c.t.Helper()
+	for deadline := time.Now().Add(limit); !ok(); time.Sleep(pollEvery) {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("not so within %v: %s", limit, what)
+		}
+	}
+}
+
+// serviceRuns waits for the service's process on a node and returns its id.
+func (c *incident) serviceRuns(node string) (pid int) {
+	c.t.Helper()
+	c.eventually("the service runs on "+node, func() (ok bool) {
+		var err error
+		pid, err = c.ServicePID(node)
+		return err == nil
+	})
+	return pid
+}
+
+// standsBy puts the group on alpha, with all nodes well.
+func (c *incident) coordinator(node string) {
+	c.t.Helper()
+	for _, n := range Nodes {
+		c.must(c.Await(n, limit, node+" coordinates", func(s *Status) bool { return s.Coordinator == node }))
+	}
 }
