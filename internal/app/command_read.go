@@ -108,11 +108,12 @@ type agentCmd struct {
 	Data   string `default:"/var/lib/baton" help:"What must outlive a reboot." placeholder:"DIR"`
 	RunDir string `name:"run" default:"/run/baton" help:"What must outlive the agent; on tmpfs." placeholder:"DIR"`
 	Gate   string `enum:"auto,ebpf,nftables" default:"auto" help:"The gate's mechanism: auto, ebpf or nftables."`
+	NoGate bool   `hidden:"" help:"Run without a gate; for baton dev on loopback addresses."`
 }
 
 // Run runs the agent until it is told to stop.
 func (c *agentCmd) Run(k *console) error {
-	opt := AgentOptions{ConfigFile: c.Config, Node: c.Node, DataDir: c.Data, RunDir: c.RunDir, Socket: k.socket}
+	opt := AgentOptions{ConfigFile: c.Config, Node: c.Node, DataDir: c.Data, RunDir: c.RunDir, Socket: k.socket, NoGate: c.NoGate}
 	if c.Gate != "auto" {
 		opt.Prefer = c.Gate
 	}

@@ -39,6 +39,7 @@ type Node struct {
 	last   cluster.Instant // of the former Step
 	wakeAt cluster.Instant
 	booted bool
+	alive  bool            // the first Step is over: what is applied from now on is news
 	start  cluster.Instant // when this run began
 	out    Output
 
@@ -137,6 +138,7 @@ func (n *Node) Step(now cluster.Now, in Input) *Output {
 		n.take(in)
 	}
 	n.settle()
+	n.alive = true
 	n.wakeAt = n.nextWake()
 	n.out.WakeAt = n.wakeAt
 	return &n.out

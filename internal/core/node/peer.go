@@ -37,10 +37,11 @@ type peer struct {
 	urgentEnd cluster.Instant // … or this instant comes
 
 	// Raft messages to it that are repeated until answered
-	append  resend
-	vote    resend
-	asked   wire.Ask // what it last said while the cluster forms
-	askedAt cluster.Instant
+	append   resend
+	vote     resend
+	proposed []byte   // the proposal that it last forwarded here
+	asked    wire.Ask // what it last said while the cluster forms
+	askedAt  cluster.Instant
 }
 
 // resend repeats one Raft message at the quick pace until it is answered or its time is over.

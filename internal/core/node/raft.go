@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 
@@ -177,6 +178,11 @@ func (n *Node) raftIn(i int, m *raftpb.Message) {
 		}
 	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
 		p.vote.msg = nil
+	case raftpb.MsgProp:
+		if len(m.Entries) != 1 || bytes.Equal(p.proposed, m.Entries[0].GetData()) {
+			return // the same over another link: a proposal is the one message that Raft does not take twice for once
+		}
+		p.proposed = m.Entries[0].GetData()
 	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgSnap:
 		if m.GetTerm() >= n.raft.term() {
 			n.leaderHeard()
@@ -240,7 +246,7 @@ func (n *Node) softState(s *raft.SoftState) {
 	r.leading = leads
 	if !leads {
 		for i := range n.peers {
-			n.peers[i].append.msg = nil
+			n.peers[i].append.msg, n.peers[i].proposed = nil, nil
 		}
 		n.leaderHeard() // from now on: others get their turn before this node campaigns again
 		n.event("coordinator.lost", n.id(), "%s no longer coordinates", n.id())
@@ -387,7 +393,9 @@ func (n *Node) apply(entries []*raftpb.Entry) {
 			continue
 		}
 		j := n.state.Apply(e.GetIndex(), c)
-		n.event("applied", "", "%s", describe(j))
+		if n.alive {
+			n.event("applied", "", "%s", describe(j))
+		}
 		for _, p := range c.Parts {
 			if p.Evict != nil {
 				n.urgent()

@@ -1,0 +1,157 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/config"
+)
+
+// ground is where a whole cluster runs on this machine, and what can be done to it.
+type ground interface {
+	// lacks says what is missing here compared with a cluster of machines; nothing where all is there.
+	lacks() []string
+	// socket is where a node's agent listens.
+	socket(node string) string
+	// on tells whether a node has power; upset names what was done to it, "" for nothing.
+	on(node string) bool
+	upset(node string) string
+	// The faults. errNotHere: this ground has no such thing.
+	powerOff(node string) error
+	powerOn(node string) error
+	cutCable(node string) error
+	cutSilently(node string) error
+	freeze(node string) error
+	thaw(node string) error
+	killService(node string, group cluster.GroupID) error
+	killAgent(node string) error
+	// heal ends every fault: what is off is switched on, what is cut is joined, what is frozen goes on.
+	heal() error
+	// client begins to ask the group's service; nil without an error: nobody knows how to ask it.
+	client() (*devClient, error)
+	// aside is what one may type to reach the service by hand; "" for nothing.
+	aside() string
+	close() error
+}
+
+// errNotHere says that a fault can't be made on this ground.
+var errNotHere = errors.New("this takes root: run it as root for cables to cut")
+
+// upsets keeps track of what was done to each node, for people.
+type upsets map[string][]string
+
+func (u upsets) add(node, what string) {
+	if !slices.Contains(u[node], what) {
+		u[node] = append(u[node], what)
+	}
+}
+
+func (u upsets) remove(node, what string) {
+	u[node] = slices.DeleteFunc(u[node], func(s string) bool { return s == what })
+}
+
+// Words of upset.
+const (
+	upsetFrozen = "agent frozen"
+	upsetCable  = "cable pulled"
+	upsetSilent = "cut off"
+)
+
+// plan is the cluster that `baton dev` runs.
+type devPlan struct {
+	text  []byte
+	spec  *cluster.Spec
+	group cluster.GroupID // that the faults are about
+	own   bool            // the user's file
+}
+
+func newDevPlan(name string, text []byte) (*devPlan, error) {
+	spec, err := config.Parse(name, text, Kinds())
+	if err != nil {
+		return nil, err
+	}
+	if len(spec.Groups) == 0 {
+		return nil, fail(exitUsage, "add a group: see examples/web.yaml", "%s has no group to watch", name)
+	}
+	return &devPlan{text: text, spec: spec, group: spec.Groups[0].ID}, nil
+}
+
+func (p *devPlan) nodes() []string {
+	var names []string
+	for _, n := range p.spec.Nodes {
+		names = append(names, string(n.ID))
+	}
+	return names
+}
+
+// processOf reads the process id of a group's first running process from the state files below a run
+// directory; read returns a file's content.
+func processOf(p *devPlan, group cluster.GroupID, runDir string, read func(path string) ([]byte, error)) (int, error) {
+	var last error = fmt.Errorf("group %s has no process", group)
+	for _, g := range p.spec.Groups {
+		if g.ID != group {
+			continue
+		}
+		for _, r := range g.Resources {
+			if r.Kind != "process" {
+				continue
+			}
+			text, err := read(filepath.Join(runDir, "resources", string(g.ID), string(r.ID), "process.json"))
+			if err != nil {
+				last = err
+				continue
+			}
+			var state struct{ PID int }
+			if err := json.Unmarshal(text, &state); err != nil {
+				last = err
+			} else if state.PID > 1 {
+				return state.PID, nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("find the service's process: %w", last)
+}
+
+// binary returns the path of this program.
+func binary() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find this program: %w", err)
+	}
+	return self, nil
+}
+
+// typed is how a person calls this program from another terminal.
+func typed() string {
+	self, err := os.Executable()
+	if err != nil {
+		return "baton"
+	}
+	if found, err := exec.LookPath("baton"); err == nil {
+		if a, err := os.Stat(found); err == nil {
+			if b, err := os.Stat(self); err == nil && os.SameFile(a, b) {
+				return "baton"
+			}
+		}
+	}
+	return self
+}
+
+// makeKey writes a new cluster key.
+func makeKey(ctx context.Context, path string) error {
+	self, err := binary()
+	if err != nil {
+		return err
+	}
+	if out, err := exec.CommandContext(ctx, self, "keygen", path).CombinedOutput(); err != nil {
+		return fmt.Errorf("make a key: %w: %s", err, out)
+	}
+	return nil
+}

@@ -1,0 +1,164 @@
+package trial
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The owner loses power; its standby, which also coordinates, takes over. The power comes back: the node
+// stands by, the group stays where it is, until somebody asks for a failback.
+func TestPowerLossOfOwner(t *testing.T) {
+	for _, takeover := range []string{"1s", "250ms"} {
+		t.Run(takeover, func(t *testing.T) {
+			c := start(t, Options{Takeover: takeover})
+			c.coordinator(Beta)
+			c.failsOver(Beta, c.at(c.Host(Alpha).PowerOff))
+
+			before := c.group(Beta)
+			back := c.at(c.Host(Alpha).Boot)
+			c.must(c.AwaitServing(Beta, limit)) // with alpha as the next
+			time.Sleep(time.Second)
+			c.sameEpoch("power came back", before)
+			if gap := longest(c.probe.Record(), back); gap > blip {
+				t.Errorf("the node that came back disturbed the service for %v", gap)
+			}
+
+			asked := c.at(func() error { c.run(Alpha, "failback", Group); return nil })
+			if gap := c.movesTo(Alpha, asked); gap > handover {
+				t.Errorf("the failback took the service away for %v", gap)
+			}
+			c.refused("is on alpha already", Gamma, "failback", Group)
+		})
+	}
+}
+
+// The owner loses power while it is the coordinator as well: somebody else must first be elected.
+func TestPowerLossOfOwnerThatCoordinates(t *testing.T) {
+	for _, takeover := range []string{"1s", "250ms"} {
+		t.Run(takeover, func(t *testing.T) {
+			c := start(t, Options{Takeover: takeover})
+			c.coordinator(Beta)
+			c.run(Gamma, "switch", Group)
+			s, err := c.Status(Gamma)
+			c.must(err)
+			fault := c.at(c.Host(Beta).PowerOff)
+			if s.Coordinator != Beta || s.Group().Owner != Beta {
+				t.Logf("leadership had moved on already: %+v", s)
+			}
+			c.failsOver(Alpha, fault)
+		})
+	}
+}
+
+// A machine is back so soon after a power loss that nobody has missed it. Its new boot is evidence enough
+// that what it served is gone.
+func TestFastReboot(t *testing.T) {
+	c := start(t, Options{Takeover: "3s"})
+	fault := c.at(c.Host(Alpha).PowerOff)
+	c.must(c.Host(Alpha).Boot())
+	c.failsOver(Beta, fault)
+	history := c.run(Gamma, "history")
+	if !strings.Contains(history, "N01") {
+		t.Errorf("the new boot was not what decided:\n%s", history)
+	}
+}
+
+// A clean reboot: everything is handed over before the machine goes.
+func TestCleanReboot(t *testing.T) {
+	c := start(t, Options{Takeover: "3s"})
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	asked := c.at(func() error { return c.Host(Alpha).Reboot(ctx) })
+	if gap := c.movesTo(Beta, asked); gap > handover {
+		t.Errorf("a clean reboot took the service away for %v", gap)
+	}
+}
+
+// A power failure of the whole site: the cluster forms again from its disks, and the group is where it was.
+func TestAllPowerLost(t *testing.T) {
+	c := start(t, Options{})
+	c.run(Alpha, "switch", Group)
+	before, err := c.Status(Beta)
+	c.must(err)
+	for _, n := range Nodes {
+		c.must(c.Host(n).PowerOff())
+	}
+	var back time.Duration
+	for _, n := range Nodes {
+		back = c.at(c.Host(n).Boot)
+	}
+	c.movesTo(Beta, back)
+	after, err := c.Status(Beta)
+	c.must(err)
+	if after.ID != before.ID || len(after.Group().Epoch) < len(before.Group().Epoch) || after.Group().Epoch <= before.Group().Epoch {
+		t.Errorf("after it: cluster %s, epoch %s; before: %s, %s", after.ID, after.Group().Epoch, before.ID, before.Group().Epoch)
+	}
+}
+
+// A witness comes back with an empty disk: it is a stranger now, is said to be one, and nothing else happens.
+func TestWitnessLosesDisk(t *testing.T) {
+	c := start(t, Options{})
+	c.must(c.Host(Gamma).PowerOff())
+	c.must(emptyDir(c.Host(Gamma).Disk("/var/lib/baton")))
+	before := c.group(Alpha)
+	since := c.at(c.Host(Gamma).Boot)
+	c.eventually("a member says that gamma is a stranger", func() bool {
+		b, _ := os.ReadFile(c.Host(Alpha).LogPath("agent"))
+		return strings.Contains(string(b), "gamma has an empty data directory")
+	})
+	time.Sleep(2 * time.Second)
+	if gap := longest(c.probe.Record(), since); gap > blip {
+		t.Errorf("no answer for %v", gap)
+	}
+	for _, n := range []string{Alpha, Beta} {
+		if g := c.group(n); g.Epoch != before.Epoch || g.Owner != Alpha {
+			t.Errorf("%s: the group moved to %s, epoch %s", n, g.Owner, g.Epoch)
+		}
+	}
+	out, err := c.command(Gamma, "status")
+	t.Logf("status on gamma: %v\n%s", err, out)
+}
+
+func emptyDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if err == nil {
+			err = os.RemoveAll(filepath.Join(dir, e.Name()))
+		}
+	}
+	return err
+}
+
+// A disk gives back other bytes than were written: the agent refuses to start and says why.
+func TestDiskCorrupted(t *testing.T) {
+	c := start(t, Options{})
+	c.must(c.Host(Beta).PowerOff())
+	path := filepath.Join(c.Host(Beta).Disk("/var/lib/baton"), "log")
+	b, err := os.ReadFile(path)
+	c.must(err)
+	for i := 100; i < 120; i++ {
+		b[i] ^= 0xff
+	}
+	c.must(os.WriteFile(path, b, 0o600))
+	c.must(os.Truncate(c.Host(Beta).LogPath("agent"), 0))
+	since := c.at(c.Host(Beta).Boot)
+	c.eventually("the agent says so", func() bool {
+		b, _ := os.ReadFile(c.Host(Beta).LogPath("agent"))
+		return strings.Contains(string(b), "data directory is corrupt")
+	})
+	c.must(c.Await(Alpha, limit, "alpha serves on", func(s *Status) bool { return s.Group().Owner == Alpha && s.Group().Serving }))
+	if gap := longest(c.probe.Record(), since); gap > blip {
+		t.Errorf("no answer for %v", gap)
+	}
+	b, err = os.ReadFile(c.Host(Beta).LogPath("agent"))
+	c.must(err)
+	line, _, _ := strings.Cut(string(b), "\n")
+	t.Logf("it says: %s", line)
+	if _, err := c.Status(Beta); err == nil {
+		t.Error("the agent runs on a corrupt disk")
+	}
+}
