@@ -128,12 +128,13 @@ var directions = []struct {
 	reason string
 }{
 	{".", nil, "the root holds nothing but this test"},
-	{"api", nil, "the schema is public and depends on nothing"},
+	{"api", []string{"api/*"}, "the schema is public and depends on nothing"},
 	{"client", []string{"api/*", "client"}, "a client is light: no Raft, no netlink, no internal type in sight"},
 	{"member", []string{"internal/app"}, "a member is the agent inside another program"},
-	{"cmd", []string{"internal/app"}, "commands turn flags into calls of app, and no more"},
-	{"internal/app", []string{"api/*", "client", "internal/core/*", "internal/io/*", "internal/sim"}, "app is the one place where decisions become effects"},
+	{"cmd", []string{"internal/app", "internal/lab"}, "commands turn flags into calls of app, and no more; the lab's hosts are this program run again"},
+	{"internal/app", []string{"api/*", "client", "internal/core/*", "internal/io/*", "internal/sim", "internal/lab", "internal/trial"}, "app is the one place where decisions become effects"},
 	{"internal/sim", []string{"internal/core/*"}, "the simulator drives the real core in a world of its own, never real io"},
+	{"internal/trial", []string{"internal/lab"}, "a trial judges the built binary from outside"},
 	{"internal/lab", []string{"api/*", "client/*"}, "the lab sees the built binary from outside"},
 	{"internal/core/cluster", nil, "the shared words depend on nothing"},
 	{"internal/core/node", []string{"internal/core/*"}, "the parts of the core meet in node"},

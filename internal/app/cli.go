@@ -59,6 +59,7 @@ type commands struct {
 	History  historyCmd  `cmd:"" help:"List what was decided, and why."`
 	Check    checkCmd    `cmd:"" help:"Check the cluster file, this host, and what takeover it can keep."`
 	Keygen   keygenCmd   `cmd:"" help:"Make a cluster key."`
+	Bench    benchCmd    `cmd:"" help:"Measure, on this machine, the outages that clients see."`
 	Simulate simulateCmd `cmd:"" passthrough:"" help:"Run the core through simulated faults (simulate --help tells more)."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }

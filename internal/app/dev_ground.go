@@ -1,7 +1,7 @@
 package app
 
 import (
-	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +12,7 @@ import (
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/config"
+	"baton/internal/core/wire"
 )
 
 // ground is where a whole cluster runs on this machine, and what can be done to it.
@@ -119,15 +120,6 @@ func processOf(p *devPlan, group cluster.GroupID, runDir string, read func(path 
 	return 0, fmt.Errorf("find the service's process: %w", last)
 }
 
-// binary returns the path of this program.
-func binary() (string, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", fmt.Errorf("find this program: %w", err)
-	}
-	return self, nil
-}
-
 // typed is how a person calls this program from another terminal.
 func typed() string {
 	self, err := os.Executable()
@@ -145,13 +137,10 @@ func typed() string {
 }
 
 // makeKey writes a new cluster key.
-func makeKey(ctx context.Context, path string) error {
-	self, err := binary()
+func makeKey(path string) error {
+	key, err := wire.NewKey(rand.Reader)
 	if err != nil {
-		return err
+		return fmt.Errorf("make a key: %w", err)
 	}
-	if out, err := exec.CommandContext(ctx, self, "keygen", path).CombinedOutput(); err != nil {
-		return fmt.Errorf("make a key: %w: %s", err, out)
-	}
-	return nil
+	return os.WriteFile(path, []byte(wire.FormatKey(key)), 0o600)
 }

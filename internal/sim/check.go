@@ -6,6 +6,7 @@ import (
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/node"
+	"baton/internal/core/wire"
 )
 
 // checker holds what an observer who sees everything knows. It shares nothing with the core.
@@ -16,6 +17,7 @@ type checker struct {
 	founding  []byte
 	every     int64 // between two samples
 	from      int64 // samples begin
+	deadline  int64 // goal Takeover: every group serves again from here on
 	watch     bool  // goal Still: the tolerated faults have begun
 }
 
@@ -51,6 +53,10 @@ func (c *checker) init(w *world) {
 		// One look just before the fault: was the cluster well at all?
 		if len(w.plan.Faults) > 0 {
 			c.from = int64(w.plan.Faults[0].At) - 1
+			c.deadline = c.from + 1 + int64(w.spec.Timing.Promised(w.plan.Takeover)) // in true time: clocks may run slow by rho
+		}
+		if w.plan.Goal == Takeover {
+			c.every = l / 200
 		}
 	}
 	w.push(c.from, evSample, 0, 0, 0, 0)
@@ -134,10 +140,7 @@ func (w *world) opened(m *machine, group int, epoch cluster.Epoch) {
 // observe checks what a step tells observers.
 func (w *world) observe(m *machine, out *node.Output) {
 	for i := range out.Sends {
-		if h, ok := out.Sends[i].Msg.(*heartbeat); ok {
-			m.lead = h.Lead
-			break
-		}
+		w.identity(m, out.Sends[i].Msg)
 	}
 	for i := range out.Applied {
 		w.applied(m, &out.Applied[i])
@@ -156,6 +159,22 @@ func (w *world) observe(m *machine, out *node.Output) {
 		} else {
 			w.counts.Refusals++
 		}
+	}
+}
+
+// identity checks invariant 8: nobody heartbeats, promises or votes as an incarnation that it is not.
+func (w *world) identity(m *machine, msg message) {
+	as := m.inc
+	switch v := msg.(type) {
+	case *wire.Heartbeat:
+		as, m.lead = v.Incarnation, v.Lead
+	case *wire.Ack:
+		as = v.Incarnation
+	case *wire.Raft:
+		as = cluster.Incarnation(v.Msg.GetFrom())
+	}
+	if as != m.inc {
+		w.fail("invariant 8", "%s, whose incarnation is %x, says as %x: %s", m.id, uint64(m.inc), uint64(as), brief(msg))
 	}
 }
 
@@ -195,22 +214,22 @@ func (w *world) founding(m *machine, record []byte) {
 
 // sample looks whether clients of each group get answers, where the goal says that they must.
 func (c *checker) sample(w *world) {
-	next := w.now + c.every
-	if w.plan.Goal == Takeover && w.now == c.from && len(w.plan.Faults) > 0 {
-		// In true time: clocks may run slow by rho.
-		next = int64(w.plan.Faults[0].At + w.spec.Timing.Promised(w.plan.Takeover))
-	}
-	if w.plan.Goal == Still {
-		c.watch = true
-	}
+	c.watch = w.plan.Goal == Still
 	for g := range w.spec.Groups {
 		s := &c.groups[g]
 		if !w.expected(g) || slices.ContainsFunc(w.machines, func(m *machine) bool { return m.healthy(g) }) {
+			if s.down != 0 && w.plan.Goal == Takeover {
+				w.counts.Outages++
+				w.counts.Worst = max(w.counts.Worst, int((w.now-s.down)*1000/int64(w.plan.Takeover)))
+			}
 			s.down = 0
 			continue
 		}
 		if s.down == 0 {
 			s.down = w.now
+		}
+		if w.plan.Goal == Takeover && w.now > c.from && w.now < c.deadline {
+			continue
 		}
 		if w.plan.Goal == Converge && time.Duration(w.now-s.down) < w.plan.Groups[w.planGroup[g]].Start+plannedGap {
 			continue // a planned move, such as a failback, restarts what does not stand by hot
@@ -221,7 +240,7 @@ func (c *checker) sample(w *world) {
 		}
 		w.fail(rule, "nobody serves %s although %s", w.spec.Groups[g].ID, c.because(w))
 	}
-	w.push(next, evSample, 0, 0, 0, 0)
+	w.push(w.now+c.every, evSample, 0, 0, 0, 0)
 }
 
 func (c *checker) because(w *world) string {

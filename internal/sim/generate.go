@@ -343,6 +343,9 @@ func (g *generator) tolerated() {
 		f.Link = -1
 	}
 	f.At = at
+	if f.Kind == Loss {
+		p.Links = 1 + g.rand.IntN(2)
+	}
 	p.Faults = []Fault{f}
 	p.Run = at + 20*g.l + time.Second
 }

@@ -22,7 +22,7 @@ type Options struct {
 
 // Violation is a broken invariant: which, when in true time, and how.
 type Violation struct {
-	Rule string // "invariant 1" to "invariant 6", "assert", "panic", "loop"
+	Rule string // "invariant 1" to "invariant 8", "assert", "panic", "loop"
 	At   time.Duration
 	Text string
 }
@@ -45,6 +45,8 @@ type Counts struct {
 	Groups    int // that ever served
 	Replies   int
 	Refusals  int
+	Outages   int // of groups, in plans that measure the takeover
+	Worst     int // the longest of them, in thousandths of the takeover
 }
 
 func (c *Counts) init() { c.Rules = map[string]int{} }
@@ -68,12 +70,17 @@ func (c *Counts) add(o *Counts) {
 	c.Groups += o.Groups
 	c.Replies += o.Replies
 	c.Refusals += o.Refusals
+	c.Outages += o.Outages
+	c.Worst = max(c.Worst, o.Worst)
 }
 
 func (c *Counts) String() string {
 	b := new(strings.Builder)
 	fmt.Fprintf(b, "runs %d, simulated %v, steps %d, packets %d (lost %d), agents started %d, entries %d, gates opened %d, groups moved %d, commands done %d and refused %d\n",
 		c.Runs, c.Simulated.Round(time.Second), c.Steps, c.Packets, c.Lost, c.Agents, c.Entries, c.Openings, c.Moves, c.Replies, c.Refusals)
+	if c.Outages > 0 {
+		fmt.Fprintf(b, "outages %d, the longest %.1f %% of the takeover\n", c.Outages, float64(c.Worst)/10)
+	}
 	b.WriteString("faults:")
 	for k := range c.Faults {
 		fmt.Fprintf(b, " %v %d", Kind(k), c.Faults[k])

@@ -10,8 +10,6 @@ import (
 	"baton/internal/core/wire"
 )
 
-type heartbeat = wire.Heartbeat
-
 // trace writes what happens for people to read: true time, node, event.
 type trace struct {
 	to      io.Writer

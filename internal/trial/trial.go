@@ -200,20 +200,6 @@ type GroupStatus struct {
 	Epoch   string `json:"epoch"` // protobuf's JSON writes 64-bit numbers as strings
 	Serving bool   `json:"serving"`
 	Next    string `json:"next"`
-	Rule    string `json:"rule"`
-	Bans    []struct {
-		Node   string `json:"node"`
-		Reason string `json:"reason"`
-	} `json:"bans"`
-	Nodes []struct {
-		Node  string `json:"node"`
-		Phase string `json:"phase"`
-	} `json:"nodes"`
-	Resources []struct {
-		Name   string `json:"name"`
-		Status string `json:"status"`
-		Reason string `json:"reason"`
-	} `json:"resources"` // on the node that was asked
 }
 
 // Status asks a node how the cluster looks from there.

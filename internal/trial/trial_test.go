@@ -17,7 +17,7 @@ import (
 func TestMain(m *testing.M) {
 	lab.MaybeInit()
 	dir, err := os.MkdirTemp("", "baton-trial")
-	if err == nil {
+	if err == nil && os.Getenv("BATON_BINARY") == "" { // else: try that one
 		err = Build(dir)
 	}
 	if err != nil {
@@ -117,13 +117,11 @@ func (c *incident) movesTo(owner string, since time.Duration) time.Duration {
 	return gap
 }
 
-// fails over: as movesTo, within the takeover that was asked for.
+// failsOver is movesTo within the takeover that was asked for.
 func (c *incident) failsOver(owner string, since time.Duration) {
 	c.t.Helper()
-	takeover, err := time.ParseDuration(c.opt.Takeover)
-	c.must(err)
-	if gap := c.movesTo(owner, since); gap > takeover+slack {
-		c.t.Errorf("an outage of %v, where a takeover of %v was asked for", gap, takeover)
+	if gap := c.movesTo(owner, since); gap > c.takeover()+slack {
+		c.t.Errorf("an outage of %v, where a takeover of %v was asked for", gap, c.takeover())
 	}
 }
 
@@ -236,10 +234,56 @@ func (c *incident) serviceRuns(node string) (pid int) {
 	return pid
 }
 
-// standsBy puts the group on alpha, with all nodes well.
+// coordinator waits until all nodes agree on who coordinates.
 func (c *incident) coordinator(node string) {
 	c.t.Helper()
 	for _, n := range Nodes {
 		c.must(c.Await(n, limit, node+" coordinates", func(s *Status) bool { return s.Coordinator == node }))
 	}
 }
+
+// await waits for what a probe sees.
+func (c *incident) await(p *lab.Probe, what string, ok func(lab.Record) bool) {
+	c.t.Helper()
+	if err := p.Await(limit, ok); err != nil {
+		c.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+func (c *incident) takeover() time.Duration {
+	c.t.Helper()
+	d, err := time.ParseDuration(c.opt.Takeover)
+	c.must(err)
+	return d
+}
+
+// lossTime is how long faults last that must not matter; BATON_LONG=1 makes it a minute.
+func (c *incident) lossTime() time.Duration {
+	if os.Getenv("BATON_LONG") != "" {
+		return time.Minute
+	}
+	return 15 * time.Second
+}
+
+// last returns when the last answer of a node came; "": of any.
+func last(r lab.Record, node string) (at time.Duration) {
+	for _, x := range r.Replies {
+		if node == "" || x.Node == node {
+			at = max(at, x.Received)
+		}
+	}
+	return at
+}
+
+// firstSince returns when the first answer of a node to a request that was sent after an instant came;
+// the record's end if none did.
+func firstSince(r lab.Record, node string, since time.Duration) time.Duration {
+	for _, x := range r.Replies {
+		if x.Node == node && x.Sent > since {
+			return x.Received
+		}
+	}
+	return r.Ended
+}
+
+func first(r lab.Record, node string) time.Duration { return firstSince(r, node, 0) }

@@ -65,7 +65,8 @@ type Node struct {
 	gateOK  uint64
 	wantN   uint64
 	storeN  uint64
-	storeOK uint64
+	storeOK uint64     // the newest that was answered
+	syncN   uint64     // the newest that must be durable
 	stores  []unstored // awaiting Stored, in order
 	notes   cluster.Notes
 	durable cluster.Notes // as far as answered

@@ -34,7 +34,8 @@ type replica struct {
 	snapped  uint64 // index of the newest snapshot
 	usable   uint64 // Admits at this index or below are not this run's: its run record is gone
 	evicts   []appended
-	early    cluster.Number // planted bug EarlyNumber: the newest Admit of this node appended
+	hard     cluster.HardState // the newest handed to the disk
+	early    cluster.Number    // planted bug EarlyNumber: the newest Admit of this node appended
 	leading  bool
 	last     uint64 // index of the newest entry appended
 	begins   bool   // it has just begun to lead: its first own entry is being appended
@@ -96,6 +97,7 @@ func (n *Node) found(f *cluster.Founding, disk *cluster.DiskImage) {
 	if n.rec.Number == 0 {
 		r.usable = last
 	}
+	r.hard = hard
 	n.raft = r
 	r.note(entries, n.id())
 	r.rn, err = raft.NewRawNode(&raft.Config{
@@ -259,18 +261,23 @@ func (n *Node) softState(s *raft.SoftState) {
 	n.event("coordinator", n.id(), "%s coordinates, term %d", n.id(), r.term())
 }
 
-// persistRaft hands a write of Raft to the disk. Its responses wait for Stored.
+// persistRaft hands a write of Raft to the disk. Its responses wait until every write that must be durable
+// is: entries, a snapshot, a term or a vote. A commit index need not be (raft.MustSync), so an answer never
+// waits for a sync of its own that nothing asks for.
 func (n *Node) persistRaft(m *raftpb.Message) {
 	r := n.raft
-	u := unstored{entries: m.GetEntries(), responses: m.GetResponses()}
-	p := cluster.Persist{Sync: len(m.GetEntries()) > 0 || len(m.GetResponses()) > 0}
+	u := unstored{entries: m.GetEntries()}
+	p := cluster.Persist{Sync: len(m.GetEntries()) > 0}
 	if m.Term != nil || m.Vote != nil || m.Commit != nil {
 		u.hard = &raftpb.HardState{Term: new(m.GetTerm()), Vote: new(m.GetVote()), Commit: new(m.GetCommit())}
 		p.Hard = &cluster.HardState{Term: m.GetTerm(), Vote: m.GetVote(), Commit: m.GetCommit()}
+		p.Sync = p.Sync || m.GetTerm() != r.hard.Term || m.GetVote() != r.hard.Vote
+		r.hard = *p.Hard
 	}
 	if s := m.GetSnapshot(); s != nil && !raft.IsEmptySnap(s) {
 		u.snapshot = s
 		p.Snapshot = &cluster.Snapshot{Index: s.GetMetadata().GetIndex(), Term: s.GetMetadata().GetTerm(), Data: s.GetData()}
+		p.Sync = true
 	}
 	for _, e := range m.GetEntries() {
 		p.Entries = append(p.Entries, cluster.LogEntry{Index: e.GetIndex(), Term: e.GetTerm(), Type: int32(e.GetType()), Data: e.GetData()})
@@ -279,52 +286,84 @@ func (n *Node) persistRaft(m *raftpb.Message) {
 		r.last = m.GetEntries()[k-1].GetIndex()
 	}
 	r.note(m.GetEntries(), n.id())
-	n.persist(p, u)
+	if p.Sync {
+		u.responses = m.GetResponses()
+		n.persist(p, u)
+		return
+	}
+	if responses := m.GetResponses(); len(responses) > 0 {
+		n.await(unstored{n: n.syncN, at: n.now.Mono, responses: responses})
+	}
+	if p.Hard != nil {
+		n.persist(p, u)
+	}
 }
 
 // persist numbers a write and remembers what waits for it.
 func (n *Node) persist(p cluster.Persist, u unstored) {
 	n.storeN++
+	if p.Sync {
+		n.syncN = n.storeN
+	}
 	p.N, u.n, u.at = n.storeN, n.storeN, n.now.Mono
 	n.stores = append(n.stores, u)
 	n.out.Persists = append(n.out.Persists, p)
 }
 
+// await remembers what waits for writes up to u.n, or carries it out if those are answered.
+func (n *Node) await(u unstored) {
+	if u.n <= n.storeOK {
+		n.carryOn(&u)
+		return
+	}
+	i := len(n.stores)
+	for i > 0 && n.stores[i-1].n > u.n {
+		i--
+	}
+	n.stores = slices.Insert(n.stores, i, u)
+}
+
 // stored takes the disk's answer: what waited for it goes on.
 func (n *Node) stored(upTo uint64) {
-	for len(n.stores) > 0 && n.stores[0].n <= upTo {
+	n.storeOK = max(n.storeOK, min(upTo, n.storeN))
+	for len(n.stores) > 0 && n.stores[0].n <= n.storeOK {
 		u := n.stores[0]
 		n.stores = slices.Delete(n.stores, 0, 1)
-		if u.notes != nil {
-			n.durable = *u.notes
+		n.carryOn(&u)
+	}
+}
+
+// carryOn does what a write that is now durable allows.
+func (n *Node) carryOn(u *unstored) {
+	if u.notes != nil {
+		n.durable = *u.notes
+	}
+	if u.founding != nil {
+		n.founded(u.founding)
+		return
+	}
+	if n.raft == nil {
+		return
+	}
+	if u.snapshot != nil {
+		if err := n.raft.store.ApplySnapshot(u.snapshot); err != nil && err != raft.ErrSnapOutOfDate {
+			must(err)
 		}
-		if u.founding != nil {
-			n.founded(u.founding)
-			continue
-		}
-		if n.raft == nil {
-			continue
-		}
-		if u.snapshot != nil {
-			if err := n.raft.store.ApplySnapshot(u.snapshot); err != nil && err != raft.ErrSnapOutOfDate {
-				must(err)
-			}
-			n.raft.durable = max(n.raft.durable, u.snapshot.GetMetadata().GetIndex())
-			n.restore(u.snapshot)
-		}
-		if u.hard != nil {
-			must(n.raft.store.SetHardState(u.hard))
-		}
-		if len(u.entries) > 0 {
-			must(n.raft.store.Append(u.entries))
-			n.raft.durable = u.entries[len(u.entries)-1].GetIndex()
-		}
-		for _, m := range u.responses {
-			if m.GetTo() == uint64(n.inc) {
-				_ = n.raft.rn.Step(m)
-			} else {
-				n.sendRaft(m)
-			}
+		n.raft.durable = max(n.raft.durable, u.snapshot.GetMetadata().GetIndex())
+		n.restore(u.snapshot)
+	}
+	if u.hard != nil {
+		must(n.raft.store.SetHardState(u.hard))
+	}
+	if len(u.entries) > 0 {
+		must(n.raft.store.Append(u.entries))
+		n.raft.durable = u.entries[len(u.entries)-1].GetIndex()
+	}
+	for _, m := range u.responses {
+		if m.GetTo() == uint64(n.inc) {
+			_ = n.raft.rn.Step(m)
+		} else {
+			n.sendRaft(m)
 		}
 	}
 }
@@ -349,6 +388,10 @@ func (n *Node) sendRaft(m *raftpb.Message) {
 	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
 		if !m.GetReject() {
 			n.election.granted(n)
+		}
+	case raftpb.MsgProp:
+		if m.GetFrom() != uint64(n.inc) {
+			return // another's proposal is not relayed: it tries again with whoever leads
 		}
 	case raftpb.MsgSnap:
 		n.raft.rn.ReportSnapshot(m.GetTo(), raft.SnapshotFinish) // a lost one is probed for again

@@ -23,12 +23,16 @@ const (
 	atFrag  = -112 // 40: key of fragments: source 16, destination 16, id 4, protocol 4
 	atFirst = -116 // 4: 1 in the first of several fragments
 	atSmall = -128 // 8: scratch
+	atInner = -132 // 4: 1 if this node's end is a loopback address on lo: ports are not judged
 
 	fragKeySize = 40
 )
 
 const (
 	skbProtocol      = 16 // offset of protocol in struct __sk_buff, network byte order
+	skbIndex         = 40 // and of ifindex
+	loopbackIndex    = 1  // of every network namespace's own lo, whatever its name: LOOPBACK_IFINDEX, linux/net.h
+	loopbackNet      = 127
 	fromNetwork      = 1  // BPF_HDR_START_NET
 	etherTypeAt      = 12
 	maxTags          = 3 // VLAN tags looked through within the packet
@@ -168,6 +172,35 @@ func (p *program) address(next string) {
 	p.add(asm.Ja.Label(next))
 }
 
+// inner notes whether this node's end, the address at atKey, is a loopback address on lo.
+func (p *program) inner(next string) {
+	low := func(b ...byte) int32 { return int32(native.Uint32(b)) }
+	p.add(
+		asm.LoadMem(asm.R1, asm.R6, skbIndex, asm.Word),
+		asm.JNE.Imm(asm.R1, loopbackIndex, next),
+		asm.LoadMem(asm.R1, asm.RFP, atKey, asm.DWord),
+		asm.JNE.Imm(asm.R1, 0, next),
+		asm.LoadMem(asm.R1, asm.RFP, atKey+8, asm.Word),
+		asm.LoadMem(asm.R2, asm.RFP, atKey+12, asm.Word),
+		asm.JNE.Imm32(asm.R1, low(0, 0, 0, 0), next+" mapped"),
+		asm.JNE.Imm32(asm.R2, low(0, 0, 0, 1), next),
+		asm.Ja.Label(next+" inner"),
+	)
+	p.at(next + " mapped")
+	p.add(
+		asm.JNE.Imm32(asm.R1, low(0, 0, 0xff, 0xff), next),
+		asm.LoadMem(asm.R1, asm.RFP, atKey+12, asm.Byte),
+		asm.JNE.Imm(asm.R1, loopbackNet, next),
+	)
+	p.at(next + " inner")
+	p.add(asm.StoreImm(asm.RFP, atInner, 1, asm.Word))
+}
+
+// exempt goes to pass, where ports are concerned, if inner found that this traffic is the machine's own.
+func (p *program) exempt() {
+	p.add(asm.LoadMem(asm.R1, asm.RFP, atInner, asm.Word), asm.JNE.Imm(asm.R1, 0, "pass"))
+}
+
 // own picks which end of a packet is this node's: the source of what leaves, the destination of what arrives.
 func (p *program) own(source, destination int16) int16 {
 	if p.egress {
@@ -204,6 +237,7 @@ func (p *program) start() {
 	}
 	p.add(
 		asm.StoreImm(asm.RFP, atFirst, 0, asm.Word),
+		asm.StoreImm(asm.RFP, atInner, 0, asm.Word),
 		asm.JEq.Imm(asm.R8, unix.ETH_P_IP, "ipv4"),
 		asm.JEq.Imm(asm.R8, unix.ETH_P_IPV6, "ipv6"),
 		asm.JEq.Imm(asm.R8, unix.ETH_P_ARP, "arp"),
@@ -219,6 +253,8 @@ func (p *program) ipv4() {
 	p.address("ipv4 fragment")
 
 	p.at("ipv4 fragment")
+	p.inner("ipv4 ends")
+	p.at("ipv4 ends")
 	p.half(asm.R1, atIP+6)
 	p.add(asm.And.Imm(asm.R1, ipv4MoreOrOffset), asm.JEq.Imm(asm.R1, 0, "ipv4 options"))
 	p.mapped(atFrag)
@@ -255,6 +291,8 @@ func (p *program) ipv6() {
 	p.address("ipv6 headers")
 
 	p.at("ipv6 headers")
+	p.inner("ipv6 ends")
+	p.at("ipv6 ends")
 	p.byte(asm.R8, atIP+6)
 	p.add(asm.Add.Imm(asm.R7, 40))
 	for i := range maxExtensions {
@@ -346,6 +384,7 @@ func (p *program) transport() {
 	p.at("transport")
 	p.add(asm.JEq.Imm(asm.R8, unix.IPPROTO_TCP, "ports"), asm.JNE.Imm(asm.R8, unix.IPPROTO_UDP, "pass"))
 	p.at("ports")
+	p.exempt()
 	p.add(
 		asm.LoadMapValue(asm.R1, p.maps.state.FD(), atPorts),
 		asm.LoadMem(asm.R1, asm.R1, 0, asm.Word),
@@ -377,6 +416,7 @@ func (p *program) transport() {
 	p.add(asm.Ja.Label("pass"))
 
 	p.at("later")
+	p.exempt()
 	p.call(asm.FnMapLookupElem, p.maps.frags.FD(), atFrag)
 	p.add(asm.JEq.Imm(asm.R0, 0, "pass"), asm.LoadMem(asm.R1, asm.R0, 0, asm.Word))
 	p.judge()
@@ -385,6 +425,7 @@ func (p *program) transport() {
 
 func (p *program) ends() {
 	p.at("unclear") // the port can't be found: closed if there is any port to guard
+	p.exempt()
 	p.add(
 		asm.LoadMapValue(asm.R1, p.maps.state.FD(), atPorts),
 		asm.LoadMem(asm.R1, asm.R1, 0, asm.Word),

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
@@ -28,6 +29,8 @@ func (t *tables) rules() {
 	t.rule(leave, t.sets.addr6, is(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV6), field(network, 8, 16))
 	t.rule(arrive, t.sets.addr6, icmp6(ndSolicit), field(transport, 8, 16))
 	t.rule(leave, t.sets.addr6, icmp6(ndAdvert), field(transport, 8, 16))
+	t.exempt(in, expr.MetaKeyIIF, 16, 24)
+	t.exempt(out, expr.MetaKeyOIF, 12, 8)
 	t.rule(in, t.sets.tcp, is(expr.MetaKeyL4PROTO, unix.IPPROTO_TCP), field(transport, 2, 2))
 	t.rule(out, t.sets.tcp, is(expr.MetaKeyL4PROTO, unix.IPPROTO_TCP), field(transport, 0, 2))
 	t.rule(in, t.sets.udp, is(expr.MetaKeyL4PROTO, unix.IPPROTO_UDP), field(transport, 2, 2))
@@ -53,6 +56,23 @@ func (t *tables) chain(name string, hook *nftables.ChainHook) *nftables.Chain {
 func (t *tables) rule(c *nftables.Chain, to *nftables.Set, match ...[]expr.Any) {
 	t.judge(c, to, t.sets.open, slices.Concat(match...))
 }
+
+// exempt ends a chain of ports for a packet on lo whose end at the offset given, of IPv4 and of IPv6, is
+// a loopback address.
+func (t *tables) exempt(c *nftables.Chain, device expr.MetaKey, end4, end6 uint32) {
+	const network = expr.PayloadBaseNetworkHeader
+	lo := slices.Concat([]expr.Any{&expr.Meta{Key: device, Register: 1}}, equals(native.AppendUint32(nil, loopbackIndex)...))
+	for _, local := range [][]expr.Any{
+		slices.Concat(is(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV4), field(network, end4, 1), equals(loopbackNet)),
+		slices.Concat(is(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV6), field(network, end6, 16), equals(loopback6[:]...)),
+		slices.Concat(is(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV6), field(network, end6, 13), equals(append([]byte(mapped4), loopbackNet)...)),
+	} {
+		t.conn.AddRule(&nftables.Rule{Table: c.Table, Chain: c, Exprs: slices.Concat(lo, local,
+			[]expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}})})
+	}
+}
+
+var loopback6 = netip.IPv6Loopback().As16()
 
 // judge drops a packet whose key, in register 1 after match, leads to a slot that is not open. A key
 // that leads nowhere ends the rule.

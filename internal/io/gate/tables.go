@@ -82,25 +82,37 @@ func tableName(opts Options) string {
 }
 
 func openTables(opts Options) (Gate, error) {
-	trial, err := newTables("baton_trial_" + strconv.Itoa(unix.Getpid()))
-	if err != nil {
-		return nil, err
-	}
-	replace, err := trial.try()
-	err = errors.Join(err, trial.Remove())
-	if err != nil {
-		return nil, fmt.Errorf("try out a table: %w", err)
-	}
 	t, err := newTables(tableName(opts))
 	if err != nil {
 		return nil, err
 	}
-	t.writer.replace = replace
-	if err := t.adopt(); err != nil {
+	there, err := t.adopt()
+	if err != nil {
 		t.Close()
 		return nil, fmt.Errorf("take over from a predecessor: %w", err)
 	}
+	if there { // quicker: to delete the table of a trial takes the kernel some 10 ms
+		if t.writer.replace, err = t.try(); err == nil {
+			return t, nil
+		}
+	}
+	if t.writer.replace, err = trial(); err != nil {
+		t.Close()
+		return nil, fmt.Errorf("try out a table: %w", err)
+	}
 	return t, nil
+}
+
+// trial makes everything once under a name of its own.
+func trial() (replace bool, err error) {
+	t, err := newTables("baton_trial_" + strconv.Itoa(unix.Getpid()))
+	if err != nil {
+		return false, err
+	}
+	if err = t.Guard([]Group{{ID: "trial"}}); err == nil {
+		replace, err = t.try()
+	}
+	return replace, errors.Join(err, t.Remove())
 }
 
 func leftTables(opts Options) bool {
@@ -139,47 +151,55 @@ func newTables(name string) (*tables, error) {
 	return &tables{name: name, conn: conn, writer: w, slots: map[cluster.GroupID]*slot{}, sets: newSets(name)}, nil
 }
 
-// try makes everything once under a name of its own, and tells how an element's life can be changed
-// here: kernels before 6.12 keep an element's expiry when it is added again, so it must be replaced.
+// spare is a slot that nothing leads to: groups have 1 and up.
+const spare = 0
+
+// try tells how an element's life can be changed here: kernels before 6.12 keep an element's expiry when
+// it is added again, so it must be replaced.
 func (t *tables) try() (replace bool, err error) {
-	if err := t.Guard([]Group{{ID: "trial"}}); err != nil {
+	const long, short = time.Hour, time.Minute
+	if err := t.writer.drop(spare); err != nil { // a predecessor may have been killed between here and below
 		return false, err
 	}
-	const long, short = time.Hour, time.Minute
 	for _, life := range []time.Duration{long, short} {
-		if err := t.writer.put(t.slots["trial"].number, life); err != nil {
+		if err := t.writer.put(spare, life); err != nil {
 			return false, err
 		}
 	}
 	elements, err := t.conn.GetSetElements(t.sets.open)
+	if err == nil {
+		err = t.writer.drop(spare)
+	}
 	if err != nil {
 		return false, fmt.Errorf("read back an element: %w", err)
 	}
-	if len(elements) != 1 {
-		return false, fmt.Errorf("read back an element: %d are there, 1 was added", len(elements))
+	for _, e := range elements {
+		if len(e.Key) == 4 && native.Uint32(e.Key) == spare {
+			return e.Expires > short, nil
+		}
 	}
-	return elements[0].Expires > short, nil
+	return false, errors.New("read back an element: it is not there")
 }
 
-// adopt reads which groups a predecessor guarded, under which slots and epochs.
-func (t *tables) adopt() error {
-	there, err := exists(t.conn, t.name)
+// adopt reads which groups a predecessor guarded, under which slots and epochs; without one it is not there.
+func (t *tables) adopt() (there bool, err error) {
+	there, err = exists(t.conn, t.name)
 	if err != nil || !there {
-		return err
+		return false, err
 	}
 	elements, err := t.conn.GetSetElements(t.sets.groups)
 	if err != nil {
-		return fmt.Errorf("read the groups of table %s: %w", t.name, err)
+		return false, fmt.Errorf("read the groups of table %s: %w", t.name, err)
 	}
 	for _, e := range elements {
 		epoch, name, ok := strings.Cut(strings.TrimRight(e.Comment, "\x00"), " ")
 		number, err := strconv.ParseUint(epoch, 10, 64)
 		if !ok || err != nil || len(e.Key) != 4 {
-			return fmt.Errorf("table %s: group %q can't be read", t.name, e.Comment)
+			return false, fmt.Errorf("table %s: group %q can't be read", t.name, e.Comment)
 		}
 		t.slots[cluster.GroupID(name)] = &slot{native.Uint32(e.Key), cluster.Epoch(number)}
 	}
-	return nil
+	return true, nil
 }
 
 func (s *slot) element(group cluster.GroupID) []nftables.SetElement {
@@ -234,12 +254,13 @@ func (t *tables) build(r *rules) error {
 	return nil
 }
 
-// allot closes and frees the slots of groups no longer named, and gives new groups theirs.
+// allot closes and frees the slots of groups no longer named, and gives new groups theirs: others than
+// those, since the kernel's addresses still lead there until the transaction.
 func (t *tables) allot(r *rules) error {
 	used := map[uint32]bool{}
 	for name, s := range t.slots {
+		used[s.number] = true
 		if r.groups[name] {
-			used[s.number] = true
 			continue
 		}
 		if err := t.writer.drop(s.number); err != nil {

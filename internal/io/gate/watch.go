@@ -57,7 +57,8 @@ func (w *watch) run(log *slog.Logger, heard func(news) error) {
 			continue
 		}
 		for _, m := range messages {
-			if len(m.Data) < unix.SizeofIfInfomsg {
+			// A bridge says RTM_DELLINK too, in a family of its own, of a port that it lets go.
+			if len(m.Data) < unix.SizeofIfInfomsg || m.Data[0] != unix.AF_UNSPEC {
 				continue
 			}
 			// struct ifinfomsg, rtnetlink(7): the index follows family and type.

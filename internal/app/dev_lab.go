@@ -1,0 +1,388 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/config"
+	"baton/internal/lab"
+)
+
+// labFile is the cluster that is run where no file is given. The service is the lab's, run from this program.
+const labFile = `cluster: demo
+takeover: %s
+
+nodes:
+  alpha: { address: 10.77.0.11 }
+  beta:  { address: 10.77.0.12 }
+  gamma: { address: 10.77.0.13, role: witness }
+
+links:
+  - { name: lan,   udp: { port: 7400 } }
+  - { name: cross, udp: { port: 7400, addresses: { alpha: 10.78.0.11, beta: 10.78.0.12, gamma: 10.78.0.13 } } }
+
+groups:
+  web:
+    nodes: [alpha, beta]
+    standby: hot
+    resources:
+      - process:
+          name: service
+          command: [%q, -port, "%d"]
+          environment: { BATON_LAB_MODE: echo }
+          user: root
+          ready: { tcp: "localhost:%[3]d", interval: 20ms }
+      - vip: 10.77.0.50/24
+`
+
+const (
+	devPort    = 8080
+	clientHost = "client"
+	// devSockets leads, as a link, to where the agents' sockets are, so that they are quickly typed.
+	devSockets = "/run/baton-dev"
+	actLimit   = 5 * time.Second // for a program run in a host
+)
+
+// labNet is one network of the lab: what a link of the file, or a virtual address, is on.
+type labNet struct {
+	name   string
+	prefix netip.Prefix // masked
+}
+
+// labGround is a cluster in lab hosts: network namespaces with real addresses and cables.
+type labGround struct {
+	plan    *devPlan
+	lab     *lab.Lab
+	nets    []labNet
+	key     []byte
+	agents  map[string]*lab.Service
+	upsets  upsets
+	target  netip.AddrPort // of the client; invalid: a service that we can't ask
+	sockets string         // directory of the agents' sockets, as people type it
+	shell   *lab.Process   // sleeps in the client's host, for people to enter it
+}
+
+// newLabGround makes the hosts, boots them, and starts the agents. It needs root.
+func newLabGround(p *devPlan) (*labGround, error) {
+	nets, err := labNetworks(p.spec)
+	if err != nil {
+		return nil, err
+	}
+	if dir := filepath.Dir(p.spec.KeyFile); dir != filepath.Dir(config.DefaultKeyFile) {
+		return nil, fail(exitUsage, "leave key_file out: baton dev makes a key of its own", "key_file is %s, and the hosts of baton dev have no %s", p.spec.KeyFile, dir)
+	}
+	var names []string
+	for _, n := range nets {
+		names = append(names, n.name)
+	}
+	l, err := lab.New("dev", lab.Options{Networks: names})
+	if err != nil {
+		return nil, err
+	}
+	g := &labGround{plan: p, lab: l, nets: nets, agents: make(map[string]*lab.Service), upsets: make(upsets)}
+	if err := g.build(); err != nil {
+		return nil, errors.Join(err, g.close())
+	}
+	return g, nil
+}
+
+// labNetworks works out which networks the file's addresses need. All nodes of a link must be in one,
+// since there is no router.
+func labNetworks(s *cluster.Spec) ([]labNet, error) {
+	var nets []labNet
+	for _, l := range s.Links {
+		if l.UDP == nil {
+			continue
+		}
+		var net netip.Prefix
+		for _, n := range s.Nodes {
+			a := l.UDP.Addresses[n.ID]
+			switch {
+			case !a.IsValid():
+			case !net.IsValid():
+				net = networkOf(s, a)
+			case !net.Contains(a):
+				return nil, fail(exitUsage, "give the nodes addresses of one network on each link, such as 10.77.0.11 to 10.77.0.13",
+					"link %s: %s of node %s is not in %s with the others, and baton dev has no routers", l.Name, a, n.ID, net)
+			}
+		}
+		known := false
+		for _, n := range nets {
+			known = known || n.prefix == net
+		}
+		if net.IsValid() && !known {
+			nets = append(nets, labNet{shortName(l.Name, len(nets)), net})
+		}
+	}
+	for _, g := range s.Groups {
+		for _, r := range g.Resources {
+			for _, a := range r.Addresses {
+				if netOf(nets, a) == nil && a.Is4() {
+					return nil, fail(exitUsage, "give the group an address of a network that the nodes are on",
+						"group %s: %s of %s is in no link's network", g.ID, a, r.ID)
+				}
+			}
+		}
+	}
+	return nets, nil
+}
+
+// shortName makes a name that fits into a link's with a host's name before it.
+func shortName(name string, i int) string {
+	if len(name) <= 5 && !strings.Contains(name, "-") {
+		return name
+	}
+	return fmt.Sprintf("net%d", i)
+}
+
+// networkOf returns the network of a node's address: that of a virtual address beside it, else the usual one.
+func networkOf(s *cluster.Spec, a netip.Addr) netip.Prefix {
+	for _, g := range s.Groups {
+		for _, r := range g.Resources {
+			if p, ok := r.Fields["address"].(netip.Prefix); ok && p.Masked().Contains(a) {
+				return p.Masked()
+			}
+		}
+	}
+	bits := 24
+	if a.Is6() {
+		bits = 64
+	}
+	return netip.PrefixFrom(a, bits).Masked()
+}
+
+func netOf(nets []labNet, a netip.Addr) *labNet {
+	for i := range nets {
+		if nets[i].prefix.Contains(a) {
+			return &nets[i]
+		}
+	}
+	return nil
+}
+
+func (g *labGround) build() error {
+	s := g.plan.spec
+	keyFile := filepath.Join(g.lab.Dir(), "key")
+	if err := makeKey(keyFile); err != nil {
+		return err
+	}
+	var err error
+	if g.key, err = os.ReadFile(keyFile); err != nil {
+		return err
+	}
+	taken := make(map[netip.Addr]bool)
+	for _, x := range s.Groups {
+		for _, r := range x.Resources {
+			for _, a := range r.Addresses {
+				taken[a] = true
+			}
+		}
+	}
+	g.linkSockets()
+	for _, n := range s.Nodes {
+		c := lab.HostConfig{Name: string(n.ID), Addresses: make(map[string][]netip.Prefix), OnBoot: g.startAgent}
+		for _, l := range s.Links {
+			if l.UDP == nil || !l.UDP.Addresses[n.ID].IsValid() {
+				continue
+			}
+			a := l.UDP.Addresses[n.ID]
+			if net := netOf(g.nets, a); net != nil && !taken[a] {
+				taken[a] = true
+				c.Addresses[net.name] = append(c.Addresses[net.name], netip.PrefixFrom(a, net.prefix.Bits()))
+			}
+		}
+		if _, err := g.lab.AddHost(c); err != nil {
+			return err
+		}
+	}
+	return g.addClient(taken)
+}
+
+// addClient adds a host that only asks.
+func (g *labGround) addClient(taken map[netip.Addr]bool) error {
+	c := lab.HostConfig{Name: clientHost, Addresses: make(map[string][]netip.Prefix)}
+	for _, n := range g.nets {
+		a := n.prefix.Addr().Next()
+		for taken[a] && n.prefix.Contains(a.Next()) {
+			a = a.Next()
+		}
+		if taken[a] {
+			return fail(exitUsage, "", "network %s has no address left for a client", n.prefix)
+		}
+		c.Addresses[n.name] = []netip.Prefix{netip.PrefixFrom(a, n.prefix.Bits())}
+	}
+	h, err := g.lab.AddHost(c)
+	if err != nil {
+		return err
+	}
+	if !g.plan.own {
+		g.target = netip.AddrPortFrom(g.plan.spec.Groups[0].Resources[1].Addresses[0], devPort)
+	}
+	g.shell, err = h.Start(lab.Program{Args: []string{"sleep", "infinity"}})
+	return err
+}
+
+// linkSockets makes the sockets' directory short to type, if it can.
+func (g *labGround) linkSockets() {
+	g.sockets = g.lab.Dir()
+	for _, name := range []string{devSockets, fmt.Sprintf("%s-%d", devSockets, os.Getpid())} {
+		if to, err := os.Readlink(name); err == nil {
+			if _, err := os.Stat(to); err != nil {
+				os.Remove(name) // its lab is gone
+			}
+		}
+		if os.Symlink(g.lab.Dir(), name) == nil {
+			g.sockets = name
+			return
+		}
+	}
+}
+
+// startAgent is what a host's init system does.
+func (g *labGround) startAgent(h *lab.Host) error {
+	dir := h.Disk("/etc/baton")
+	if err := os.WriteFile(filepath.Join(dir, "cluster.yaml"), g.plan.text, 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, filepath.Base(g.plan.spec.KeyFile)), g.key, 0o600); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	s, err := h.Supervise(lab.Program{Args: []string{self, "agent", "--socket", g.socket(h.Name())}, Output: "agent"})
+	if err == nil {
+		g.agents[h.Name()] = s
+	}
+	return err
+}
+
+func (g *labGround) lacks() []string { return nil }
+
+// socket lies on the machine's own disk, which the hosts see too; only their /run is their own.
+func (g *labGround) socket(node string) string { return filepath.Join(g.lab.Dir(), node+".sock") }
+
+// shownSocket is the same, shorter.
+func (g *labGround) shownSocket(node string) string { return filepath.Join(g.sockets, node+".sock") }
+
+func (g *labGround) on(node string) bool { return g.lab.Host(node).On() }
+
+func (g *labGround) upset(node string) string {
+	if !g.on(node) {
+		return "power off"
+	}
+	return strings.Join(g.upsets[node], ", ")
+}
+
+func (g *labGround) powerOff(node string) error {
+	delete(g.upsets, node)
+	return g.lab.Host(node).PowerOff()
+}
+
+func (g *labGround) powerOn(node string) error { return g.lab.Host(node).Boot() }
+
+func (g *labGround) cutCable(node string) error {
+	net := g.nets[0].name
+	for _, x := range g.plan.spec.Groups {
+		for _, r := range x.Resources {
+			for _, a := range r.Addresses {
+				if n := netOf(g.nets, a); x.ID == g.plan.group && n != nil {
+					net = n.name
+				}
+			}
+		}
+	}
+	g.upsets.add(node, upsetCable)
+	return g.lab.CutCarrier(node, net)
+}
+
+func (g *labGround) cutSilently(node string) error {
+	g.upsets.add(node, upsetSilent)
+	return g.lab.CutSilent(node, "")
+}
+
+func (g *labGround) freeze(node string) error {
+	g.upsets.add(node, upsetFrozen)
+	return g.agents[node].Process().Freeze()
+}
+
+func (g *labGround) thaw(node string) error {
+	g.upsets.remove(node, upsetFrozen)
+	return g.agents[node].Process().Thaw()
+}
+
+func (g *labGround) killService(node string, group cluster.GroupID) error {
+	ctx, cancel := context.WithTimeout(context.Background(), actLimit)
+	defer cancel()
+	h := g.lab.Host(node)
+	pid, err := processOf(g.plan, group, "/run/baton", func(path string) ([]byte, error) {
+		out, err := h.Command(ctx, "cat", path)
+		return []byte(out), err
+	})
+	if err != nil {
+		return err
+	}
+	_, err = h.Command(ctx, "sh", "-c", fmt.Sprintf("kill -9 %d", pid))
+	return err
+}
+
+func (g *labGround) killAgent(node string) error {
+	g.upsets.remove(node, upsetFrozen)
+	return g.agents[node].Process().Kill()
+}
+
+func (g *labGround) heal() error {
+	errs := []error{g.lab.HealAll()}
+	for _, node := range g.plan.nodes() {
+		g.upsets.remove(node, upsetCable)
+		g.upsets.remove(node, upsetSilent)
+		if g.on(node) {
+			errs = append(errs, g.thaw(node))
+		} else {
+			errs = append(errs, g.powerOn(node))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (g *labGround) client() (*devClient, error) {
+	if !g.target.IsValid() {
+		return nil, nil
+	}
+	conn, err := g.lab.Host(clientHost).ListenPacket(context.Background(), "udp4", "0.0.0.0:0")
+	if err != nil {
+		return nil, fmt.Errorf("open the client's socket: %w", err)
+	}
+	return newDevClient(conn, []netip.AddrPort{g.target}), nil
+}
+
+func (g *labGround) aside() string {
+	for _, x := range g.plan.spec.Groups {
+		for _, r := range x.Resources {
+			for _, a := range r.Addresses {
+				url := "ping " + a.String()
+				if !g.plan.own {
+					url = "curl http://" + net.JoinHostPort(a.String(), fmt.Sprint(devPort))
+				}
+				return fmt.Sprintf("nsenter -n -t %d %s", g.shell.PID(), url)
+			}
+		}
+	}
+	return ""
+}
+
+func (g *labGround) close() error {
+	if g.sockets != g.lab.Dir() {
+		os.Remove(g.sockets)
+	}
+	return g.lab.Close()
+}
