@@ -19,8 +19,9 @@ import (
 type ground interface {
 	// lacks says what is missing here compared with a cluster of machines; nothing where all is there.
 	lacks() []string
-	// socket is where a node's agent listens.
+	// socket is where a node's agent listens; shownSocket is the same, as short as people want to type it.
 	socket(node string) string
+	shownSocket(node string) string
 	// on tells whether a node has power; upset names what was done to it, "" for nothing.
 	on(node string) bool
 	upset(node string) string

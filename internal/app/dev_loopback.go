@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -41,7 +42,7 @@ groups:
           name: service
           command: [%q, dev, --service]
           user: "%d:%d"
-          ready: { command: [%[3]q, dev, --service-ready], interval: 50ms }
+          environment: { BATON_DEV: "%d" }
 `
 
 // loopbackNodes are the addresses of loopbackFile.
@@ -86,7 +87,7 @@ func newLoopbackGround(takeover time.Duration) (g *loopbackGround, err error) {
 	if self, err = os.Executable(); err != nil {
 		return g, err
 	}
-	text := fmt.Appendf(nil, loopbackFile, takeover, key, self, os.Getuid(), os.Getgid())
+	text := fmt.Appendf(nil, loopbackFile, takeover, key, self, os.Getuid(), os.Getgid(), os.Getpid())
 	if g.plan, err = newDevPlan("the demo's cluster file", text); err != nil {
 		return g, err
 	}
@@ -143,6 +144,9 @@ func (g *loopbackGround) keep(node string) error {
 	started := make(chan error, 1)
 	g.keepers.Go(func() {
 		defer log.Close()
+		// The kernel kills the agent when the thread that started it ends (PR_SET_PDEATHSIG(2const)), so this
+		// one is kept.
+		runtime.LockOSThread()
 		for first := true; ; first = false {
 			cmd := exec.Command(self, "agent", "--no-gate", "--node", node, "--config", g.file(), "--data", data, "--run", g.runDir(node), "--socket", g.socket(node))
 			cmd.Stdout, cmd.Stderr = log, log
@@ -152,7 +156,7 @@ func (g *loopbackGround) keep(node string) error {
 				g.mu.Unlock()
 				return
 			}
-			err := startOnLastingThread(cmd)
+			err := cmd.Start()
 			if err == nil {
 				g.agents[node] = cmd.Process
 			}

@@ -147,7 +147,7 @@ func Bench(ctx context.Context, opt BenchOptions) (report *BenchReport, err erro
 	for _, takeover := range opt.Takeovers {
 		estimate += time.Duration(len(chosen)*opt.Runs) * runTime(takeover)
 	}
-	fmt.Fprintf(opt.Progress, "%d runs or more, about %v\n", len(chosen)*opt.Runs*len(opt.Takeovers), estimate.Round(time.Minute))
+	fmt.Fprintf(opt.Progress, "%d runs or more, about %v\n", len(chosen)*opt.Runs*len(opt.Takeovers), estimate.Round(time.Minute/4))
 	for _, takeover := range opt.Takeovers {
 		for _, second := range []bool{false, true} {
 			for i := range chosen {

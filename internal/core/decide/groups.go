@@ -244,7 +244,7 @@ func (p *planner) best(g *cluster.GroupFacts) *cluster.NodeFacts {
 func (p *planner) choose(g *cluster.GroupFacts) (*cluster.NodeFacts, []Alternative) {
 	spec := p.f.Spec.Group(g.ID)
 	var best *cluster.NodeFacts
-	var bestRank [3]int
+	var bestRank [4]int
 	var rejected []Alternative
 	for i := range spec.Nodes {
 		id := spec.Nodes[i]
@@ -265,12 +265,15 @@ func (p *planner) choose(g *cluster.GroupFacts) (*cluster.NodeFacts, []Alternati
 			continue
 		}
 		n := p.f.Node(id)
-		rank := [3]int{int(n.Role), 0, 1}
+		rank := [4]int{int(n.Role), 0, 1, 1}
 		if ban != nil {
 			rank[1] = 1
 		}
+		if g.Owner == "" && id == g.Last {
+			rank[2] = 0 // it served here last: after a cold start it goes on where it was
+		}
 		if p.report(g, id).Hot {
-			rank[2] = 0
+			rank[3] = 0
 		}
 		if best != nil && slices.Compare(bestRank[:], rank[:]) <= 0 {
 			rejected = append(rejected, Alternative{id, fmt.Sprintf("could, but %s comes first", best.ID)})

@@ -66,7 +66,7 @@ func admit(n *cluster.NodeFacts) []cluster.Part {
 
 // nodeRules decide on leases (protocol.md, "Taking a lease away", and "Quorum leases", 2).
 var nodeRules = []nodeRule{
-	{id: "N01", verdict: Evict, why: "its machine has booted anew: whatever it served is gone, and its lease with it",
+	{id: "N01", verdict: Evict, why: "its machine has booted anew: its former lease is taken without waiting for silence",
 		when:  func(f *cluster.Facts, n *cluster.NodeFacts) bool { return n.Admitted && n.NewBoot },
 		parts: evict},
 	{id: "N02", verdict: Evict, why: "a majority of the voters has not heard it for the detection time",

@@ -47,7 +47,7 @@ func askAsChild(socket string) int {
 	t := Explain(err)
 	fmt.Printf("unreached %v, code %v, text %q, hint %q\n", t.Unreached, t.Code, t.Text, t.Hint)
 	// A plain path is refused as well.
-	client := &http.Client{Transport: c.transport}
+	client := &http.Client{Transport: c.transport, Timeout: 10 * time.Second}
 	if r, err := client.Get("http://baton/healthz"); err == nil {
 		fmt.Println("healthz", r.StatusCode)
 	}
@@ -543,6 +543,7 @@ func TestPeerGroups(t *testing.T) {
 			return
 		}
 		peers <- askPeer(c)
+		l.Close() // before the peer tries again
 		c.Close()
 	}()
 	as(t, path, &syscall.Credential{Uid: 65534, Gid: 65533, Groups: groups})

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -63,24 +65,36 @@ func newMaps(l layout) (*maps, error) {
 	return m, nil
 }
 
-// mapsOf opens the maps of a program that a predecessor left, as far as they are of this layout's kinds.
-func mapsOf(id ebpf.ProgramID, l layout) (*maps, error) {
+// former is a program that a predecessor left attached.
+type former struct {
+	prog *ebpf.Program
+	info *ebpf.ProgramInfo
+	ids  []ebpf.MapID // sorted
+}
+
+func openFormer(id ebpf.ProgramID) (*former, error) {
 	prog, err := ebpf.NewProgramFromID(id)
 	if err != nil {
 		return nil, fmt.Errorf("open program %d: %w", id, err)
 	}
-	defer prog.Close()
 	info, err := prog.Info()
 	if err != nil {
+		prog.Close()
 		return nil, fmt.Errorf("read program %d: %w", id, err)
 	}
 	ids, _ := info.MapIDs()
+	slices.Sort(ids)
+	return &former{prog, info, ids}, nil
+}
+
+// maps opens the program's maps, as far as they are of this layout's kinds, and maps its state.
+func (f *former) maps(l layout) (*maps, *state, error) {
 	m := &maps{}
-	for _, mid := range ids {
-		one, err := ebpf.NewMapFromID(mid)
+	for _, id := range f.ids {
+		one, err := ebpf.NewMapFromID(id)
 		if err != nil {
 			m.close()
-			return nil, fmt.Errorf("open map %d of program %d: %w", mid, id, err)
+			return nil, nil, fmt.Errorf("open map %d: %w", id, err)
 		}
 		if !m.keep(one, l) {
 			one.Close()
@@ -88,9 +102,17 @@ func mapsOf(id ebpf.ProgramID, l layout) (*maps, error) {
 	}
 	if m.state == nil {
 		m.close()
-		return nil, fmt.Errorf("program %d has no state map", id)
+		return nil, nil, errors.New("it has no state map")
 	}
-	return m, nil
+	s, err := mapState(m.state)
+	if err == nil {
+		err = s.found()
+	}
+	if err != nil {
+		m.close()
+		return nil, nil, err
+	}
+	return m, s, nil
 }
 
 func (m *maps) keep(one *ebpf.Map, l layout) bool {
@@ -177,19 +199,17 @@ func (g *clsact) open() error {
 	if err := g.adopt(); err != nil {
 		return err
 	}
-	if g.state != nil && g.maps == nil {
-		// Another layout stays in use until Guard; that ours works here is still proven now.
-		return tryPrograms(g.layout)
+	if g.state != nil { // and nothing else is done now, because the lease must be renewed soon
+		g.slots = g.state.taken()
+		return nil
 	}
-	if g.maps == nil {
-		m, s, err := fresh(g.layout)
-		if err != nil {
-			return err
-		}
-		g.maps, g.state = m, s
+	m, s, err := fresh(g.layout)
+	if err != nil {
+		return err
 	}
-	g.slots = g.state.taken()
-	return g.hooks.load(g.layout, g.maps)
+	g.maps, g.state, g.slots = m, s, map[cluster.GroupID]int{}
+	g.hooks.use(g.layout, m)
+	return g.hooks.prove(s)
 }
 
 func fresh(l layout) (*maps, *state, error) {
@@ -206,18 +226,6 @@ func fresh(l layout) (*maps, *state, error) {
 	return m, s, nil
 }
 
-func tryPrograms(l layout) error {
-	m, s, err := fresh(l)
-	if err != nil {
-		return err
-	}
-	defer m.close()
-	defer s.unmap()
-	var h hooks
-	defer h.unload()
-	return h.load(l, m)
-}
-
 // adopt finds what a predecessor left. It may have died between two layouts, so that there are two
 // states: the newer one was complete before the first program with it was attached, and is taken. The
 // other is closed, since from now on nothing is stored there.
@@ -226,24 +234,45 @@ func (g *clsact) adopt() error {
 	if err != nil {
 		return err
 	}
-	for _, id := range ids {
-		m, err := mapsOf(id, g.layout)
+	var all []*former
+	defer func() {
+		for _, f := range all {
+			f.prog.Close()
+		}
+	}()
+	var chosen []ebpf.MapID // those of g.maps
+	for i, id := range ids {
+		f, err := openFormer(id)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // its interface went away meanwhile
+		}
 		if err != nil {
 			return fmt.Errorf("take over from a predecessor: %w", err)
 		}
-		s, err := mapState(m.state)
-		if err == nil {
-			err = s.found()
+		all = append(all, f)
+		if slices.ContainsFunc(all[:len(all)-1], func(o *former) bool { return slices.Equal(o.ids, f.ids) }) {
+			continue
 		}
+		m, s, err := f.maps(g.layout)
 		if err != nil {
-			m.close()
-			return fmt.Errorf("take over from a predecessor's program %d: %w", id, err)
+			return fmt.Errorf("take over from a predecessor's program %d: %w", ids[i], err)
 		}
-		g.prefer(m, s)
+		if g.prefer(m, s); g.maps == m {
+			chosen = f.ids
+		}
 	}
-	if g.state != nil {
-		g.slots = g.state.taken()
+	if g.maps == nil {
+		return nil
 	}
+	g.hooks.use(g.layout, g.maps)
+	for _, f := range all {
+		if slices.Equal(f.ids, chosen) {
+			g.hooks.keep(f.prog, f.info)
+		} else {
+			f.prog.Close()
+		}
+	}
+	all = nil
 	return nil
 }
 
@@ -324,10 +353,16 @@ func (g *clsact) Guard(groups []Group) error {
 
 // replaceLayout builds tables of this layout with the predecessor's deadlines, then attaches programs
 // that use them: on each hook the kernel puts the new program in the old one's place at one instant.
-// Set waits meanwhile, some milliseconds, so that no deadline is lost between the two.
+// Set waits while they are exchanged, less than a millisecond, so that no deadline is lost between the two.
 func (g *clsact) replaceLayout(r *rules) error {
 	m, s, err := fresh(g.layout)
 	if err != nil {
+		return err
+	}
+	g.hooks.use(g.layout, m)
+	if err := g.hooks.load(); err != nil {
+		s.unmap()
+		m.close()
 		return err
 	}
 	g.mu.Lock()
@@ -343,9 +378,6 @@ func (g *clsact) replaceLayout(r *rules) error {
 		copy(s.mem[atMade+4*i:atMade+4*i+4], g.state.mem[atMade+4*i:])
 	}
 	err = next.fill(r)
-	if err == nil {
-		err = g.hooks.load(g.layout, m)
-	}
 	if err == nil {
 		err = g.hooks.sweep(s)
 	}
@@ -364,11 +396,19 @@ func (g *clsact) replaceLayout(r *rules) error {
 	return nil
 }
 
+// nowhere is a slot that does not exist. What leads there is closed.
+const nowhere = ^uint32(0)
+
 // fill brings the tables from what they hold to the rules. An address or port that stays guarded is
-// guarded at every instant: entries are removed only if unwanted, and changed in place.
+// guarded at every instant: entries are removed only if unwanted, and changed in place. One whose group
+// goes leads nowhere until it leads to its new group, since another one may get the slot meanwhile.
 func (g *clsact) fill(r *rules) error {
 	if len(r.ports) > 0 {
 		g.state.setPorts(len(r.ports))
+	}
+	freed := map[uint32]bool{}
+	for name, i := range g.slots {
+		freed[uint32(i)] = !r.groups[name]
 	}
 	for _, t := range []struct {
 		m    *ebpf.Map
@@ -377,7 +417,7 @@ func (g *clsact) fill(r *rules) error {
 		{g.maps.addrs, func(key []byte) bool { _, ok := r.addresses[[16]byte(key)]; return ok }},
 		{g.maps.ports, func(key []byte) bool { return r.wantsPort(key) }},
 	} {
-		if err := prune(t.m, t.want); err != nil {
+		if err := prune(t.m, t.want, freed); err != nil {
 			return err
 		}
 	}
@@ -411,18 +451,25 @@ func (r *rules) wantsPort(key []byte) bool {
 	return false
 }
 
-func prune(m *ebpf.Map, want func(key []byte) bool) error {
-	var stale [][]byte
+func prune(m *ebpf.Map, want func(key []byte) bool, freed map[uint32]bool) error {
+	var stale, loose [][]byte
 	var key []byte
 	var slot uint32
 	it := m.Iterate()
 	for it.Next(&key, &slot) {
 		if !want(key) {
-			stale = append(stale, append([]byte(nil), key...))
+			stale = append(stale, slices.Clone(key))
+		} else if freed[slot] {
+			loose = append(loose, slices.Clone(key))
 		}
 	}
 	if err := it.Err(); err != nil {
 		return fmt.Errorf("read %s: %w", m, err)
+	}
+	for _, key := range loose {
+		if err := m.Put(key, nowhere); err != nil {
+			return fmt.Errorf("close %x in %s: %w", key, m, err)
+		}
 	}
 	for _, key := range stale {
 		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {

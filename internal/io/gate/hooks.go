@@ -4,9 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -22,7 +24,9 @@ type hooks struct {
 	nl     *netlink.Handle // its sockets belong to the namespace where they were made
 	name   string
 	handle uint32 // of our filters: several gates share one priority, each with a handle of its own
-	progs  map[kind]*ebpf.Program
+	layout layout // layout and maps are what programs are made for
+	maps   *maps
+	progs  map[kind]*loaded
 	// active says that programs are to be attached: Guard was called.
 	active bool
 	known  map[int]bool // indexes of interfaces with all their filters
@@ -30,6 +34,12 @@ type hooks struct {
 
 // kind is one variant of the program.
 type kind struct{ egress, ethernet bool }
+
+// loaded is a program that this process holds.
+type loaded struct {
+	*ebpf.Program
+	id ebpf.ProgramID
+}
 
 func newHooks(name string, sum [32]byte) (*hooks, error) {
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
@@ -39,26 +49,70 @@ func newHooks(name string, sum [32]byte) (*hooks, error) {
 	return &hooks{nl: nl, name: name, handle: max(1, binary.BigEndian.Uint32(sum[:])), known: map[int]bool{}}, nil
 }
 
-func (h *hooks) load(l layout, m *maps) error {
-	progs := map[kind]*ebpf.Program{}
-	for _, k := range []kind{{false, true}, {true, true}, {false, false}, {true, false}} {
-		prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-			Name:         "baton_gate",
-			Type:         ebpf.SchedCLS,
-			Instructions: assemble(l, m, k.egress, k.ethernet),
-			License:      "n/a", // no helper that we call asks for one
-		})
-		if err != nil {
-			for _, p := range progs {
-				p.Close()
-			}
-			return fmt.Errorf("load program (egress %v, ethernet %v): %w", k.egress, k.ethernet, err)
-		}
-		progs[k] = prog
-	}
+// use makes h's programs, from now on, programs for these tables.
+func (h *hooks) use(l layout, m *maps) {
 	h.unload()
-	h.progs = progs
+	h.layout, h.maps, h.progs = l, m, map[kind]*loaded{}
+}
+
+// program returns the variant that a hook needs. It is loaded when it is first needed, unless a
+// predecessor's was kept: the kernel's check of a program takes some milliseconds.
+func (h *hooks) program(k kind) (*loaded, error) {
+	if p := h.progs[k]; p != nil {
+		return p, nil
+	}
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name:         "baton_gate",
+		Type:         ebpf.SchedCLS,
+		Instructions: assemble(h.layout, h.maps, k.egress, k.ethernet),
+		License:      "n/a", // no helper that we call asks for one
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load program (egress %v, ethernet %v): %w", k.egress, k.ethernet, err)
+	}
+	info, err := prog.Info()
+	if err != nil {
+		prog.Close()
+		return nil, fmt.Errorf("read a program that was just loaded: %w", err)
+	}
+	id, _ := info.ID()
+	h.progs[k] = &loaded{prog, id}
+	return h.progs[k], nil
+}
+
+// load loads all variants.
+func (h *hooks) load() error {
+	for _, k := range kinds {
+		if _, err := h.program(k); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+var kinds = []kind{{false, true}, {true, true}, {false, false}, {true, false}}
+
+// keep takes over a predecessor's program, which is closed if it is not the one that this binary would
+// load for the tables in use. The kernel's tag says so: a hash of the instructions, but for the maps and
+// offsets in them. Maps are compared by the caller; offsets go with the layout.
+func (h *hooks) keep(prog *ebpf.Program, info *ebpf.ProgramInfo) {
+	id, _ := info.ID()
+	for _, k := range kinds {
+		if h.progs[k] == nil && same(assemble(h.layout, h.maps, k.egress, k.ethernet), info.Tag) {
+			h.progs[k] = &loaded{prog, id}
+			return
+		}
+	}
+	prog.Close()
+}
+
+func same(code asm.Instructions, tag string) bool {
+	// The tag is reckoned from jumps as they are; writing the code out resolves the labels in place.
+	if code.Marshal(io.Discard, native) != nil {
+		return false
+	}
+	is, err := code.HasTag(tag, native)
+	return err == nil && is
 }
 
 func (h *hooks) unload() {
@@ -144,7 +198,7 @@ func (h *hooks) filters(link netlink.Link, parent uint32) (ours []*netlink.BpfFi
 	return ours, others, nil
 }
 
-// sweep attaches the programs to every interface, anew where they are attached already.
+// sweep attaches the programs to every interface where they are not, or others are.
 func (h *hooks) sweep(s *state) error {
 	h.active = true
 	links, err := h.links()
@@ -178,31 +232,89 @@ func (h *hooks) one(s *state, index int) error {
 
 func (h *hooks) attach(s *state, link netlink.Link) error {
 	delete(h.known, link.Attrs().Index)
-	if err := h.qdisc(s, link); err != nil {
-		if gone(err) {
+	there, err := h.attached(link)
+	if err != nil {
+		return err
+	}
+	if !there {
+		if err := h.replace(s, link); h.vanished(link, err) {
 			return nil
+		} else if err != nil {
+			return err
 		}
+	}
+	h.known[link.Attrs().Index] = true
+	return nil
+}
+
+// vanished tells whether an error came since the interface went away meanwhile. ENOENT alone does not
+// say so: it also means that the kernel has no clsact or cls_bpf, and then nothing is guarded.
+func (h *hooks) vanished(link netlink.Link, err error) bool {
+	if !gone(err) {
+		return false
+	}
+	_, err = h.nl.LinkByIndex(link.Attrs().Index)
+	var notFound netlink.LinkNotFoundError
+	return errors.Is(err, unix.ENODEV) || errors.As(err, &notFound)
+}
+
+// attached tells whether both hooks have the very programs that they need.
+func (h *hooks) attached(link netlink.Link) (bool, error) {
+	there := true
+	for _, at := range parents {
+		ours, others, err := h.filters(link, at.parent)
+		if err != nil {
+			return false, err
+		}
+		if err := h.free(link, at.name, others); err != nil {
+			return false, err
+		}
+		prog := h.progs[kind{at.egress, ethernet(link)}]
+		there = there && prog != nil && len(ours) == 1 && ours[0].DirectAction && ebpf.ProgramID(ours[0].Id) == prog.id &&
+			ours[0].Handle == h.handle && ours[0].Priority == priority && ours[0].Protocol == unix.ETH_P_ALL &&
+			(ours[0].Chain == nil || *ours[0].Chain == 0)
+	}
+	return there, nil
+}
+
+// replace attaches the programs. Where our filter is there, the kernel exchanges its program at one instant.
+func (h *hooks) replace(s *state, link netlink.Link) error {
+	if err := h.qdisc(s, link); err != nil {
 		return err
 	}
 	for _, at := range parents {
-		if err := h.free(link, at.parent, at.name); err != nil {
+		prog, err := h.program(kind{at.egress, ethernet(link)})
+		if err != nil {
 			return err
 		}
-		prog := h.progs[kind{at.egress, ethernet(link)}]
-		err := h.nl.FilterReplace(&netlink.BpfFilter{
+		err = h.nl.FilterReplace(&netlink.BpfFilter{
 			FilterAttrs:  h.attrs(link, at.parent),
 			Fd:           prog.FD(),
 			Name:         h.name,
 			DirectAction: true,
 		})
-		if gone(err) {
-			return nil
-		}
 		if err != nil {
 			return fmt.Errorf("attach to %s %s: %w", link.Attrs().Name, at.name, err)
 		}
 	}
-	h.known[link.Attrs().Index] = true
+	return nil
+}
+
+// prove attaches to the loopback device and detaches again, so that a kernel without clsact or cls_bpf
+// shows at Open. The tables are empty: nothing is guarded by that. The qdisc stays, since someone else
+// might begin to use it just when it is deleted; Guard needs it. Other errors are left to Guard.
+func (h *hooks) prove(s *state) error {
+	lo, err := h.nl.LinkByIndex(loopbackIndex)
+	if err != nil {
+		return fmt.Errorf("look up the loopback interface: %w", err)
+	}
+	if err := h.attach(s, lo); gone(err) {
+		return fmt.Errorf("does this kernel have sch_ingress and cls_bpf? %w", err)
+	}
+	if _, err := h.clear(lo); err != nil && !gone(err) {
+		return err
+	}
+	delete(h.known, loopbackIndex)
 	return nil
 }
 
@@ -220,11 +332,7 @@ func ethernet(link netlink.Link) bool {
 }
 
 // free refuses an interface where someone else sits at our priority, or at our handle.
-func (h *hooks) free(link netlink.Link, parent uint32, name string) error {
-	_, others, err := h.filters(link, parent)
-	if err != nil {
-		return err
-	}
+func (h *hooks) free(link netlink.Link, name string, others []netlink.Filter) error {
 	for _, f := range others {
 		a := f.Attrs()
 		b, bpf := f.(*netlink.BpfFilter)
@@ -289,20 +397,28 @@ func (h *hooks) remove(s *state) error {
 	return errors.Join(failed...)
 }
 
-func (h *hooks) detach(s *state, link netlink.Link) error {
-	left := 0
+// clear takes this gate's filters off an interface and tells how many others are left.
+func (h *hooks) clear(link netlink.Link) (left int, err error) {
 	for _, at := range parents {
 		ours, others, err := h.filters(link, at.parent)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		left += len(others)
 		for _, f := range ours {
 			f.Fd = -1
 			if err := h.nl.FilterDel(f); err != nil && !gone(err) {
-				return fmt.Errorf("detach from %s %s: %w", link.Attrs().Name, at.name, err)
+				return 0, fmt.Errorf("detach from %s %s: %w", link.Attrs().Name, at.name, err)
 			}
 		}
+	}
+	return left, nil
+}
+
+func (h *hooks) detach(s *state, link netlink.Link) error {
+	left, err := h.clear(link)
+	if err != nil {
+		return err
 	}
 	if index := link.Attrs().Index; left == 0 && s.made(index) {
 		if err := h.nl.QdiscDel(clsactOf(link)); err != nil && !gone(err) {

@@ -31,9 +31,9 @@ const (
 const (
 	skbProtocol      = 16 // offset of protocol in struct __sk_buff, network byte order
 	skbIndex         = 40 // and of ifindex
-	loopbackIndex    = 1  // of every network namespace's own lo, whatever its name: LOOPBACK_IFINDEX, linux/net.h
+	loopbackIndex    = 1  // of every network namespace's own lo, whatever its name: LOOPBACK_IFINDEX, net/flow.h
 	loopbackNet      = 127
-	fromNetwork      = 1  // BPF_HDR_START_NET
+	fromNetwork      = 1 // BPF_HDR_START_NET
 	etherTypeAt      = 12
 	maxTags          = 3 // VLAN tags looked through within the packet
 	maxExtensions    = 8 // IPv6 extension headers looked through

@@ -236,7 +236,8 @@ func TestProgram(t *testing.T) {
 	must(t, err)
 	must(t, g.fill(r))
 	var h hooks
-	must(t, h.load(current, m))
+	h.use(current, m)
+	must(t, h.load())
 	defer h.unload()
 
 	for _, c := range packetCases {
@@ -249,11 +250,11 @@ func TestProgram(t *testing.T) {
 				continue
 			}
 			setBoth(t, g, 0)
-			if got := verdict(t, prog, c.frame); got != want {
+			if got := verdict(t, prog, c.frame, outside); got != want {
 				t.Errorf("%s, %+v, closed: cut %v, want %v", c.name, kind, got, want)
 			}
 			setBoth(t, g, hence(time.Hour))
-			if got := verdict(t, prog, c.frame); got != c.open {
+			if got := verdict(t, prog, c.frame, outside); got != c.open {
 				t.Errorf("%s, %+v, open: cut %v, want %v", c.name, kind, got, c.open)
 			}
 		}

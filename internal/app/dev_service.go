@@ -1,0 +1,95 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// parentEvery is how often the service looks whether `baton dev` is there still.
+const parentEvery = 500 * time.Millisecond
+
+// devService is the service of a cluster on loopback: it listens on its node's own address, and answers
+// only while its node serves. BATON_NODE, BATON_STATE_FILE and BATON_DEV stand in its environment.
+func devService(ctx context.Context) error {
+	own, ok := loopbackNodes[os.Getenv("BATON_NODE")]
+	if !ok {
+		return fmt.Errorf("BATON_NODE is %q: no node of the demo", os.Getenv("BATON_NODE"))
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	at := netip.AddrPortFrom(own, devPort).String()
+	packets, err := new(net.ListenConfig).ListenPacket(ctx, "udp4", at)
+	if err != nil {
+		return err
+	}
+	pages, err := new(net.ListenConfig).Listen(ctx, "tcp4", at)
+	if err != nil {
+		return errors.Join(err, packets.Close())
+	}
+	server := &http.Server{Handler: http.HandlerFunc(servePage), ReadHeaderTimeout: time.Second}
+	failed := make(chan error, 2)
+	go func() { failed <- answerPackets(packets) }()
+	go func() { failed <- server.Serve(pages) }()
+	parent, _ := strconv.Atoi(os.Getenv("BATON_DEV"))
+	ticker := time.NewTicker(parentEvery)
+	defer ticker.Stop()
+	for err = nil; err == nil && ctx.Err() == nil; {
+		select {
+		case <-ctx.Done():
+		case err = <-failed:
+		case <-ticker.C:
+			if parent > 1 && errors.Is(unix.Kill(parent, 0), unix.ESRCH) {
+				stop() // baton dev was killed and could not tidy up
+			}
+		}
+	}
+	return errors.Join(err, packets.Close(), server.Close())
+}
+
+// servingEpoch reads the state file: the epoch, and whether this node serves.
+func servingEpoch() (uint64, bool) {
+	text, err := os.ReadFile(os.Getenv("BATON_STATE_FILE"))
+	if err != nil {
+		return 0, false
+	}
+	word, rest, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
+	epoch, err := strconv.ParseUint(rest, 10, 64)
+	return epoch, word == "serving" && err == nil
+}
+
+// answerPackets answers "NODE EPOCH REQUEST" until the socket is closed.
+func answerPackets(socket net.PacketConn) error {
+	buffer := make([]byte, 512)
+	for {
+		n, from, err := socket.ReadFrom(buffer)
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			continue // an ICMP error for an earlier answer
+		}
+		if epoch, serves := servingEpoch(); serves {
+			// An answer that can't be sent is lost, as datagrams are.
+			_, _ = socket.WriteTo(fmt.Appendf(nil, "%s %d %s", os.Getenv("BATON_NODE"), epoch, buffer[:n]), from)
+		}
+	}
+}
+
+func servePage(w http.ResponseWriter, _ *http.Request) {
+	epoch, serves := servingEpoch()
+	if !serves {
+		http.Error(w, os.Getenv("BATON_NODE")+" stands by", http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintf(w, "%s %d %d\n", os.Getenv("BATON_NODE"), epoch, os.Getpid())
+}

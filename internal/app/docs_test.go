@@ -1,0 +1,770 @@
+package app
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/config"
+	"baton/internal/core/decide"
+	"baton/internal/sim"
+)
+
+var updateDocs = flag.Bool("update", false, "write the generated parts of docs/ anew")
+
+const (
+	root    = "../.."
+	docsDir = root + "/docs"
+	// howToUpdate ends each complaint about a part that is out of date.
+	howToUpdate = "go test ./internal/app -run TestDocs -update"
+)
+
+// generatedParts are the parts of docs/ that the code itself writes. Each stands between two comments:
+// <!-- generated: NAME --> and <!-- end: NAME -->.
+var generatedParts = []struct {
+	file, name string
+	make       func(*testing.T) string
+}{
+	{"reference/cluster-file.md", "keys", fileKeyDocs},
+	{"reference/cluster-file.md", "kinds", kindDocs},
+	{"reference/commands.md", "commands", commandDocs},
+	{"reference/commands.md", "simulate", simulateDocs},
+	{"reference/rules.md", "nodes", func(*testing.T) string { return ruleDocs("N") }},
+	{"reference/rules.md", "groups", func(*testing.T) string { return ruleDocs("G") }},
+	{"reference/events.md", "events", eventDocs},
+	{"reference/api.md", "calls", callDocs},
+	{"reference/api.md", "messages", messageDocs},
+	{"internals/core.md", "entries", entryDocs},
+	{"internals/testing.md", "profiles", func(*testing.T) string { return "```\n" + sim.Profiles() + "```\n" }},
+	{"internals/testing.md", "mutations", mutationDocs},
+	{"internals/timing.md", "timers", timerDocs},
+	{"internals/timing.md", "bounds", boundDocs},
+}
+
+// TestDocs: what the documentation says of keys, commands, rules, events, the API and timers is what the
+// code says.
+func TestDocs(t *testing.T) {
+	for _, part := range generatedParts {
+		t.Run(part.file+" "+part.name, func(t *testing.T) {
+			path := filepath.Join(docsDir, part.file)
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			open, end := fmt.Sprintf("<!-- generated: %s -->\n", part.name), fmt.Sprintf("<!-- end: %s -->\n", part.name)
+			before, rest, ok := strings.Cut(string(text), open)
+			have, after, ended := strings.Cut(rest, end)
+			if !ok || !ended {
+				t.Fatalf("%s lacks the comments %q and %q", part.file, open, end)
+			}
+			want := part.make(t)
+			if have == want {
+				return
+			}
+			if !*updateDocs {
+				t.Fatalf("out of date: %s\nit says:\n%s\nthe code says:\n%s", howToUpdate, have, want)
+			}
+			if err := os.WriteFile(path, []byte(before+open+want+end+after), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// table renders a Markdown table; the first row is its head.
+func table(rows [][]string) string {
+	var b strings.Builder
+	for i, row := range rows {
+		for k := range row {
+			row[k] = strings.ReplaceAll(strings.ReplaceAll(row[k], "|", `\|`), "\n", " ")
+		}
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
+		if i == 0 {
+			b.WriteString("|" + strings.Repeat(" --- |", len(row)) + "\n")
+		}
+	}
+	return b.String()
+}
+
+func code(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "`" + s + "`"
+}
+
+// sentence makes a doc string a sentence.
+func sentence(s string) string {
+	if s = strings.TrimSpace(s); s == "" {
+		return ""
+	}
+	return strings.ToUpper(s[:1]) + s[1:] + map[bool]string{true: "", false: "."}[strings.HasSuffix(s, ".")]
+}
+
+// shape is the part of a JSON Schema that the cluster file's uses.
+type shape struct {
+	Type        any              `json:"type"`
+	Description string           `json:"description"`
+	Properties  map[string]shape `json:"properties"`
+	Required    []string         `json:"required"`
+	Additional  json.RawMessage  `json:"additionalProperties"`
+	Items       *shape           `json:"items"`
+	Enum        []string         `json:"enum"`
+	Pattern     string           `json:"pattern"`
+	AnyOf       []shape          `json:"anyOf"`
+	OneOf       []shape          `json:"oneOf"`
+	Minimum     *int64           `json:"minimum"`
+	Maximum     *int64           `json:"maximum"`
+}
+
+func fileShape(t *testing.T) shape {
+	t.Helper()
+	text, err := config.Schema(Kinds())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s shape
+	if err := json.Unmarshal(text, &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// named returns the shape of the values of a map from names, or nil.
+func (s shape) named() *shape {
+	var out shape
+	if len(s.Additional) == 0 || s.Additional[0] != '{' || json.Unmarshal(s.Additional, &out) != nil {
+		return nil
+	}
+	return &out
+}
+
+// examples tell the file's patterns apart: the first that a pattern accepts names it.
+var examples = []struct{ text, what string }{
+	{"1.5s", "duration"}, {"10.0.0.50/24", "address/bits"}, {"10.0.0.50", "address"}, {"/etc/baton/key", "absolute path"},
+	{"tcp/80", "port"}, {"alpha", "name"},
+}
+
+// what says in a few words how a value is written.
+func (s shape) what() string {
+	switch {
+	case len(s.AnyOf) > 0:
+		var out []string
+		for _, a := range s.AnyOf {
+			if w := a.what(); !slices.Contains(out, w) {
+				out = append(out, w)
+			}
+		}
+		return strings.Join(out, ", or ")
+	case len(s.Enum) > 0:
+		return "`" + strings.Join(s.Enum, "` `") + "`"
+	case s.Pattern != "":
+		for _, e := range examples {
+			if regexp.MustCompile(s.Pattern).MatchString(e.text) {
+				return e.what
+			}
+		}
+		return s.Pattern
+	case s.Minimum != nil && s.Maximum != nil && *s.Maximum < 1<<31:
+		return fmt.Sprintf("%d to %d", *s.Minimum, *s.Maximum)
+	case s.Type == "array":
+		if s.Items == nil || s.Items.what() == "map" {
+			return "list of maps"
+		}
+		return "list of " + s.Items.what() + "s"
+	case s.Type == "object":
+		if n := s.named(); n != nil {
+			return "map from names to " + n.what()
+		}
+		return "map"
+	case s.Type == "string":
+		return "text"
+	case s.Type == nil:
+		return "map"
+	}
+	return fmt.Sprint(s.Type)
+}
+
+// keys returns a map's keys, required ones first.
+func (s shape) keys() []string {
+	out := slices.Sorted(maps.Keys(s.Properties))
+	slices.SortStableFunc(out, func(a, b string) int {
+		rank := func(k string) int {
+			if slices.Contains(s.Required, k) {
+				return 0
+			}
+			return 1
+		}
+		return rank(a) - rank(b)
+	})
+	return out
+}
+
+func fileKeyDocs(t *testing.T) string {
+	var b strings.Builder
+	fileShape(t).write(&b, "")
+	return strings.TrimPrefix(b.String(), "\n")
+}
+
+// write writes a table for a map, and below it one for each map in it.
+func (s shape) write(b *strings.Builder, path string) {
+	for _, a := range s.AnyOf {
+		a.write(b, path)
+	}
+	if s.Items != nil && len(s.Items.OneOf) == 0 {
+		s.Items.write(b, path+"[]")
+	}
+	if n := s.named(); n != nil {
+		n.write(b, path+".NAME")
+	}
+	if len(s.Properties) == 0 {
+		return
+	}
+	title := strings.TrimPrefix(path, ".")
+	if title == "" {
+		title = "top level"
+	}
+	fmt.Fprintf(b, "\n### %s\n\n", title)
+	rows := [][]string{{"key", "value", "meaning"}}
+	for _, k := range s.keys() {
+		p := s.Properties[k]
+		name := code(k)
+		if slices.Contains(s.Required, k) {
+			name += " (required)"
+		}
+		rows = append(rows, []string{name, p.what(), p.Description})
+	}
+	b.WriteString(table(rows))
+	for _, k := range s.keys() {
+		s.Properties[k].write(b, path+"."+k)
+	}
+}
+
+func kindDocs(t *testing.T) string {
+	var b strings.Builder
+	resources := fileShape(t).Properties["groups"].named().Properties["resources"].Items.OneOf
+	for i, k := range Kinds() {
+		fmt.Fprintf(&b, "### %s\n\n%s A bare value is its `%s`. ", k.Name, k.Doc, k.Main)
+		depths := make([]string, len(k.Depths))
+		for d := range k.Depths {
+			depths[d] = k.Depths[d].String()
+		}
+		fmt.Fprintf(&b, "Standby: %s. Its effects go by its %s; the gate cuts them.\n\n", strings.Join(depths, " or "), k.Effects)
+		rows := [][]string{{"field", "value", "default", "meaning"}}
+		rows = append(rows, fieldRows("", k.Fields)...)
+		for _, name := range commonFields(resources[i].Properties[k.Name], k) {
+			p := commonFieldShape(resources[i].Properties[k.Name], name)
+			rows = append(rows, []string{code(name), p.what(), "", p.Description})
+		}
+		b.WriteString(table(rows) + "\n")
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+func fieldRows(prefix string, fields []cluster.FieldSpec) (rows [][]string) {
+	for _, f := range fields {
+		name, def := code(prefix+f.Name), ""
+		if f.Required {
+			name += " (required)"
+		}
+		if f.Default != nil {
+			def = code(fmt.Sprint(f.Default))
+		}
+		what := string(f.Type)
+		switch {
+		case len(f.Choices) > 0:
+			what = "`" + strings.Join(f.Choices, "` `") + "`"
+		case f.Type == cluster.FieldList:
+			what = "list, or a text split as a shell splits it"
+		case f.Type == cluster.FieldEnv:
+			what = "map from names to values"
+		case f.Type == cluster.FieldPrefix:
+			what = "address/bits"
+		case f.Type == cluster.FieldString:
+			what = "text"
+		}
+		rows = append(rows, []string{name, what, def, sentence(f.Doc)})
+		rows = append(rows, fieldRows(prefix+f.Name+".", f.Fields)...)
+	}
+	return rows
+}
+
+// commonFields are the fields of a resource that its kind does not name itself.
+func commonFields(s shape, k cluster.KindSpec) (names []string) {
+	for _, a := range append(s.AnyOf, s) {
+		for _, name := range a.keys() {
+			if !slices.ContainsFunc(k.Fields, func(f cluster.FieldSpec) bool { return f.Name == name }) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+func commonFieldShape(s shape, name string) shape {
+	for _, a := range append(s.AnyOf, s) {
+		if p, ok := a.Properties[name]; ok {
+			return p
+		}
+	}
+	return shape{}
+}
+
+func commandModel(t *testing.T) *kong.Application {
+	t.Helper()
+	k, err := kong.New(new(commands), kong.Name("baton"), kong.NoDefaultHelp())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k.Model
+}
+
+func commandDocs(t *testing.T) string {
+	m := commandModel(t)
+	var b strings.Builder
+	b.WriteString("### Flags of every command\n\n" + flagTable(m.Flags, nil))
+	for _, c := range m.Children {
+		if c.Hidden {
+			continue
+		}
+		fmt.Fprintf(&b, "\n### baton %s\n\n%s\n\n    baton %s\n", c.Name, c.Help, c.Summary())
+		if rows := flagTable(c.Flags, c.Positional); rows != "" {
+			b.WriteString("\n" + rows)
+		}
+	}
+	return b.String()
+}
+
+func flagTable(flags []*kong.Flag, positional []*kong.Positional) string {
+	rows := [][]string{{"argument", "default", "meaning"}}
+	for _, p := range positional {
+		rows = append(rows, []string{code(p.Summary()), code(p.Default), p.Help})
+	}
+	for _, f := range flags {
+		if f.Hidden {
+			continue
+		}
+		name := "--" + f.Name
+		if f.Short != 0 {
+			name = fmt.Sprintf("-%c, %s", f.Short, name)
+		}
+		if !f.IsBool() {
+			name += " " + f.FormatPlaceHolder()
+		}
+		help := f.Help
+		if len(f.Envs) > 0 {
+			help += " Environment: " + code(strings.Join(f.Envs, ", ")) + "."
+		}
+		rows = append(rows, []string{code(name), code(f.Default), help})
+	}
+	if len(rows) == 1 {
+		return ""
+	}
+	return table(rows)
+}
+
+func simulateDocs(t *testing.T) string {
+	var out, errOut bytes.Buffer
+	sim.Main([]string{"--help"}, &out, &errOut)
+	return "```\n" + strings.ReplaceAll(errOut.String(), "\t", "    ") + "```\n"
+}
+
+func ruleDocs(prefix string) string {
+	rows := [][]string{{"rule", "verdict", "why"}}
+	for _, r := range decide.Rules() {
+		if strings.HasPrefix(r.ID, prefix) {
+			rows = append(rows, []string{r.ID, string(r.Verdict), sentence(r.Why)})
+		}
+	}
+	return table(rows)
+}
+
+// eventNotes say what an event asks of its reader. Each code of the core has one.
+var eventNotes = map[string]string{
+	"applied":             "An entry of the log took effect. `baton explain INDEX` shows it in full.",
+	"closed":              "The gate is closed. Normal in a move; else look for `lease.lost` or `lease.taken` just before.",
+	"coordinator":         "This node won an election.",
+	"coordinator.lost":    "Another node coordinates, or an election follows.",
+	"forming":             "Tells what forming waits for. See [what status says](../how-to.md#what-to-do-when-status-says-).",
+	"founded":             "The founding record is on this node's disk.",
+	"founding.file":       "Copy the file from a node that runs, restart the agent.",
+	"founding.unreadable": "A record of another version, or damaged. Compare `baton version` of the nodes.",
+	"lease.lost":          "The gate has closed by then. Look for a cut, or for voters that are down.",
+	"lease.taken":         "A majority did not hear this node, or it booted anew. It gets a new number when it is heard again.",
+	"log.unreadable":      "An entry of a newer version. Bring this node up to date.",
+	"serving":             "The gate is open: clients are answered.",
+	"silent":              "One node's opinion. A majority of them evicts (rule N02).",
+	"snapshot.unreadable": "A snapshot of a newer version. Bring this node up to date.",
+	"stall":               "The machine paused. If it happens often, ask for a longer takeover: `baton check --measure 1m`.",
+	"stranger":            "See [a node lost its disk](../how-to.md#a-node-lost-its-disk).",
+}
+
+func eventDocs(t *testing.T) string {
+	found := make(map[string]string)
+	for _, f := range parseDir(t, "internal/core/node") {
+		ast.Inspect(f, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			sel, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			at := map[string][2]int{"event": {0, 2}, "groupEvent": {0, 2}, "once": {1, 3}}[sel.Sel.Name]
+			if at[1] == 0 || len(call.Args) <= at[1] {
+				return true
+			}
+			if name, format := literal(call.Args[at[0]]), literal(call.Args[at[1]]); name != "" && found[name] == "" {
+				found[name] = verb.ReplaceAllString(format, "…")
+			}
+			return true
+		})
+	}
+	rows := [][]string{{"code", "text", "what it means"}}
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		if eventNotes[name] == "" {
+			t.Errorf("event %q has no note in this test", name)
+		}
+		rows = append(rows, []string{code(name), sentence(found[name]), eventNotes[name]})
+	}
+	for name := range eventNotes {
+		if found[name] == "" {
+			t.Errorf("the core emits no event %q", name)
+		}
+	}
+	return table(rows)
+}
+
+// verb is a verb of package fmt.
+var verb = regexp.MustCompile(`%[a-z]`)
+
+func literal(e ast.Expr) string {
+	l, ok := e.(*ast.BasicLit)
+	if !ok || l.Kind != token.STRING {
+		return ""
+	}
+	s, err := strconv.Unquote(l.Value)
+	if err != nil {
+		return ""
+	}
+	return s
+}
+
+// parseDir parses the Go files of a directory that are no tests.
+func parseDir(t *testing.T, dir string) (files []*ast.File) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no Go files in %s: %v", dir, err)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, f)
+	}
+	return files
+}
+
+func entryDocs(t *testing.T) string {
+	docs := make(map[string]string)
+	var parts []string
+	for _, f := range parseDir(t, "internal/core/cluster") {
+		for _, d := range f.Decls {
+			g, ok := d.(*ast.GenDecl)
+			if !ok || g.Tok != token.TYPE || len(g.Specs) != 1 {
+				continue
+			}
+			s := g.Specs[0].(*ast.TypeSpec)
+			docs[s.Name.Name] = strings.Join(strings.Fields(g.Doc.Text()), " ")
+			if s.Name.Name == "Part" {
+				for _, field := range s.Type.(*ast.StructType).Fields.List {
+					parts = append(parts, field.Names[0].Name)
+				}
+			}
+		}
+	}
+	rows := [][]string{{"part", "meaning"}}
+	for _, p := range parts {
+		rows = append(rows, []string{code(p), sentence(strings.TrimPrefix(docs[p], p+" "))})
+	}
+	return table(rows)
+}
+
+func mutationDocs(t *testing.T) string {
+	rows := [][]string{{"number", "bug", "what it does"}}
+	for _, f := range parseDir(t, "internal/core/node") {
+		for _, d := range f.Decls {
+			g, ok := d.(*ast.GenDecl)
+			if !ok || g.Tok != token.CONST {
+				continue
+			}
+			first := g.Specs[0].(*ast.ValueSpec)
+			if id, ok := first.Type.(*ast.Ident); !ok || id.Name != "Mutation" {
+				continue
+			}
+			for i, s := range g.Specs[1 : len(g.Specs)-1] { // Faithful is none, and the last one counts
+				v := s.(*ast.ValueSpec)
+				rows = append(rows, []string{strconv.Itoa(i + 1), code(v.Names[0].Name), sentence(v.Comment.Text())})
+			}
+		}
+	}
+	if len(rows) == 1 {
+		t.Fatal("the core names no mutation")
+	}
+	return table(rows)
+}
+
+// proto reads the schema's lines.
+func proto(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, "api/v1/baton.proto"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(string(text), "\n")
+}
+
+var (
+	protoCall    = regexp.MustCompile(`^  rpc (\w+)\((\w+)\) returns \((stream )?(\w+)\)`)
+	protoMessage = regexp.MustCompile(`^message (\w+) \{(\})?`)
+	protoField   = regexp.MustCompile(`^  (repeated )?([\w.]+) (\w+) = \d+;(?: // (.*))?$`)
+)
+
+func callDocs(t *testing.T) string {
+	rows := [][]string{{"call", "asks with", "answers with", "does"}}
+	comment := ""
+	for _, line := range proto(t) {
+		if c, ok := strings.CutPrefix(strings.TrimSpace(line), "// "); ok {
+			comment = strings.TrimSpace(comment + " " + c)
+			continue
+		}
+		if m := protoCall.FindStringSubmatch(line); m != nil {
+			rows = append(rows, []string{code(m[1]), m[2], m[3] + m[4], sentence(strings.TrimPrefix(comment, m[1]+" "))})
+		}
+		comment = ""
+	}
+	return table(rows)
+}
+
+func messageDocs(t *testing.T) string {
+	var b strings.Builder
+	var rows [][]string
+	comment := ""
+	flush := func() {
+		if len(rows) > 1 {
+			b.WriteString(table(rows))
+		}
+		rows = nil
+	}
+	for _, line := range proto(t) {
+		if c, ok := strings.CutPrefix(line, "// "); ok {
+			comment = strings.TrimSpace(comment + " " + c)
+			continue
+		}
+		if m := protoMessage.FindStringSubmatch(line); m != nil && m[2] == "" {
+			flush()
+			fmt.Fprintf(&b, "\n### %s\n\n", m[1])
+			if comment != "" {
+				fmt.Fprintf(&b, "%s\n\n", sentence(comment))
+			}
+			rows = [][]string{{"field", "type", "meaning"}}
+		}
+		if m := protoField.FindStringSubmatch(line); m != nil && rows != nil {
+			kind := strings.TrimPrefix(m[2], "google.protobuf.")
+			if m[1] != "" {
+				kind = "list of " + kind
+			}
+			rows = append(rows, []string{code(camel(m[3])), kind, sentence(m[4])})
+		}
+		comment = ""
+	}
+	flush()
+	return strings.TrimPrefix(b.String(), "\n")
+}
+
+// camel is a field's name in the JSON form.
+func camel(name string) string {
+	words := strings.Split(name, "_")
+	for i := 1; i < len(words); i++ {
+		words[i] = strings.ToUpper(words[i][:1]) + words[i][1:]
+	}
+	return strings.Join(words, "")
+}
+
+// takeovers are those that the page on timing works out.
+var takeovers = []time.Duration{100 * time.Millisecond, 250 * time.Millisecond, time.Second, 3 * time.Second}
+
+func derived(t *testing.T, takeover time.Duration) (cluster.Timing, config.Bounds) {
+	t.Helper()
+	timing, bounds, err := config.Derive(takeover, config.DefaultStall, config.DefaultSync, config.DefaultRTT)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return timing, bounds
+}
+
+// rounded writes a duration to a tenth of a millisecond.
+func rounded(d time.Duration) string { return d.Round(time.Millisecond / 10).String() }
+
+func timerDocs(t *testing.T) string {
+	rows := [][]string{{"timer", "rule"}}
+	names := []struct {
+		name, rule string
+		value      func(cluster.Timing) time.Duration
+	}{
+		{"h, heartbeat interval", "the largest for which all fits", func(x cluster.Timing) time.Duration { return x.H }},
+		{"L, lease length", "10 h", func(x cluster.Timing) time.Duration { return x.L }},
+		{"D, silence that makes a suspect", "0.9 L", func(x cluster.Timing) time.Duration { return x.D }},
+		{"promise", "L(1+rho), rho = 0.5 %", func(x cluster.Timing) time.Duration { return x.Promised(x.L) }},
+		{"quick repeat", "L/50", func(x cluster.Timing) time.Duration { return x.Quick() }},
+		{"silence of the coordinator before an election", "L/2", func(x cluster.Timing) time.Duration { return x.L / 2 }},
+		{"step between two candidates", "max(0.08 L, 4 RTT + 2 syncs)", func(x cluster.Timing) time.Duration { return x.Step }},
+	}
+	for _, n := range names {
+		rows = append(rows, []string{n.name, n.rule})
+	}
+	for _, takeover := range takeovers {
+		timing, _ := derived(t, takeover)
+		rows[0] = append(rows[0], "T = "+takeover.String())
+		for i, n := range names {
+			rows[i+1] = append(rows[i+1], rounded(n.value(timing)))
+		}
+	}
+	return table(rows)
+}
+
+func boundDocs(t *testing.T) string {
+	rows := [][]string{{"fault"}}
+	for i, takeover := range takeovers {
+		_, bounds := derived(t, takeover)
+		rows[0] = append(rows[0], "T = "+takeover.String())
+		for k, b := range bounds {
+			if i == 0 {
+				rows = append(rows, []string{b.Fault})
+			}
+			rows[k+1] = append(rows[k+1], rounded(b.Worst))
+		}
+	}
+	return table(rows)
+}
+
+// pages reads every page of docs/ by its path below it.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	out := make(map[string]string)
+	err := filepath.WalkDir(docsDir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".md") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		name, _ := filepath.Rel(docsDir, path)
+		out[filepath.ToSlash(name)] = string(text)
+		return err
+	})
+	if err != nil || len(out) == 0 {
+		t.Fatalf("no pages in docs: %v", err)
+	}
+	return out
+}
+
+var (
+	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	fenced  = regexp.MustCompile("(?ms)^```(\\w*)\n(.*?)^```")
+	shown  = regexp.MustCompile("(?m)(?:`|^[#$] |^    )baton ([a-z]+)")
+)
+
+// anchors returns a page's anchors, as the usual renderers make them.
+func anchors(page string) (out []string) {
+	for _, m := range heading.FindAllStringSubmatch(fenced.ReplaceAllString(page, ""), -1) {
+		var b strings.Builder
+		for _, r := range strings.ToLower(m[1]) {
+			switch {
+			case r == ' ':
+				b.WriteByte('-')
+			case r == '-' || r == '_' || r >= 'a' && r <= 'z' || r >= '0' && r <= '9':
+				b.WriteRune(r)
+			}
+		}
+		out = append(out, b.String())
+	}
+	return out
+}
+
+// TestDocsLinks: every link within the repository leads somewhere.
+func TestDocsLinks(t *testing.T) {
+	all := pages(t)
+	for name, text := range all {
+		for _, m := range link.FindAllStringSubmatch(fenced.ReplaceAllString(text, ""), -1) {
+			u, err := url.Parse(m[1])
+			if err != nil {
+				t.Errorf("%s: link %s: %v", name, m[1], err)
+				continue
+			}
+			if u.Host != "" {
+				continue
+			}
+			target := name
+			if u.Path != "" {
+				target = filepath.ToSlash(filepath.Join(filepath.Dir(name), u.Path))
+			}
+			if _, err := os.Stat(filepath.Join(docsDir, target)); err != nil {
+				t.Errorf("%s: link %s leads nowhere: %v", name, m[1], err)
+			} else if u.Fragment != "" && !slices.Contains(anchors(all[target]), u.Fragment) {
+				t.Errorf("%s: link %s: %s has no such heading; it has %v", name, m[1], target, anchors(all[target]))
+			}
+		}
+	}
+}
+
+// TestDocsExamples: every cluster file shown can be used, and every command shown exists.
+func TestDocsExamples(t *testing.T) {
+	known := map[string]bool{}
+	for _, c := range commandModel(t).Children {
+		known[c.Name] = true
+	}
+	files := 0
+	for name, text := range pages(t) {
+		for _, m := range fenced.FindAllStringSubmatch(text, -1) {
+			if m[1] != "yaml" || !strings.Contains(m[2], "cluster:") {
+				continue
+			}
+			files++
+			if _, err := config.Parse(name, []byte(m[2]), Kinds()); err != nil {
+				t.Errorf("%s shows a cluster file that is refused: %v", name, err)
+			}
+		}
+		for _, m := range shown.FindAllStringSubmatch(text, -1) {
+			if !known[m[1]] {
+				t.Errorf("%s shows the command baton %s, which does not exist", name, m[1])
+			}
+		}
+	}
+	if files == 0 {
+		t.Error("no page shows a cluster file")
+	}
+}

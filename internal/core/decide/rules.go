@@ -1,0 +1,20 @@
+package decide
+
+// Rule describes one rule of the planner, for the documentation.
+type Rule struct {
+	ID      string
+	Verdict Verdict
+	Why     string
+}
+
+// Rules lists the planner's rules in the order in which they are tried: those on nodes, then those on groups.
+func Rules() []Rule {
+	rules := make([]Rule, 0, len(nodeRules)+len(groupRules))
+	for _, r := range nodeRules {
+		rules = append(rules, Rule{r.id, r.verdict, r.why})
+	}
+	for _, r := range groupRules {
+		rules = append(rules, Rule{r.id, r.verdict, r.why})
+	}
+	return rules
+}

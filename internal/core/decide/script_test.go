@@ -1,0 +1,271 @@
+package decide
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"baton/internal/core/cluster"
+)
+
+var update = flag.Bool("update", false, "write the outcomes into testdata")
+
+// A script is a page: what is known, one line a node or a group, then ---- and what the planner decides.
+//
+//	node NAME [role=spare|witness] [admitted=N | evicted=N] [over] [said] [fresh] [lease] [boot=new]
+//	     [silent=V1,V2] [down=DURATION] [sick] [well=DURATION]
+//	group NAME nodes=A,B [manual] [failback=DURATION] [owner=N] [last=N] [epoch=E] [released=E] [behind=N]
+//	     [move=TO[@EPOCH]] [ban=NODE[!]]          (! has run out)
+//	     NODE=FLAGS of serving, failed, hot, cut    (its report)
+//	age DURATION                                    since this agent started
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scripts", err)
+	}
+	used := make(map[string]string)
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) { runFile(t, file, used) })
+	}
+	for _, r := range nodeRules {
+		if used[r.id] == "" {
+			t.Errorf("no script in which rule %s decides", r.id)
+		}
+	}
+	for _, r := range groupRules {
+		if used[r.id] == "" {
+			t.Errorf("no script in which rule %s decides", r.id)
+		}
+	}
+}
+
+func runFile(t *testing.T, file string, used map[string]string) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for i, page := range strings.Split(strings.TrimSpace(string(text)), "\n\n") {
+		given, want, _ := strings.Cut(page+"\n", "\n----\n")
+		want = strings.TrimSuffix(want, "\n")
+		f := parse(t, given)
+		got := render(Make(f))
+		for _, id := range rulesIn(got) {
+			used[id] = file
+			if without := withoutRule(f, id); without == got {
+				t.Errorf("page %d: the outcome stands without rule %s:\n%s", i+1, id, got)
+			}
+		}
+		if got != want && !*update {
+			t.Errorf("page %d:\n%s\n----\ngot:\n%s\nwant:\n%s", i+1, given, got, want)
+		}
+		fmt.Fprintf(&out, "%s\n----\n%s\n\n", given, got)
+	}
+	if *update {
+		if err := os.WriteFile(file, []byte(strings.TrimSpace(out.String())+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// withoutRule plans with one rule taken out of its table. Later rules may rely on an earlier one: a plan
+// that can't be made without it is another outcome too.
+func withoutRule(f *cluster.Facts, id string) (outcome string) {
+	nodes, groups := nodeRules, groupRules
+	defer func() {
+		nodeRules, groupRules = nodes, groups
+		if r := recover(); r != nil {
+			outcome = fmt.Sprint(r)
+		}
+	}()
+	nodeRules = slices.DeleteFunc(slices.Clone(nodes), func(r nodeRule) bool { return r.id == id })
+	groupRules = slices.DeleteFunc(slices.Clone(groups), func(r groupRule) bool { return r.id == id })
+	return render(Make(f))
+}
+
+func render(p Plan) string {
+	var b strings.Builder
+	for _, d := range p.Decisions {
+		subject := string(d.Group)
+		if subject == "" {
+			subject = string(d.Node)
+		}
+		fmt.Fprintf(&b, "%s %s %s: %s\n", subject, d.Rule, d.Verdict, d.Why)
+		for _, e := range d.Evidence {
+			fmt.Fprintf(&b, "  seen  %s\n", e)
+		}
+		for _, r := range d.Rejected {
+			fmt.Fprintf(&b, "  not   %s: %s\n", r.Node, r.Why)
+		}
+	}
+	for _, e := range p.Entries {
+		parts := make([]string, len(e.Parts))
+		for i, x := range e.Parts {
+			parts[i] = x.String()
+		}
+		fmt.Fprintf(&b, "propose %s\n", strings.Join(parts, " + "))
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+func rulesIn(text string) []string {
+	var ids []string
+	for line := range strings.Lines(text) {
+		if f := strings.Fields(line); !strings.HasPrefix(line, " ") && f[0] != "propose" {
+			ids = append(ids, f[1])
+		}
+	}
+	return ids
+}
+
+func parse(t *testing.T, text string) *cluster.Facts {
+	t.Helper()
+	f := &cluster.Facts{Now: cluster.Now{Wall: cluster.WallTime(time.Hour)}, Self: "gamma", Age: time.Hour,
+		Spec: &cluster.Spec{Timing: cluster.Timing{Takeover: time.Second, L: 960 * time.Millisecond, D: 864 * time.Millisecond}}}
+	scanner := bufio.NewScanner(strings.NewReader(text))
+	type reports struct {
+		group int
+		node  cluster.NodeID
+		flags string
+	}
+	var pending []reports
+	for scanner.Scan() {
+		w := strings.Fields(scanner.Text())
+		switch {
+		case len(w) == 0 || w[0] == "#":
+		case w[0] == "age":
+			f.Age = duration(t, w[1])
+		case w[0] == "node":
+			n := parseNode(t, w)
+			f.Nodes = append(f.Nodes, n)
+			f.Spec.Nodes = append(f.Spec.Nodes, cluster.NodeSpec{ID: n.ID, Role: n.Role})
+		case w[0] == "group":
+			g, s := cluster.GroupFacts{ID: cluster.GroupID(w[1])}, cluster.GroupSpec{ID: cluster.GroupID(w[1])}
+			for _, word := range w[2:] {
+				if node, flags, ok := parseGroupWord(t, word, &g, &s); ok {
+					pending = append(pending, reports{len(f.Groups), node, flags})
+				}
+			}
+			f.Groups, f.Spec.Groups = append(f.Groups, g), append(f.Spec.Groups, s)
+		default:
+			t.Fatalf("line %q", scanner.Text())
+		}
+	}
+	f.Voters = len(f.Nodes)
+	for i := range f.Groups {
+		f.Groups[i].Reports = make([]cluster.Report, len(f.Nodes))
+	}
+	for _, r := range pending {
+		i := slices.IndexFunc(f.Nodes, func(n cluster.NodeFacts) bool { return n.ID == r.node })
+		if i < 0 {
+			t.Fatalf("report of unknown node %q", r.node)
+		}
+		has := func(flag string) bool { return slices.Contains(strings.Split(r.flags, ","), flag) }
+		f.Groups[r.group].Reports[i] = cluster.Report{Known: true, Epoch: f.Groups[r.group].Epoch, Serving: has("serving"),
+			Failed: has("failed"), Hot: has("hot"), Cut: has("cut"), Reason: map[bool]string{true: "app: exited with status 1"}[has("failed")]}
+	}
+	return f
+}
+
+func parseNode(t *testing.T, w []string) cluster.NodeFacts {
+	n := cluster.NodeFacts{ID: cluster.NodeID(w[1]), Incarnation: 1, Boot: 1}
+	for _, word := range w[2:] {
+		key, value, _ := strings.Cut(word, "=")
+		switch key {
+		case "role":
+			n.Role = map[string]cluster.Role{"spare": cluster.Spare, "witness": cluster.Witness}[value]
+		case "admitted":
+			n.Admitted, n.Number = true, cluster.Number(number(t, value))
+		case "evicted":
+			n.Number = cluster.Number(number(t, value))
+		case "over":
+			n.Over = true
+		case "said":
+			n.SaidOver = true
+		case "fresh":
+			n.Fresh, n.Heard = true, true
+		case "heard":
+			n.Heard = true
+		case "lease":
+			n.LeaseRuns = true
+		case "boot":
+			n.NewBoot, n.Boot = true, 2
+		case "silent":
+			for v := range strings.SplitSeq(value, ",") {
+				n.SilentTo = append(n.SilentTo, cluster.NodeID(v))
+			}
+		case "down":
+			n.LeaseDown = duration(t, value)
+		case "sick":
+			n.Sick = true
+		case "well":
+			n.Well = duration(t, value)
+		default:
+			t.Fatalf("word %q", word)
+		}
+	}
+	return n
+}
+
+func parseGroupWord(t *testing.T, word string, g *cluster.GroupFacts, s *cluster.GroupSpec) (cluster.NodeID, string, bool) {
+	key, value, _ := strings.Cut(word, "=")
+	switch key {
+	case "nodes":
+		for n := range strings.SplitSeq(value, ",") {
+			s.Nodes = append(s.Nodes, cluster.NodeID(n))
+		}
+	case "manual":
+		s.Failover = cluster.FailoverManual
+	case "failback":
+		s.Failback = cluster.FailbackPolicy{Automatic: true, After: duration(t, value)}
+	case "owner":
+		g.Owner, g.Last = cluster.NodeID(value), cluster.NodeID(value)
+	case "last":
+		g.Last = cluster.NodeID(value)
+	case "epoch":
+		g.Epoch = cluster.Epoch(number(t, value))
+	case "released":
+		g.Released = append(g.Released, cluster.Epoch(number(t, value)))
+	case "behind":
+		g.Behind = append(g.Behind, cluster.NodeID(value))
+	case "move":
+		to, assigned, _ := strings.Cut(value, "@")
+		g.Move = &cluster.Move{ID: "m1", Group: g.ID, From: "alpha", To: cluster.NodeID(to)}
+		if assigned != "" {
+			g.Move.Assigned = cluster.Epoch(number(t, assigned))
+		}
+	case "ban":
+		node, expired := strings.CutSuffix(value, "!")
+		until := cluster.WallTime(2 * time.Hour)
+		if expired {
+			until = 0
+		}
+		g.Bans = append(g.Bans, cluster.Ban{Group: g.ID, Node: cluster.NodeID(node), Until: until, Reason: "app: exited with status 1"})
+	default:
+		return cluster.NodeID(key), value, true
+	}
+	return "", "", false
+}
+
+func number(t *testing.T, s string) uint64 {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func duration(t *testing.T, s string) time.Duration {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}

@@ -1,0 +1,42 @@
+package detect
+
+import (
+	"testing"
+	"time"
+
+	"baton/internal/core/cluster"
+)
+
+const ms = cluster.Instant(time.Millisecond)
+
+func TestSilence(t *testing.T) {
+	p := NewPeer(2, 1000*ms, cluster.Timing{D: 90 * time.Millisecond})
+	if p.Heard() || p.Fresh(1000*ms) || p.Silent(1089*ms) || !p.Silent(1090*ms) {
+		t.Error("a peer never heard is silent for as long as this node has listened")
+	}
+	p.Arrived(0, 1100*ms, 200*time.Millisecond)
+	if !p.Fresh(1279*ms) || p.Fresh(1280*ms) || p.Silent(1279*ms) || !p.Silent(1280*ms) || p.SilentAt() != 1280*ms {
+		t.Error("D is 0.9 of the lease length that the last heartbeat named")
+	}
+	p.Arrived(1, 1150*ms, 200*time.Millisecond)
+	if p.Link(0) != 1100*ms || p.Link(1) != 1150*ms || p.Ago(1200*ms) != 50*time.Millisecond {
+		t.Error("any link counts, each is kept")
+	}
+	p.Arrived(7, 1160*ms, 0) // over TCP: no link of its own
+	if p.Ago(1200*ms) != 40*time.Millisecond || p.D() != 180*time.Millisecond {
+		t.Error("what came over no link counts as life, and names no length")
+	}
+}
+
+// Its own stall makes a node doubt what it thinks of others: silence counts from the end of the stall.
+func TestOwnStallIsDoubt(t *testing.T) {
+	p := NewPeer(1, 0, cluster.Timing{D: 90 * time.Millisecond})
+	p.Arrived(0, 10*ms, 100*time.Millisecond)
+	p.Doubt(500 * ms)
+	if p.Silent(589*ms) || !p.Silent(590*ms) {
+		t.Error("after a stall, D must pass again")
+	}
+	if p.Fresh(500 * ms) {
+		t.Error("doubt is no sign of life")
+	}
+}
