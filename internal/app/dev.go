@@ -1,9 +1,136 @@
 package app
 
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
+
 // devCmd is `baton dev`.
 type devCmd struct {
-	File string `arg:"" optional:"" help:"A cluster file to try; default: a small web service."`
+	File     string        `arg:"" optional:"" help:"A cluster file of yours to try; default: a small web service."`
+	Auto     bool          `help:"Play every fault once, print a table, and end."`
+	Only     []string      `help:"With --auto: only these of power, cable, silent, freeze, agent, switch, failback, service." placeholder:"FAULT"`
+	Takeover time.Duration `default:"1s" help:"Of the cluster without a FILE." placeholder:"1s"`
+	Loopback bool          `help:"Run on loopback addresses, as without root."`
+
+	Service bool `hidden:"" help:"Be the service of the cluster on loopback."`
 }
 
-// Run runs the cluster until it is told to stop.
-func (c *devCmd) Run(k *console) error { return fail(exitFailed, "", "dev is being built") }
+// Run runs the cluster until it is told to stop, and removes everything.
+func (c *devCmd) Run(k *console) (err error) {
+	if c.Service {
+		return devService(k.ctx)
+	}
+	for _, name := range c.Only {
+		if trickWords[name] == "" {
+			return fail(exitUsage, "baton dev --help", "--only: there is no fault %q", name)
+		}
+	}
+	p, g, err := c.open(k)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.close()) }()
+	s, err := newSession(k, p, g)
+	if err != nil {
+		return err
+	}
+	c.introduce(s)
+	ctx, stop := context.WithCancel(k.ctx)
+	defer s.end()
+	defer stop()
+	if err := s.begin(ctx); err != nil {
+		return interrupted(k, err)
+	}
+	if c.Auto {
+		if s.client == nil {
+			return fail(exitUsage, "leave FILE out", "--auto asks the demo's own service, and can't ask that of a file")
+		}
+		return interrupted(k, s.auto(ctx, c.Only))
+	}
+	return interrupted(k, s.play(ctx))
+}
+
+// interrupted turns the end by Ctrl-C, which is how a demo ends, into success.
+func interrupted(k *console, err error) error {
+	if k.ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// open makes the cluster: in lab hosts with root, else on loopback.
+func (c *devCmd) open(k *console) (*devPlan, ground, error) {
+	if c.Loopback || os.Geteuid() != 0 {
+		if c.File != "" {
+			return nil, nil, fail(exitUsage, "run it as root", "a file's addresses take network namespaces, and those take root")
+		}
+		g, err := newLoopbackGround(c.Takeover)
+		if err != nil {
+			return nil, nil, err
+		}
+		return g.plan, g, nil
+	}
+	name, self := c.File, ""
+	var text []byte
+	var err error
+	if c.File != "" {
+		text, err = os.ReadFile(c.File)
+	} else if self, err = os.Executable(); err == nil {
+		name, text = "the demo's cluster file", fmt.Appendf(nil, labFile, c.Takeover, self, devPort)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := newDevPlan(name, text)
+	if err != nil {
+		return nil, nil, err
+	}
+	p.own = c.File != ""
+	g, err := newLabGround(p)
+	if err != nil {
+		return nil, nil, err
+	}
+	return p, g, nil
+}
+
+// introduce says what runs, what is missing, and what to type next.
+func (c *devCmd) introduce(s *session) {
+	paint := s.screen.palette
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n", paint.text(bold, "A whole cluster on this machine."))
+	for _, n := range s.plan.spec.Nodes {
+		fmt.Fprintf(&b, "  %-8s %-15s %s\n", n.ID, n.Address, n.Role)
+	}
+	for _, g := range s.plan.spec.Groups {
+		var what []string
+		for _, r := range g.Resources {
+			w := r.Kind + " " + string(r.ID)
+			for _, a := range r.Addresses {
+				w = "address " + a.String()
+			}
+			what = append(what, w)
+		}
+		fmt.Fprintf(&b, "  group %s: %s; takeover %s, lease %s\n", g.ID, strings.Join(what, ", "), s.plan.spec.Timing.Takeover, s.plan.spec.Timing.L)
+	}
+	if lacks := s.ground.lacks(); len(lacks) > 0 {
+		fmt.Fprintf(&b, "\n%s\n", paint.text(yellow, "Not root, so this runs on loopback addresses. What is missing compared with root:"))
+		for _, l := range lacks {
+			fmt.Fprintf(&b, "  %s\n", paint.text(red, l))
+		}
+	}
+	if !c.Auto {
+		node := s.plan.nodes()[len(s.plan.nodes())-1]
+		fmt.Fprintf(&b, "\nIn another terminal:\n  %s status --watch --socket %s\n", typed(), s.ground.shownSocket(node))
+		fmt.Fprintf(&b, "  %s explain %s --socket %s\n", typed(), s.plan.group, s.ground.shownSocket(node))
+		if a := s.ground.aside(); a != "" {
+			fmt.Fprintf(&b, "  %s\n", a)
+		}
+	}
+	b.WriteByte('\n')
+	s.screen.write(b.String())
+}

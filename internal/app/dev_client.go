@@ -216,8 +216,11 @@ func (c *devClient) view() clientView {
 	if !s.any {
 		since = s.began
 	}
-	silence := monotonic() - since
-	return clientView{s.last.node, s.last.epoch, silence, max(s.longest, silence), s.both(), s.changes, c.answers}
+	v := clientView{s.last.node, s.last.epoch, monotonic() - since, s.longest, s.both(), s.changes, c.answers}
+	if v.silence >= gapShown {
+		v.longest = max(v.longest, v.silence)
+	}
+	return v
 }
 
 func (c *devClient) mark() {

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/config"
@@ -46,21 +48,38 @@ type ground interface {
 // errNotHere says that a fault can't be made on this ground.
 var errNotHere = errors.New("this takes root: run it as root for cables to cut")
 
-// upsets keeps track of what was done to each node, for people.
-type upsets map[string][]string
+// upsets keeps track of what was done to each node, for people. It may be used by several goroutines.
+type upsets struct {
+	mu   sync.Mutex
+	what map[string][]string
+}
 
-func (u upsets) add(node, what string) {
-	if !slices.Contains(u[node], what) {
-		u[node] = append(u[node], what)
+func newUpsets() *upsets { return &upsets{what: make(map[string][]string)} }
+
+func (u *upsets) add(node, what string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !slices.Contains(u.what[node], what) {
+		u.what[node] = append(u.what[node], what)
 	}
 }
 
-func (u upsets) remove(node, what string) {
-	u[node] = slices.DeleteFunc(u[node], func(s string) bool { return s == what })
+// remove forgets one thing that was done to a node; "" forgets all.
+func (u *upsets) remove(node, what string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.what[node] = slices.DeleteFunc(u.what[node], func(s string) bool { return s == what || what == "" })
+}
+
+func (u *upsets) of(node string) string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return strings.Join(u.what[node], ", ")
 }
 
 // Words of upset.
 const (
+	upsetOff    = "power off"
 	upsetFrozen = "agent frozen"
 	upsetCable  = "cable pulled"
 	upsetSilent = "cut off"

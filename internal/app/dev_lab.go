@@ -64,7 +64,7 @@ type labGround struct {
 	nets    []labNet
 	key     []byte
 	agents  map[string]*lab.Service
-	upsets  upsets
+	upsets  *upsets
 	target  netip.AddrPort // of the client; invalid: a service that we can't ask
 	sockets string         // directory of the agents' sockets, as people type it
 	shell   *lab.Process   // sleeps in the client's host, for people to enter it
@@ -87,7 +87,7 @@ func newLabGround(p *devPlan) (*labGround, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &labGround{plan: p, lab: l, nets: nets, agents: make(map[string]*lab.Service), upsets: make(upsets)}
+	g := &labGround{plan: p, lab: l, nets: nets, agents: make(map[string]*lab.Service), upsets: newUpsets()}
 	if err := g.build(); err != nil {
 		return nil, errors.Join(err, g.close())
 	}
@@ -278,13 +278,13 @@ func (g *labGround) on(node string) bool { return g.lab.Host(node).On() }
 
 func (g *labGround) upset(node string) string {
 	if !g.on(node) {
-		return "power off"
+		return upsetOff
 	}
-	return strings.Join(g.upsets[node], ", ")
+	return g.upsets.of(node)
 }
 
 func (g *labGround) powerOff(node string) error {
-	delete(g.upsets, node)
+	g.upsets.remove(node, "")
 	return g.lab.Host(node).PowerOff()
 }
 

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -58,7 +57,7 @@ type loopbackGround struct {
 	plan   *devPlan
 	disk   string // temporary; what must outlive a power loss
 	memory string // on tmpfs; what must not
-	upsets upsets
+	upsets *upsets
 
 	mu      sync.Mutex
 	agents  map[string]*os.Process
@@ -68,7 +67,7 @@ type loopbackGround struct {
 
 // newLoopbackGround starts the agents. It needs no right.
 func newLoopbackGround(takeover time.Duration) (g *loopbackGround, err error) {
-	g = &loopbackGround{upsets: make(upsets), agents: make(map[string]*os.Process), off: make(map[string]bool)}
+	g = &loopbackGround{upsets: newUpsets(), agents: make(map[string]*os.Process), off: make(map[string]bool)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.close())
@@ -195,9 +194,9 @@ func (g *loopbackGround) on(node string) bool {
 
 func (g *loopbackGround) upset(node string) string {
 	if !g.on(node) {
-		return "power off"
+		return upsetOff
 	}
-	return strings.Join(g.upsets[node], ", ")
+	return g.upsets.of(node)
 }
 
 // powerOff kills everything of a node at once, and forgets what was in memory.
@@ -218,7 +217,7 @@ func (g *loopbackGround) powerOff(node string) error {
 			_ = unix.Kill(-pid, unix.SIGKILL) // its process group; it may have ended
 		}
 	}
-	delete(g.upsets, node)
+	g.upsets.remove(node, "")
 	return errors.Join(append(errs, os.RemoveAll(g.runDir(node)))...)
 }
 

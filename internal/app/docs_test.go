@@ -31,8 +31,8 @@ import (
 var updateDocs = flag.Bool("update", false, "write the generated parts of docs/ anew")
 
 const (
-	root    = "../.."
-	docsDir = root + "/docs"
+	docsRoot = "../.."
+	docsDir  = docsRoot + "/docs"
 	// howToUpdate ends each complaint about a part that is out of date.
 	howToUpdate = "go test ./internal/app -run TestDocs -update"
 )
@@ -89,8 +89,8 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// table renders a Markdown table; the first row is its head.
-func table(rows [][]string) string {
+// docsTable renders a Markdown table; the first row is its head.
+func docsTable(rows [][]string) string {
 	var b strings.Builder
 	for i, row := range rows {
 		for k := range row {
@@ -104,67 +104,67 @@ func table(rows [][]string) string {
 	return b.String()
 }
 
-func code(s string) string {
+func quoted(s string) string {
 	if s == "" {
 		return ""
 	}
 	return "`" + s + "`"
 }
 
-// sentence makes a doc string a sentence.
-func sentence(s string) string {
+// docsSentence makes a doc string a sentence.
+func docsSentence(s string) string {
 	if s = strings.TrimSpace(s); s == "" {
 		return ""
 	}
 	return strings.ToUpper(s[:1]) + s[1:] + map[bool]string{true: "", false: "."}[strings.HasSuffix(s, ".")]
 }
 
-// shape is the part of a JSON Schema that the cluster file's uses.
-type shape struct {
-	Type        any              `json:"type"`
-	Description string           `json:"description"`
-	Properties  map[string]shape `json:"properties"`
-	Required    []string         `json:"required"`
-	Additional  json.RawMessage  `json:"additionalProperties"`
-	Items       *shape           `json:"items"`
-	Enum        []string         `json:"enum"`
-	Pattern     string           `json:"pattern"`
-	AnyOf       []shape          `json:"anyOf"`
-	OneOf       []shape          `json:"oneOf"`
-	Minimum     *int64           `json:"minimum"`
-	Maximum     *int64           `json:"maximum"`
+// docsShape is the part of a JSON Schema that the cluster file's uses.
+type docsShape struct {
+	Type        any                  `json:"type"`
+	Description string               `json:"description"`
+	Properties  map[string]docsShape `json:"properties"`
+	Required    []string             `json:"required"`
+	Additional  json.RawMessage      `json:"additionalProperties"`
+	Items       *docsShape           `json:"items"`
+	Enum        []string             `json:"enum"`
+	Pattern     string               `json:"pattern"`
+	AnyOf       []docsShape          `json:"anyOf"`
+	OneOf       []docsShape          `json:"oneOf"`
+	Minimum     *int64               `json:"minimum"`
+	Maximum     *int64               `json:"maximum"`
 }
 
-func fileShape(t *testing.T) shape {
+func fileShape(t *testing.T) docsShape {
 	t.Helper()
 	text, err := config.Schema(Kinds())
 	if err != nil {
 		t.Fatal(err)
 	}
-	var s shape
+	var s docsShape
 	if err := json.Unmarshal(text, &s); err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-// named returns the shape of the values of a map from names, or nil.
-func (s shape) named() *shape {
-	var out shape
+// named returns the docsShape of the values of a map from names, or nil.
+func (s docsShape) named() *docsShape {
+	var out docsShape
 	if len(s.Additional) == 0 || s.Additional[0] != '{' || json.Unmarshal(s.Additional, &out) != nil {
 		return nil
 	}
 	return &out
 }
 
-// examples tell the file's patterns apart: the first that a pattern accepts names it.
-var examples = []struct{ text, what string }{
+// docsPatterns tell the file's patterns apart: the first that a pattern accepts names it.
+var docsPatterns = []struct{ text, what string }{
 	{"1.5s", "duration"}, {"10.0.0.50/24", "address/bits"}, {"10.0.0.50", "address"}, {"/etc/baton/key", "absolute path"},
 	{"tcp/80", "port"}, {"alpha", "name"},
 }
 
 // what says in a few words how a value is written.
-func (s shape) what() string {
+func (s docsShape) what() string {
 	switch {
 	case len(s.AnyOf) > 0:
 		var out []string
@@ -177,7 +177,7 @@ func (s shape) what() string {
 	case len(s.Enum) > 0:
 		return "`" + strings.Join(s.Enum, "` `") + "`"
 	case s.Pattern != "":
-		for _, e := range examples {
+		for _, e := range docsPatterns {
 			if regexp.MustCompile(s.Pattern).MatchString(e.text) {
 				return e.what
 			}
@@ -204,7 +204,7 @@ func (s shape) what() string {
 }
 
 // keys returns a map's keys, required ones first.
-func (s shape) keys() []string {
+func (s docsShape) keys() []string {
 	out := slices.Sorted(maps.Keys(s.Properties))
 	slices.SortStableFunc(out, func(a, b string) int {
 		rank := func(k string) int {
@@ -225,7 +225,7 @@ func fileKeyDocs(t *testing.T) string {
 }
 
 // write writes a table for a map, and below it one for each map in it.
-func (s shape) write(b *strings.Builder, path string) {
+func (s docsShape) write(b *strings.Builder, path string) {
 	for _, a := range s.AnyOf {
 		a.write(b, path)
 	}
@@ -246,13 +246,13 @@ func (s shape) write(b *strings.Builder, path string) {
 	rows := [][]string{{"key", "value", "meaning"}}
 	for _, k := range s.keys() {
 		p := s.Properties[k]
-		name := code(k)
+		name := quoted(k)
 		if slices.Contains(s.Required, k) {
 			name += " (required)"
 		}
 		rows = append(rows, []string{name, p.what(), p.Description})
 	}
-	b.WriteString(table(rows))
+	b.WriteString(docsTable(rows))
 	for _, k := range s.keys() {
 		s.Properties[k].write(b, path+"."+k)
 	}
@@ -272,21 +272,21 @@ func kindDocs(t *testing.T) string {
 		rows = append(rows, fieldRows("", k.Fields)...)
 		for _, name := range commonFields(resources[i].Properties[k.Name], k) {
 			p := commonFieldShape(resources[i].Properties[k.Name], name)
-			rows = append(rows, []string{code(name), p.what(), "", p.Description})
+			rows = append(rows, []string{quoted(name), p.what(), "", p.Description})
 		}
-		b.WriteString(table(rows) + "\n")
+		b.WriteString(docsTable(rows) + "\n")
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
 func fieldRows(prefix string, fields []cluster.FieldSpec) (rows [][]string) {
 	for _, f := range fields {
-		name, def := code(prefix+f.Name), ""
+		name, def := quoted(prefix+f.Name), ""
 		if f.Required {
 			name += " (required)"
 		}
 		if f.Default != nil {
-			def = code(fmt.Sprint(f.Default))
+			def = quoted(fmt.Sprint(f.Default))
 		}
 		what := string(f.Type)
 		switch {
@@ -301,14 +301,14 @@ func fieldRows(prefix string, fields []cluster.FieldSpec) (rows [][]string) {
 		case f.Type == cluster.FieldString:
 			what = "text"
 		}
-		rows = append(rows, []string{name, what, def, sentence(f.Doc)})
+		rows = append(rows, []string{name, what, def, docsSentence(f.Doc)})
 		rows = append(rows, fieldRows(prefix+f.Name+".", f.Fields)...)
 	}
 	return rows
 }
 
 // commonFields are the fields of a resource that its kind does not name itself.
-func commonFields(s shape, k cluster.KindSpec) (names []string) {
+func commonFields(s docsShape, k cluster.KindSpec) (names []string) {
 	for _, a := range append(s.AnyOf, s) {
 		for _, name := range a.keys() {
 			if !slices.ContainsFunc(k.Fields, func(f cluster.FieldSpec) bool { return f.Name == name }) {
@@ -319,13 +319,13 @@ func commonFields(s shape, k cluster.KindSpec) (names []string) {
 	return names
 }
 
-func commonFieldShape(s shape, name string) shape {
+func commonFieldShape(s docsShape, name string) docsShape {
 	for _, a := range append(s.AnyOf, s) {
 		if p, ok := a.Properties[name]; ok {
 			return p
 		}
 	}
-	return shape{}
+	return docsShape{}
 }
 
 func commandModel(t *testing.T) *kong.Application {
@@ -356,7 +356,7 @@ func commandDocs(t *testing.T) string {
 func flagTable(flags []*kong.Flag, positional []*kong.Positional) string {
 	rows := [][]string{{"argument", "default", "meaning"}}
 	for _, p := range positional {
-		rows = append(rows, []string{code(p.Summary()), code(p.Default), p.Help})
+		rows = append(rows, []string{quoted(p.Summary()), quoted(p.Default), p.Help})
 	}
 	for _, f := range flags {
 		if f.Hidden {
@@ -371,14 +371,14 @@ func flagTable(flags []*kong.Flag, positional []*kong.Positional) string {
 		}
 		help := f.Help
 		if len(f.Envs) > 0 {
-			help += " Environment: " + code(strings.Join(f.Envs, ", ")) + "."
+			help += " Environment: " + quoted(strings.Join(f.Envs, ", ")) + "."
 		}
-		rows = append(rows, []string{code(name), code(f.Default), help})
+		rows = append(rows, []string{quoted(name), quoted(f.Default), help})
 	}
 	if len(rows) == 1 {
 		return ""
 	}
-	return table(rows)
+	return docsTable(rows)
 }
 
 func simulateDocs(t *testing.T) string {
@@ -391,10 +391,10 @@ func ruleDocs(prefix string) string {
 	rows := [][]string{{"rule", "verdict", "why"}}
 	for _, r := range decide.Rules() {
 		if strings.HasPrefix(r.ID, prefix) {
-			rows = append(rows, []string{r.ID, string(r.Verdict), sentence(r.Why)})
+			rows = append(rows, []string{r.ID, string(r.Verdict), docsSentence(r.Why)})
 		}
 	}
-	return table(rows)
+	return docsTable(rows)
 }
 
 // eventNotes say what an event asks of its reader. Each code of the core has one.
@@ -419,7 +419,7 @@ var eventNotes = map[string]string{
 
 func eventDocs(t *testing.T) string {
 	found := make(map[string]string)
-	for _, f := range parseDir(t, "internal/core/node") {
+	for _, f := range docsParse(t, "internal/core/node") {
 		ast.Inspect(f, func(n ast.Node) bool {
 			call, ok := n.(*ast.CallExpr)
 			if !ok {
@@ -433,8 +433,8 @@ func eventDocs(t *testing.T) string {
 			if at[1] == 0 || len(call.Args) <= at[1] {
 				return true
 			}
-			if name, format := literal(call.Args[at[0]]), literal(call.Args[at[1]]); name != "" && found[name] == "" {
-				found[name] = verb.ReplaceAllString(format, "…")
+			if name, format := docsLiteral(call.Args[at[0]]), docsLiteral(call.Args[at[1]]); name != "" && found[name] == "" {
+				found[name] = docsVerb.ReplaceAllString(format, "…")
 			}
 			return true
 		})
@@ -444,20 +444,20 @@ func eventDocs(t *testing.T) string {
 		if eventNotes[name] == "" {
 			t.Errorf("event %q has no note in this test", name)
 		}
-		rows = append(rows, []string{code(name), sentence(found[name]), eventNotes[name]})
+		rows = append(rows, []string{quoted(name), docsSentence(found[name]), eventNotes[name]})
 	}
 	for name := range eventNotes {
 		if found[name] == "" {
 			t.Errorf("the core emits no event %q", name)
 		}
 	}
-	return table(rows)
+	return docsTable(rows)
 }
 
-// verb is a verb of package fmt.
-var verb = regexp.MustCompile(`%[a-z]`)
+// docsVerb is a verb of package fmt.
+var docsVerb = regexp.MustCompile(`%[a-z]`)
 
-func literal(e ast.Expr) string {
+func docsLiteral(e ast.Expr) string {
 	l, ok := e.(*ast.BasicLit)
 	if !ok || l.Kind != token.STRING {
 		return ""
@@ -469,10 +469,10 @@ func literal(e ast.Expr) string {
 	return s
 }
 
-// parseDir parses the Go files of a directory that are no tests.
-func parseDir(t *testing.T, dir string) (files []*ast.File) {
+// docsParse parses the Go files of a directory that are no tests.
+func docsParse(t *testing.T, dir string) (files []*ast.File) {
 	t.Helper()
-	names, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
+	names, err := filepath.Glob(filepath.Join(docsRoot, dir, "*.go"))
 	if err != nil || len(names) == 0 {
 		t.Fatalf("no Go files in %s: %v", dir, err)
 	}
@@ -492,7 +492,7 @@ func parseDir(t *testing.T, dir string) (files []*ast.File) {
 func entryDocs(t *testing.T) string {
 	docs := make(map[string]string)
 	var parts []string
-	for _, f := range parseDir(t, "internal/core/cluster") {
+	for _, f := range docsParse(t, "internal/core/cluster") {
 		for _, d := range f.Decls {
 			g, ok := d.(*ast.GenDecl)
 			if !ok || g.Tok != token.TYPE || len(g.Specs) != 1 {
@@ -509,14 +509,14 @@ func entryDocs(t *testing.T) string {
 	}
 	rows := [][]string{{"part", "meaning"}}
 	for _, p := range parts {
-		rows = append(rows, []string{code(p), sentence(strings.TrimPrefix(docs[p], p+" "))})
+		rows = append(rows, []string{quoted(p), docsSentence(strings.TrimPrefix(docs[p], p+" "))})
 	}
-	return table(rows)
+	return docsTable(rows)
 }
 
 func mutationDocs(t *testing.T) string {
 	rows := [][]string{{"number", "bug", "what it does"}}
-	for _, f := range parseDir(t, "internal/core/node") {
+	for _, f := range docsParse(t, "internal/core/node") {
 		for _, d := range f.Decls {
 			g, ok := d.(*ast.GenDecl)
 			if !ok || g.Tok != token.CONST {
@@ -528,20 +528,20 @@ func mutationDocs(t *testing.T) string {
 			}
 			for i, s := range g.Specs[1 : len(g.Specs)-1] { // Faithful is none, and the last one counts
 				v := s.(*ast.ValueSpec)
-				rows = append(rows, []string{strconv.Itoa(i + 1), code(v.Names[0].Name), sentence(v.Comment.Text())})
+				rows = append(rows, []string{strconv.Itoa(i + 1), quoted(v.Names[0].Name), docsSentence(v.Comment.Text())})
 			}
 		}
 	}
 	if len(rows) == 1 {
 		t.Fatal("the core names no mutation")
 	}
-	return table(rows)
+	return docsTable(rows)
 }
 
-// proto reads the schema's lines.
-func proto(t *testing.T) []string {
+// docsProto reads the schema's lines.
+func docsProto(t *testing.T) []string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, "api/v1/baton.proto"))
+	text, err := os.ReadFile(filepath.Join(docsRoot, "api/v1/baton.proto"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -557,17 +557,17 @@ var (
 func callDocs(t *testing.T) string {
 	rows := [][]string{{"call", "asks with", "answers with", "does"}}
 	comment := ""
-	for _, line := range proto(t) {
+	for _, line := range docsProto(t) {
 		if c, ok := strings.CutPrefix(strings.TrimSpace(line), "// "); ok {
 			comment = strings.TrimSpace(comment + " " + c)
 			continue
 		}
 		if m := protoCall.FindStringSubmatch(line); m != nil {
-			rows = append(rows, []string{code(m[1]), m[2], m[3] + m[4], sentence(strings.TrimPrefix(comment, m[1]+" "))})
+			rows = append(rows, []string{quoted(m[1]), m[2], m[3] + m[4], docsSentence(strings.TrimPrefix(comment, m[1]+" "))})
 		}
 		comment = ""
 	}
-	return table(rows)
+	return docsTable(rows)
 }
 
 func messageDocs(t *testing.T) string {
@@ -576,11 +576,11 @@ func messageDocs(t *testing.T) string {
 	comment := ""
 	flush := func() {
 		if len(rows) > 1 {
-			b.WriteString(table(rows))
+			b.WriteString(docsTable(rows))
 		}
 		rows = nil
 	}
-	for _, line := range proto(t) {
+	for _, line := range docsProto(t) {
 		if c, ok := strings.CutPrefix(line, "// "); ok {
 			comment = strings.TrimSpace(comment + " " + c)
 			continue
@@ -589,7 +589,7 @@ func messageDocs(t *testing.T) string {
 			flush()
 			fmt.Fprintf(&b, "\n### %s\n\n", m[1])
 			if comment != "" {
-				fmt.Fprintf(&b, "%s\n\n", sentence(comment))
+				fmt.Fprintf(&b, "%s\n\n", docsSentence(comment))
 			}
 			rows = [][]string{{"field", "type", "meaning"}}
 		}
@@ -598,7 +598,7 @@ func messageDocs(t *testing.T) string {
 			if m[1] != "" {
 				kind = "list of " + kind
 			}
-			rows = append(rows, []string{code(camel(m[3])), kind, sentence(m[4])})
+			rows = append(rows, []string{quoted(docsCamel(m[3])), kind, docsSentence(m[4])})
 		}
 		comment = ""
 	}
@@ -606,8 +606,8 @@ func messageDocs(t *testing.T) string {
 	return strings.TrimPrefix(b.String(), "\n")
 }
 
-// camel is a field's name in the JSON form.
-func camel(name string) string {
+// docsCamel is a field's name in the JSON form.
+func docsCamel(name string) string {
 	words := strings.Split(name, "_")
 	for i := 1; i < len(words); i++ {
 		words[i] = strings.ToUpper(words[i][:1]) + words[i][1:]
@@ -615,10 +615,10 @@ func camel(name string) string {
 	return strings.Join(words, "")
 }
 
-// takeovers are those that the page on timing works out.
-var takeovers = []time.Duration{100 * time.Millisecond, 250 * time.Millisecond, time.Second, 3 * time.Second}
+// docsTakeovers are those that the page on timing works out.
+var docsTakeovers = []time.Duration{100 * time.Millisecond, 250 * time.Millisecond, time.Second, 3 * time.Second}
 
-func derived(t *testing.T, takeover time.Duration) (cluster.Timing, config.Bounds) {
+func docsDerived(t *testing.T, takeover time.Duration) (cluster.Timing, config.Bounds) {
 	t.Helper()
 	timing, bounds, err := config.Derive(takeover, config.DefaultStall, config.DefaultSync, config.DefaultRTT)
 	if err != nil {
@@ -627,8 +627,8 @@ func derived(t *testing.T, takeover time.Duration) (cluster.Timing, config.Bound
 	return timing, bounds
 }
 
-// rounded writes a duration to a tenth of a millisecond.
-func rounded(d time.Duration) string { return d.Round(time.Millisecond / 10).String() }
+// docsRounded writes a duration to a tenth of a millisecond.
+func docsRounded(d time.Duration) string { return d.Round(time.Millisecond / 10).String() }
 
 func timerDocs(t *testing.T) string {
 	rows := [][]string{{"timer", "rule"}}
@@ -647,33 +647,33 @@ func timerDocs(t *testing.T) string {
 	for _, n := range names {
 		rows = append(rows, []string{n.name, n.rule})
 	}
-	for _, takeover := range takeovers {
-		timing, _ := derived(t, takeover)
+	for _, takeover := range docsTakeovers {
+		timing, _ := docsDerived(t, takeover)
 		rows[0] = append(rows[0], "T = "+takeover.String())
 		for i, n := range names {
-			rows[i+1] = append(rows[i+1], rounded(n.value(timing)))
+			rows[i+1] = append(rows[i+1], docsRounded(n.value(timing)))
 		}
 	}
-	return table(rows)
+	return docsTable(rows)
 }
 
 func boundDocs(t *testing.T) string {
 	rows := [][]string{{"fault"}}
-	for i, takeover := range takeovers {
-		_, bounds := derived(t, takeover)
+	for i, takeover := range docsTakeovers {
+		_, bounds := docsDerived(t, takeover)
 		rows[0] = append(rows[0], "T = "+takeover.String())
 		for k, b := range bounds {
 			if i == 0 {
 				rows = append(rows, []string{b.Fault})
 			}
-			rows[k+1] = append(rows[k+1], rounded(b.Worst))
+			rows[k+1] = append(rows[k+1], docsRounded(b.Worst))
 		}
 	}
-	return table(rows)
+	return docsTable(rows)
 }
 
-// pages reads every page of docs/ by its path below it.
-func pages(t *testing.T) map[string]string {
+// docsPages reads every page of docs/ by its path below it.
+func docsPages(t *testing.T) map[string]string {
 	t.Helper()
 	out := make(map[string]string)
 	err := filepath.WalkDir(docsDir, func(path string, d fs.DirEntry, err error) error {
@@ -692,15 +692,15 @@ func pages(t *testing.T) map[string]string {
 }
 
 var (
-	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
-	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
-	fenced  = regexp.MustCompile("(?ms)^```(\\w*)\n(.*?)^```")
-	shown  = regexp.MustCompile("(?m)(?:`|^[#$] |^    )baton ([a-z]+)")
+	docsLink    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	docsHeading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	docsFenced  = regexp.MustCompile("(?ms)^```(\\w*)\n(.*?)^```")
+	docsCommand = regexp.MustCompile("(?m)(?:`|^[#$] |^    )baton ([a-z]+)")
 )
 
-// anchors returns a page's anchors, as the usual renderers make them.
-func anchors(page string) (out []string) {
-	for _, m := range heading.FindAllStringSubmatch(fenced.ReplaceAllString(page, ""), -1) {
+// docsAnchors returns a page's anchors, as the usual renderers make them.
+func docsAnchors(page string) (out []string) {
+	for _, m := range docsHeading.FindAllStringSubmatch(docsFenced.ReplaceAllString(page, ""), -1) {
 		var b strings.Builder
 		for _, r := range strings.ToLower(m[1]) {
 			switch {
@@ -717,9 +717,9 @@ func anchors(page string) (out []string) {
 
 // TestDocsLinks: every link within the repository leads somewhere.
 func TestDocsLinks(t *testing.T) {
-	all := pages(t)
+	all := docsPages(t)
 	for name, text := range all {
-		for _, m := range link.FindAllStringSubmatch(fenced.ReplaceAllString(text, ""), -1) {
+		for _, m := range docsLink.FindAllStringSubmatch(docsFenced.ReplaceAllString(text, ""), -1) {
 			u, err := url.Parse(m[1])
 			if err != nil {
 				t.Errorf("%s: link %s: %v", name, m[1], err)
@@ -734,8 +734,8 @@ func TestDocsLinks(t *testing.T) {
 			}
 			if _, err := os.Stat(filepath.Join(docsDir, target)); err != nil {
 				t.Errorf("%s: link %s leads nowhere: %v", name, m[1], err)
-			} else if u.Fragment != "" && !slices.Contains(anchors(all[target]), u.Fragment) {
-				t.Errorf("%s: link %s: %s has no such heading; it has %v", name, m[1], target, anchors(all[target]))
+			} else if u.Fragment != "" && !slices.Contains(docsAnchors(all[target]), u.Fragment) {
+				t.Errorf("%s: link %s: %s has no such heading; it has %v", name, m[1], target, docsAnchors(all[target]))
 			}
 		}
 	}
@@ -748,8 +748,8 @@ func TestDocsExamples(t *testing.T) {
 		known[c.Name] = true
 	}
 	files := 0
-	for name, text := range pages(t) {
-		for _, m := range fenced.FindAllStringSubmatch(text, -1) {
+	for name, text := range docsPages(t) {
+		for _, m := range docsFenced.FindAllStringSubmatch(text, -1) {
 			if m[1] != "yaml" || !strings.Contains(m[2], "cluster:") {
 				continue
 			}
@@ -758,7 +758,7 @@ func TestDocsExamples(t *testing.T) {
 				t.Errorf("%s shows a cluster file that is refused: %v", name, err)
 			}
 		}
-		for _, m := range shown.FindAllStringSubmatch(text, -1) {
+		for _, m := range docsCommand.FindAllStringSubmatch(text, -1) {
 			if !known[m[1]] {
 				t.Errorf("%s shows the command baton %s, which does not exist", name, m[1])
 			}

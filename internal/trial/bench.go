@@ -46,7 +46,9 @@ type fault struct {
 	// local: a client on the active node asks as well, since it may see what those outside can't.
 	local bool
 	// stays: nothing may move.
-	stays  bool
+	stays bool
+	// bans: it leaves a ban on the node, so that the next run needs a cluster of its own.
+	bans   bool
 	inject func(*bench, context.Context, *run) error
 	heal   func(*bench, *run) error
 	bars   func(takeover time.Duration) bars
@@ -69,7 +71,7 @@ var faults = []fault{
 		inject: (*bench).cutOff, heal: (*bench).mend, bars: withinBudget},
 	{name: "freeze", family: "freeze", text: "agent frozen", local: true,
 		inject: (*bench).freeze, heal: (*bench).thaw, bars: withinBudget},
-	{name: "crash", family: "crash", text: "service killed, hot standby",
+	{name: "crash", family: "crash", text: "service killed, hot standby", bans: true,
 		inject: (*bench).killService, bars: func(time.Duration) bars { return bars{median: crashMedian} }},
 	{name: "switch", family: "switch", text: "switchover",
 		inject: (*bench).switchOver, bars: func(time.Duration) bars { return bars{median: switchMedian, max: switchMax} }},

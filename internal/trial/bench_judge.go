@@ -26,6 +26,7 @@ func (b *bench) evaluate(r *run, result *BenchTrial) {
 	result.UDP, result.gap = Millis(max(0, gap.Length()-spacing)), gap
 	result.TCP = Millis(max(0, outage(tcp, r.began, r.measured).Length()-spacing))
 	result.Later = Millis(max(0, outage(udp, r.measured, udp.Ended).Length()-spacing))
+	result.Before = Millis(max(0, outage(udp, 0, r.began).Length()-spacing))
 	result.Overlap = Millis(max(overlap(records...), tcp.Overlap()))
 	before, _ := strconv.Atoi(r.epoch)
 	after, _ := strconv.Atoi(r.after.Epoch)

@@ -63,9 +63,10 @@ type Figures struct {
 type BenchTrial struct {
 	Owner       string   `json:"owner"` // before the fault
 	Coordinator string   `json:"coordinator"`
-	UDP         Millis   `json:"udp"`   // longest time without a reply around the fault, less the usual 1 ms
-	TCP         Millis   `json:"tcp"`   // the same, of a client that connects for each request
-	Later       Millis   `json:"later"` // the same of UDP, while the node that failed came back
+	UDP         Millis   `json:"udp"`    // longest time without a reply around the fault, less the usual 1 ms
+	TCP         Millis   `json:"tcp"`    // the same, of a client that connects for each request
+	Later       Millis   `json:"later"`  // the same of UDP, while the node that failed came back
+	Before      Millis   `json:"before"` // the same of UDP, before the fault: this machine's noise
 	Overlap     Millis   `json:"dualActive"`
 	Moves       int      `json:"moves"`
 	Stalls      Millis   `json:"stalls"`      // the machine's own, from fault to recovery
@@ -84,6 +85,9 @@ func (t BenchTrial) String() string {
 	s := fmt.Sprintf("%s, coordinator %s: outage %s ms, TCP %s ms, dual-active %s ms", t.Owner, t.Coordinator, t.UDP, t.TCP, t.Overlap)
 	if t.StallsInGap > 0 {
 		s += fmt.Sprintf(", stalls within %s ms", t.StallsInGap)
+	}
+	if t.Before > Millis(restartMax) {
+		s += fmt.Sprintf(", before it a gap of %s ms", t.Before)
 	}
 	if t.Later > Millis(restartMax) {
 		s += fmt.Sprintf(", later a gap of %s ms", t.Later)

@@ -3,6 +3,7 @@ package trial
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"baton/internal/lab"
 )
@@ -28,13 +31,17 @@ const (
 
 // Pauses of a run.
 const (
-	lookEvery  = 25 * time.Millisecond  // at the probes
-	pollPause  = 100 * time.Millisecond // between looks at the status, which cost a process each
-	quietTime  = 300 * time.Millisecond // of probing before the fault, at least
-	afterTime  = 200 * time.Millisecond // of probing after recovery, and after healing
-	spacing    = time.Millisecond       // of the UDP client's requests: that much is no outage
-	localEvery = 2 * time.Millisecond   // the local client's requests, which cost the same cores
+	lookEvery   = 25 * time.Millisecond  // at the probes
+	pollPause   = 100 * time.Millisecond // between looks at the status, which cost a process each
+	restartTime = time.Second            // that a restarted agent is given, besides two budgets
+	quietTime   = 300 * time.Millisecond // of probing before the fault, at least
+	afterTime   = 200 * time.Millisecond // of probing after recovery, and after healing
+	spacing     = time.Millisecond       // of the UDP client's requests: that much is no outage
+	localEvery  = 2 * time.Millisecond   // the local client's requests, which cost the same cores
 )
+
+// servicePriority is the service's realtime priority: above all that has none, below the agent's.
+const servicePriority = 5
 
 // secondGroup keeps the standby busy, so that coordination does not move there.
 const secondGroup = `  other:
@@ -105,10 +112,19 @@ func (b *bench) once(ctx context.Context, takeover time.Duration, f *fault, n in
 		return result, err
 	}
 	b.evaluate(r, &result)
-	return result, b.keepLogs(r, &result, n)
+	err = b.keepLogs(r, &result, n)
+	if f.bans {
+		err = errors.Join(err, b.close())
+	}
+	return result, err
 }
 
 func (b *bench) startProbes(r *run) error {
+	for _, name := range []string{Alpha, Beta} {
+		if err := preferService(b.trial.Host(name)); err != nil {
+			return err
+		}
+	}
 	var err error
 	client := b.trial.Host(Client)
 	if r.udp, err = client.Probe(lab.ProbeConfig{Target: VIP, Interval: spacing}); err != nil {
@@ -150,7 +166,7 @@ func (r *run) stopProbes() {
 // the agent back.
 func (b *bench) awaitRecovery(ctx context.Context, r *run) error {
 	deadline := time.Now().Add(r.takeover + recoverLimit)
-	server := r.other
+	server, since := r.other, r.began
 	if r.fault.stays {
 		for b.trial.Agent(r.owner).Starts() == r.starts {
 			if time.Now().After(deadline) {
@@ -160,15 +176,11 @@ func (b *bench) awaitRecovery(ctx context.Context, r *run) error {
 				return err
 			}
 		}
-		after, _, err := b.steady(ctx)
-		if err != nil {
+		// Looking at the status meanwhile would cost the very cores that the agent starts on.
+		if err := pause(ctx, restartTime+2*r.takeover); err != nil {
 			return err
 		}
-		server = after.Owner
-	}
-	since := lab.Now()
-	if !r.fault.stays {
-		since = r.began
+		server, since = "", lab.Now()
 	}
 	for {
 		if err := pause(ctx, lookEvery); err != nil {
@@ -225,6 +237,32 @@ func (b *bench) killService(_ context.Context, r *run) error {
 	for _, pid := range pids {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			return fmt.Errorf("kill the service, process %d: %w", pid, err)
+		}
+	}
+	return nil
+}
+
+// preferService gives the service of a host realtime priority. All hosts share the machine's few cores,
+// and what the service waits for one is no outage that a failover manager could shorten.
+func preferService(h *lab.Host) error {
+	pids, err := servicePIDs(h)
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+		if err != nil {
+			return err
+		}
+		for _, t := range threads {
+			tid, err := strconv.Atoi(filepath.Base(t))
+			if err != nil {
+				return err
+			}
+			a := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: servicePriority}
+			if err := unix.SchedSetAttr(tid, &a, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("give the service on %s realtime priority: %w", h.Name(), err)
+			}
 		}
 	}
 	return nil

@@ -7,6 +7,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // foreign adds a filter of someone else's, which matches nothing.
@@ -150,4 +155,118 @@ func TestOtherLayout(t *testing.T) {
 	w.wantCut(t, w.client, "udp", "10.77.0.50:7000", 64)
 	must(t, g.Remove())
 	w.wantNothing(t)
+}
+
+// attachedIDs are the ids of the programs on every interface, by name and hook.
+func (w *world) attachedIDs(t *testing.T, g *clsact) map[string]int {
+	t.Helper()
+	links, err := g.hooks.links()
+	must(t, err)
+	ids := map[string]int{}
+	for _, link := range links {
+		for _, at := range parents {
+			ours, _, err := g.hooks.filters(link, at.parent)
+			must(t, err)
+			for _, f := range ours {
+				ids[link.Attrs().Name+" "+at.name] = f.Id
+			}
+		}
+	}
+	return ids
+}
+
+// A successor leaves alone what its own binary attached, and replaces a program of another one, whose
+// tables it keeps.
+func TestOtherProgram(t *testing.T) {
+	w := newWorld(t)
+	w.tun(t)
+	w.serve(t, w.node, "udp", "10.77.0.50:7000")
+	first := w.open(t, Options{Prefer: PreferEBPF}).(*clsact)
+	must(t, first.Guard([]Group{addresses}))
+	must(t, first.Set("orders", 7, hence(time.Hour)))
+	ids := w.attachedIDs(t, first)
+	if len(ids) < 6 {
+		t.Fatalf("attached: %v, want two each on lo, va and tun1", ids)
+	}
+	must(t, first.Close())
+
+	steps := w.pulse(t, "10.77.0.50:7000")
+	second := w.open(t, Options{Prefer: PreferEBPF}).(*clsact)
+	must(t, second.Guard([]Group{addresses}))
+	if got := w.attachedIDs(t, second); fmt.Sprint(got) != fmt.Sprint(ids) {
+		t.Errorf("attached by a successor: %v; want its predecessor's %v", got, ids)
+	}
+	for _, k := range kinds { // programs that do the same in another way
+		code := append(asm.Instructions{asm.Mov.Imm(asm.R0, 0)}, assemble(current, second.maps, k.egress, k.ethernet)...)
+		prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "baton_gate", Type: ebpf.SchedCLS, Instructions: code, License: "n/a"})
+		must(t, err)
+		info, err := prog.Info()
+		must(t, err)
+		id, _ := info.ID()
+		second.hooks.progs[k].Close()
+		second.hooks.progs[k] = &loaded{prog, id}
+	}
+	must(t, second.Sweep())
+	others := w.attachedIDs(t, second)
+	must(t, second.Close())
+
+	third := w.open(t, Options{Prefer: PreferEBPF}).(*clsact)
+	must(t, third.Set("orders", 8, hence(time.Hour)))
+	must(t, third.Guard([]Group{addresses}))
+	for at, id := range w.attachedIDs(t, third) {
+		if id == ids[at] || id == others[at] {
+			t.Errorf("%s: program %d is another binary's", at, id)
+		}
+	}
+	if sent, lost := steps(); lost > 0 || sent == 0 {
+		t.Errorf("%d of %d packets were lost by the change of programs", lost, sent)
+	}
+	must(t, third.Set("orders", 8, 0))
+	w.wantCut(t, w.client, "udp", "10.77.0.50:7000", 64)
+}
+
+// An error that says "not there" counts as the interface's end only if the interface is gone: a kernel
+// without clsact says it too, and then nothing would be guarded.
+func TestVanished(t *testing.T) {
+	w := newWorld(t)
+	g := w.open(t, Options{Prefer: PreferEBPF}).(*clsact)
+	links, err := g.hooks.links()
+	must(t, err)
+	var va netlink.Link
+	for _, link := range links {
+		if link.Attrs().Name == "va" {
+			va = link
+		}
+	}
+	for _, gone := range []bool{false, true} {
+		if gone {
+			run(t, "ip -n "+w.node+" link del va")
+		}
+		for _, err := range []error{unix.ENOENT, unix.ENODEV} {
+			if got := g.hooks.vanished(va, err); got != gone {
+				t.Errorf("link gone %v, %v: vanished %v", gone, err, got)
+			}
+		}
+	}
+	if err := g.hooks.attach(g.state, va); err != nil {
+		t.Errorf("attach to an interface that is gone: %v", err)
+	}
+}
+
+// An address that goes from a group to another is closed between, whoever gets the first one's slot.
+func TestSlotChangesHands(t *testing.T) {
+	m, s, err := fresh(current)
+	if err != nil {
+		t.Skipf("no eBPF here: %v", err)
+	}
+	defer m.close()
+	defer s.unmap()
+	s.take(0, State{"orders", 7, hence(time.Hour)})
+	must(t, m.addrs.Put(vip4.As16(), uint32(0)))
+	must(t, prune(m.addrs, func([]byte) bool { return true }, map[uint32]bool{0: true}))
+	var got uint32
+	must(t, m.addrs.Lookup(vip4.As16(), &got))
+	if got < current.slots {
+		t.Errorf("the address leads to slot %d, which another group may have", got)
+	}
 }

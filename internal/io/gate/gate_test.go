@@ -97,7 +97,7 @@ func TestAddresses(t *testing.T) {
 func TestPorts(t *testing.T) {
 	each(t, func(t *testing.T, prefer string) {
 		w := newWorld(t)
-		for _, a := range []string{"10.77.0.1", "[fd77::1]", "127.0.0.1"} {
+		for _, a := range []string{"10.77.0.1", "[fd77::1]", "127.0.0.1", "[::1]"} {
 			for _, port := range []string{":8000", ":8001"} {
 				w.serve(t, w.node, "udp", a+port)
 				w.serve(t, w.node, "tcp", a+port)
@@ -110,18 +110,95 @@ func TestPorts(t *testing.T) {
 				judge(t, w.client, "tcp", a+port, 64)
 				judge(t, w.client, "udp", a+port, 64)
 				judge(t, w.client, "udp", a+port, 5000)
+				judge(t, w.node, "tcp", a+port, 64) // over lo, and judged there
+				judge(t, w.node, "udp", a+port, 64)
 			}
-			judge(t, w.node, "tcp", "127.0.0.1"+port, 64)
-			judge(t, w.node, "udp", "127.0.0.1"+port, 64)
+		}
+		// Probes of a group that is not open yet come this way.
+		probes := func() {
+			for _, a := range []string{"127.0.0.1", "[::1]"} {
+				w.wantPass(t, w.node, "tcp", a+":8000", 64)
+				w.wantPass(t, w.node, "udp", a+":8000", 64)
+			}
 		}
 		all(":8001", w.wantPass)
 		all(":8000", w.wantCut)
+		probes()
 		must(t, g.Set("cache", 1, hence(time.Hour)))
 		all(":8000", w.wantPass)
+		probes()
 		must(t, g.Set("cache", 1, 0))
 		all(":8000", w.wantCut)
 		all(":8001", w.wantPass)
+		probes()
 	})
+}
+
+// A loopback address in a packet from outside opens nothing, even on a node whose kernel takes such packets.
+func TestForgedLoopback(t *testing.T) {
+	each(t, func(t *testing.T, prefer string) {
+		w := newWorld(t)
+		in(t, w.node, func() {
+			for name, value := range map[string]string{
+				"all/rp_filter": "0", "va/rp_filter": "0", "va/accept_local": "1", "va/route_localnet": "1",
+			} {
+				must(t, os.WriteFile("/proc/sys/net/ipv4/conf/"+name, []byte(value), 0))
+			}
+		})
+		g := w.open(t, Options{Prefer: prefer})
+		must(t, g.Guard([]Group{ports}))
+		send := w.raw(t)
+		for _, p := range []packet{
+			{src: local4, dst: plain4, sport: 9, dport: 8000},
+			{src: other4, dst: local4, sport: 9, dport: 8000},
+			{src: netip.MustParseAddr("127.0.0.2"), dst: local4, sport: 9, dport: 8000},
+		} {
+			c := w.listen(t, netip.AddrPortFrom(p.dst, 8000).String())
+			came := func(patience time.Duration) bool {
+				for end := time.Now().Add(patience); time.Now().Before(end); {
+					send(p.ip())
+					c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+					if _, _, err := c.ReadFrom(make([]byte, 64)); err == nil {
+						return true
+					}
+				}
+				return false
+			}
+			if came(short) {
+				t.Errorf("%s to %s from outside came through a closed gate", p.src, p.dst)
+			}
+			must(t, g.Set("cache", 1, hence(time.Hour)))
+			if !came(long) {
+				t.Errorf("%s to %s from outside did not come through an open gate: nothing is shown", p.src, p.dst)
+			}
+			must(t, g.Set("cache", 1, 0))
+			c.Close()
+		}
+	})
+}
+
+// raw returns a function that sends an IPv4 packet, as it is, from the client to the node.
+func (w *world) raw(t *testing.T) func(ip []byte) {
+	t.Helper()
+	var va, vb *net.Interface
+	var fd int
+	var err error
+	in(t, w.node, func() { va, err = net.InterfaceByName("va") })
+	must(t, err)
+	in(t, w.client, func() {
+		if vb, err = net.InterfaceByName("vb"); err == nil {
+			fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		}
+	})
+	must(t, err)
+	t.Cleanup(func() { unix.Close(fd) })
+	return func(ip []byte) {
+		f := frame(nil, unix.ETH_P_IP, ip)
+		copy(f, va.HardwareAddr)
+		if err := unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: vb.Index}); err != nil {
+			t.Errorf("send: %v", err)
+		}
+	}
 }
 
 // A node whose gate is closed must still be able to be a client of the address where it serves.
@@ -586,23 +663,23 @@ func (w *world) wantNothing(t *testing.T) {
 func TestTwoNodesOneHost(t *testing.T) {
 	each(t, func(t *testing.T, prefer string) {
 		w := newWorld(t)
-		w.serve(t, w.node, "udp", "127.0.0.1:8000")
-		w.serve(t, w.node, "udp", "127.0.0.1:8001")
+		w.serve(t, w.node, "udp", "10.77.0.1:8000")
+		w.serve(t, w.node, "udp", "10.77.0.1:8001")
 		alpha := w.open(t, Options{Prefer: prefer, SharedHost: true})
 		beta := w.open(t, Options{Prefer: prefer, SharedHost: true, Node: "beta"})
 		must(t, alpha.Guard([]Group{ports}))
 		must(t, beta.Guard([]Group{{ID: "cache", Ports: []cluster.Port{{Protocol: "udp", Number: 8001}}}}))
 		must(t, beta.Set("cache", 1, hence(time.Hour)))
-		w.wantCut(t, w.node, "udp", "127.0.0.1:8000", 64)
-		w.wantPass(t, w.node, "udp", "127.0.0.1:8001", 64)
+		w.wantCut(t, w.node, "udp", "10.77.0.1:8000", 64)
+		w.wantPass(t, w.node, "udp", "10.77.0.1:8001", 64)
 		must(t, alpha.Set("cache", 1, hence(time.Hour)))
 		must(t, beta.Set("cache", 1, 0))
-		w.wantPass(t, w.node, "udp", "127.0.0.1:8000", 64)
-		w.wantCut(t, w.node, "udp", "127.0.0.1:8001", 64)
+		w.wantPass(t, w.node, "udp", "10.77.0.1:8000", 64)
+		w.wantCut(t, w.node, "udp", "10.77.0.1:8001", 64)
 		must(t, alpha.Remove())
-		w.wantCut(t, w.node, "udp", "127.0.0.1:8001", 64)
+		w.wantCut(t, w.node, "udp", "10.77.0.1:8001", 64)
 		must(t, beta.Remove())
-		w.wantPass(t, w.node, "udp", "127.0.0.1:8001", 64)
+		w.wantPass(t, w.node, "udp", "10.77.0.1:8001", 64)
 	})
 }
 

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"encoding/binary"
+	"net"
 	"net/netip"
 	"slices"
 	"testing"
@@ -225,6 +226,11 @@ var packetCases = []struct {
 // kernel's test run gives them an Ethernet frame; the programs for other devices read the same packet
 // from its network header on.
 func TestProgram(t *testing.T) {
+	w := newWorld(t)
+	must(t, enter(w.node)) // the thread ends with the test
+	va, err := net.InterfaceByName("va")
+	must(t, err)
+	outside := uint32(va.Index)
 	m, s, err := fresh(current)
 	if err != nil {
 		t.Skipf("no eBPF here: %v", err)
@@ -249,19 +255,102 @@ func TestProgram(t *testing.T) {
 			if c.ethernet && !kind.ethernet {
 				continue
 			}
-			setBoth(t, g, 0)
-			if got := verdict(t, prog, c.frame, outside); got != want {
-				t.Errorf("%s, %+v, closed: cut %v, want %v", c.name, kind, got, want)
-			}
-			setBoth(t, g, hence(time.Hour))
-			if got := verdict(t, prog, c.frame, outside); got != c.open {
-				t.Errorf("%s, %+v, open: cut %v, want %v", c.name, kind, got, c.open)
+			for _, device := range []uint32{outside, loopbackIndex} {
+				setBoth(t, g, 0)
+				if got := verdict(t, prog, c.frame, device); got != want {
+					t.Errorf("%s, %+v, device %d, closed: cut %v, want %v", c.name, kind, device, got, want)
+				}
+				setBoth(t, g, hence(time.Hour))
+				if got := verdict(t, prog, c.frame, device); got != c.open {
+					t.Errorf("%s, %+v, device %d, open: cut %v, want %v", c.name, kind, device, got, c.open)
+				}
 			}
 		}
 	}
-	fragments(t, g, &h, port4, nil)
-	fragments(t, g, &h, port6, []byte{44})
-	fragments(t, g, &h, port6, []byte{0, 44, 60})
+	setBoth(t, g, 0)
+	for _, c := range loopCases {
+		for kind, prog := range h.progs {
+			onLo, on := c.ingressLo, c.ingress
+			if kind.egress {
+				onLo, on = c.egressLo, c.egress
+			}
+			if got := verdict(t, prog, c.frame, loopbackIndex); got != onLo {
+				t.Errorf("%s, %+v, on lo: cut %v, want %v", c.name, kind, got, onLo)
+			}
+			if got := verdict(t, prog, c.frame, outside); got != on {
+				t.Errorf("%s, %+v, from outside: cut %v, want %v", c.name, kind, got, on)
+			}
+		}
+	}
+	for _, device := range []uint32{outside, loopbackIndex} {
+		fragments(t, g, &h, port4, nil, device)
+		fragments(t, g, &h, port6, []byte{44}, device)
+		fragments(t, g, &h, port6, []byte{0, 44, 60}, device)
+	}
+	loopFragments(t, g, &h, packet{src: local4, dst: local4, sport: 9, dport: 8000}, nil, outside)
+	loopFragments(t, g, &h, packet{src: local6, dst: local6, sport: 9, dport: 8000}, []byte{44}, outside)
+}
+
+// What has a loopback address, by the device where it is. The gates are closed.
+var loopCases = []struct {
+	name                string
+	frame               []byte
+	ingressLo, egressLo bool
+	ingress, egress     bool // elsewhere, where nobody but a forger sends such packets
+}{
+	{"UDP", loop("127.0.0.1", "127.0.0.5", 0), pass, pass, cut, cut},
+	{"TCP", loop("127.0.0.1", "127.255.255.255", unix.IPPROTO_TCP), pass, pass, cut, cut},
+	{"UDP, IPv6", loop("::1", "::1", 0), pass, pass, cut, cut},
+	{"TCP, IPv6", loop("::1", "::1", unix.IPPROTO_TCP), pass, pass, cut, cut},
+	{"UDP, mapped", loop("::ffff:127.0.0.1", "::ffff:127.1.2.3", 0), pass, pass, cut, cut},
+	{"TCP, mapped", loop("::ffff:127.0.0.1", "::ffff:127.1.2.3", unix.IPPROTO_TCP), pass, pass, cut, cut},
+	{"the other end only", loop("127.0.0.1", "10.77.0.1", 0), cut, pass, cut, cut},
+	{"the other end only, answer", loop("10.77.0.1", "127.0.0.1", unix.IPPROTO_TCP), pass, cut, cut, cut},
+	{"the other end only, IPv6", loop("::1", "fd77::1", unix.IPPROTO_TCP), cut, pass, cut, cut},
+	{"the other end only, IPv6, answer", loop("fd77::1", "::1", 0), pass, cut, cut, cut},
+	{"almost loopback", loop("126.255.255.255", "128.0.0.1", 0), cut, cut, cut, cut},
+	{"almost loopback, IPv6", loop("::2", "1::1", 0), cut, cut, cut, cut},
+	{"almost loopback, lower half", loop("::1:0:1", "::1:0:0:1", 0), cut, cut, cut, cut},
+	{"almost mapped", loop("::ffff:128.0.0.1", "::fffe:127.0.0.1", 0), cut, cut, cut, cut},
+	{"compatible", loop("::127.0.0.1", "::127.0.0.1", 0), cut, cut, cut, cut},
+	{"guarded address", loop("10.77.0.50", "127.0.0.1", 0), pass, cut, cut, cut},
+	{"to guarded address", loop("127.0.0.1", "10.77.0.50", 0), cut, pass, cut, cut},
+	{"to guarded address, IPv6", loop("::1", "fd77::50", unix.IPPROTO_TCP), cut, pass, cut, cut},
+	{"no port", packet{src: local4, dst: local4, cut: 22}.frame(), pass, pass, cut, cut},
+	{"too many extension headers", chain(packet{src: local6, dst: local6, dport: 8000}, nine...), pass, pass, cut, cut},
+	{"solicitation of guarded address", packet{src: local6, dst: local6, proto: protoICMPv6,
+		payload: append([]byte{ndSolicit, 0, 0, 0, 0, 0, 0, 0}, vip6.AsSlice()...)}.frame(), cut, pass, cut, pass},
+}
+
+var (
+	local4 = netip.MustParseAddr("127.0.0.1")
+	local6 = netip.IPv6Loopback()
+)
+
+// loop is a packet from guarded port to guarded port.
+func loop(src, dst string, proto byte) []byte {
+	return packet{src: netip.MustParseAddr(src), dst: netip.MustParseAddr(dst), sport: 8000, dport: 8000, proto: proto}.frame()
+}
+
+// loopFragments checks that the fragments of a datagram between loopback addresses pass on lo, also if a
+// forger's from outside, which are cut, have the same id.
+func loopFragments(t *testing.T, g *clsact, h *hooks, p packet, headers []byte, outside uint32) {
+	t.Helper()
+	prog := h.progs[kind{false, true}]
+	p.headers, p.id, p.more = headers, 78, true
+	later := p
+	later.fragment, later.payload = 1200, make([]byte, 64)
+	setBoth(t, g, 0)
+	for _, step := range []struct {
+		device uint32
+		cut    bool
+	}{{loopbackIndex, false}, {outside, true}, {loopbackIndex, false}, {outside, true}} {
+		for _, f := range []packet{p, later} {
+			if got := verdict(t, prog, f.frame(), step.device); got != step.cut {
+				t.Errorf("fragments with headers %v, offset %d, device %d: cut %v, want %v", headers, f.fragment, step.device, got, step.cut)
+			}
+		}
+	}
 }
 
 func setBoth(t *testing.T, g *clsact, deadline int64) {
@@ -270,9 +359,12 @@ func setBoth(t *testing.T, g *clsact, deadline int64) {
 	must(t, g.Set("cache", 1, deadline))
 }
 
-func verdict(t *testing.T, prog *ebpf.Program, frame []byte) (cut bool) {
+// verdict runs a program on a frame as if a device of this namespace had it.
+func verdict(t *testing.T, prog *loaded, frame []byte, device uint32) (cut bool) {
 	t.Helper()
-	code, _, err := prog.Test(frame)
+	context := make([]byte, 192) // struct __sk_buff, linux/bpf.h
+	native.PutUint32(context[skbIndex:], device)
+	code, err := prog.Run(&ebpf.RunOptions{Data: frame, Context: context})
 	if err != nil {
 		t.Fatalf("run on %x: %v", frame, err)
 	}
@@ -284,7 +376,7 @@ func verdict(t *testing.T, prog *ebpf.Program, frame []byte) (cut bool) {
 
 // fragments checks that a datagram's later fragments share the fate of its port, also when the gate
 // closes between them, and that an id that is used again by another datagram does not inherit it.
-func fragments(t *testing.T, g *clsact, h *hooks, p packet, headers []byte) {
+func fragments(t *testing.T, g *clsact, h *hooks, p packet, headers []byte, device uint32) {
 	t.Helper()
 	prog := h.progs[kind{false, true}]
 	p.headers, p.id, p.more = headers, 77, true
@@ -292,7 +384,7 @@ func fragments(t *testing.T, g *clsact, h *hooks, p packet, headers []byte) {
 	later.fragment, later.payload = 1200, make([]byte, 64)
 	want := func(what string, f packet, want bool) {
 		t.Helper()
-		if got := verdict(t, prog, f.frame()); got != want {
+		if got := verdict(t, prog, f.frame(), device); got != want {
 			t.Errorf("fragments with headers %v: %s: cut %v, want %v", headers, what, got, want)
 		}
 	}

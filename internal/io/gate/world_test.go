@@ -88,22 +88,25 @@ func in(t testing.TB, ns string, f func()) {
 	var failed error
 	go func() {
 		defer wg.Done()
-		runtime.LockOSThread()
-		fd, err := unix.Open("/run/netns/"+ns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			err = unix.Setns(fd, unix.CLONE_NEWNET)
-			unix.Close(fd)
+		if failed = enter(ns); failed == nil {
+			f()
 		}
-		if err != nil {
-			failed = err
-			return
-		}
-		f()
 	}()
 	wg.Wait()
 	if failed != nil {
 		t.Fatalf("enter namespace %s: %v", ns, failed)
 	}
+}
+
+// enter moves the calling goroutine into a network namespace for good.
+func enter(ns string) error {
+	runtime.LockOSThread()
+	fd, err := unix.Open("/run/netns/"+ns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Setns(fd, unix.CLONE_NEWNET)
 }
 
 // open opens a gate in the node's namespace and closes it with the test.

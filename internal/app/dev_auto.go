@@ -1,0 +1,225 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// trick is one fault, or one planned move, that `baton dev --auto` plays.
+type trick struct {
+	name  string
+	moves bool // the group must move
+	quiet bool // no client may notice: it stays, and answers on
+	do    func(s *session, ctx context.Context, owner string) error
+}
+
+// tricks in an order in which each begins where the last one left the group.
+func tricks() []trick {
+	return []trick{
+		{name: "power", moves: true, do: func(s *session, _ context.Context, o string) error { return s.ground.powerOff(o) }},
+		{name: "cable", moves: true, do: func(s *session, _ context.Context, o string) error { return s.ground.cutCable(o) }},
+		{name: "silent", moves: true, do: func(s *session, _ context.Context, o string) error { return s.ground.cutSilently(o) }},
+		{name: "freeze", moves: true, do: func(s *session, _ context.Context, o string) error { return s.ground.freeze(o) }},
+		{name: "agent", quiet: true, do: func(s *session, _ context.Context, o string) error { return s.ground.killAgent(o) }},
+		{name: "switch", moves: true, do: func(s *session, ctx context.Context, _ string) error {
+			_, err := s.askOf(ctx, s.status, false)
+			return err
+		}},
+		{name: "failback", do: func(s *session, ctx context.Context, _ string) error {
+			_, err := s.askOf(ctx, s.status, true)
+			return err
+		}},
+		{name: "service", moves: true, do: func(s *session, _ context.Context, o string) error { return s.ground.killService(o, s.plan.group) }},
+	}
+}
+
+// words of each trick, for the table and for people.
+var trickWords = map[string]string{
+	"power": "power cut", "cable": "LAN cable pulled", "silent": "cut off from all, carrier stays", "freeze": "agent frozen (SIGSTOP)",
+	"agent": "agent killed (-9)", "switch": "switchover", "failback": "failback", "service": "service crashes (-9)",
+}
+
+// played is how one trick went.
+type played struct {
+	trick
+	before, after string
+	outage, both  time.Duration
+	moves         int
+	trouble       string // why it counts as failed
+	skipped       string
+}
+
+// Times of the automatic play.
+const (
+	steadyLimit  = 15 * time.Second
+	recoverLimit = 12 * time.Second
+	// linger is how long the client must be answered, after the group has moved, before a trick has gone well.
+	linger = 500 * time.Millisecond
+)
+
+// auto plays the tricks named, all if none is, and prints a table. It fails if one failed.
+func (s *session) auto(ctx context.Context, only []string) error {
+	var results []played
+	for _, t := range tricks() {
+		if len(only) > 0 && !slices.Contains(only, t.name) {
+			continue
+		}
+		r := s.playOne(ctx, t)
+		results = append(results, r)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if r.trouble != "" {
+			s.screen.say("demo", red, "%s: %s", trickWords[t.name], r.trouble)
+		}
+	}
+	s.screen.due(true)
+	s.screen.end()
+	return s.results(results)
+}
+
+// until passes time until the condition holds; false: it did not within the limit.
+func (s *session) until(ctx context.Context, limit time.Duration, ok func() bool) bool {
+	for deadline := time.Now().Add(limit); !ok(); {
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return false
+		}
+		s.pass(ctx)
+	}
+	return true
+}
+
+// playOne waits until all is well, plays a trick, waits until the group is served again, and heals.
+func (s *session) playOne(ctx context.Context, t trick) (r played) {
+	r.trick = t
+	if !s.until(ctx, steadyLimit, s.steady) {
+		r.trouble = fmt.Sprintf("not steady before it, after %v: %s", steadyLimit, s.unsteady())
+		return r
+	}
+	r.before = s.group().Owner
+	epoch := s.group().Epoch
+	s.client.mark()
+	s.screen.say("demo", yellow, "%s: %s", r.before, trickWords[t.name])
+	begun := time.Now()
+	if err := t.do(s, ctx, r.before); err != nil {
+		if err == errNotHere {
+			r.skipped = "takes root"
+		} else {
+			r.trouble = err.Error()
+		}
+		return r
+	}
+	takeover := s.status.Timing.GetTakeover().AsDuration()
+	var since time.Time // the group is served again since then
+	well := s.until(ctx, recoverLimit, func() bool {
+		v := s.client.view()
+		moved := v.node != r.before && v.epoch > epoch && s.group().Epoch > epoch
+		done := v.silence < gapShown*5 && (moved || !t.moves) && time.Since(begun) > minimumOf(t, takeover)
+		switch {
+		case !done:
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		}
+		return done && time.Since(since) >= linger
+	})
+	s.judge(&r, well)
+	if upset := s.ground.upset(r.before); upset != "" {
+		s.screen.say("demo", plainText, "heal %s (%s)", r.before, upset)
+	}
+	if err := s.ground.heal(); err != nil && r.trouble == "" {
+		r.trouble = "heal: " + err.Error()
+	}
+	if !s.until(ctx, steadyLimit, s.steady) && r.trouble == "" {
+		r.trouble = fmt.Sprintf("not steady again %v after healing: %s", steadyLimit, s.unsteady())
+	}
+	r.both = max(r.both, s.client.view().both) // a node that comes back must not answer either
+	return r
+}
+
+// minimumOf is how long a trick is watched at least: one that must stay quiet, as long as a takeover would take.
+func minimumOf(t trick, takeover time.Duration) time.Duration {
+	if t.quiet {
+		return takeover + linger
+	}
+	return 0
+}
+
+func (s *session) judge(r *played, well bool) {
+	v := s.client.view()
+	r.after, r.outage, r.both, r.moves = v.node, v.longest, v.both, v.changes
+	switch {
+	case !well && r.moves == 0 && r.trick.moves:
+		r.trouble = fmt.Sprintf("nobody else answered within %v", recoverLimit)
+	case !well:
+		r.trouble = fmt.Sprintf("not served again within %v", recoverLimit)
+	case r.quiet && r.moves > 0:
+		r.trouble = "the group moved, which it should not have"
+	}
+}
+
+// unsteady tells what is not as it should be.
+func (s *session) unsteady() string {
+	if s.status == nil {
+		return "no agent answers"
+	}
+	all := statusView{palette{}, s.status}.unsettled()
+	if m := missing(s.status); m != "" {
+		all = append(all, m)
+	}
+	for _, n := range s.status.Nodes {
+		if !n.Fresh && n.Name != s.status.Node {
+			all = append(all, n.Name+" is not heard")
+		}
+	}
+	if len(all) == 0 {
+		return "a standby is not ready, or the client is not answered"
+	}
+	return strings.Join(all, ", ")
+}
+
+// results prints the table, and fails if something did.
+func (s *session) results(all []played) error {
+	rows := [][]cell{heading("what", "outage ms", "answered", "two at once ms", "moves", "verdict")}
+	failed := 0
+	for _, r := range all {
+		verdict := cell{"recovered", green}
+		switch {
+		case r.skipped != "":
+			rows = append(rows, []cell{{text: trickWords[r.name]}, {text: "-"}, {text: "-"}, {text: "-"}, {text: "-"}, {r.skipped, yellow}})
+			continue
+		case r.both > 0 && len(s.ground.lacks()) > 0:
+			verdict = cell{"two answered: no gate here", yellow}
+		case r.both > 0:
+			verdict = cell{"TWO ANSWERED AT ONCE", red}
+			failed++
+		case r.trouble != "":
+			verdict = cell{r.trouble, red}
+			failed++
+		case r.quiet:
+			verdict = cell{"nobody noticed", green}
+			if r.outage >= gapShown {
+				verdict.text = "served on"
+			}
+		}
+		answered := r.before
+		if r.after != r.before {
+			answered = r.before + " → " + r.after
+		}
+		rows = append(rows, []cell{{text: trickWords[r.name]}, {text: millis(r.outage)}, {text: answered}, {text: millis(r.both)}, {text: fmt.Sprint(r.moves)}, verdict})
+	}
+	var b bytes.Buffer
+	b.WriteByte('\n')
+	s.screen.table(&b, rows)
+	s.screen.write(b.String())
+	if failed > 0 {
+		return fail(exitFailed, "", "%d of %d went wrong", failed, len(all))
+	}
+	return nil
+}
+
+func millis(d time.Duration) string { return fmt.Sprintf("%.0f", float64(d)/float64(time.Millisecond)) }

@@ -1,0 +1,296 @@
+package app
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// deed is what a key does.
+type deed struct {
+	key  byte
+	word string // what a person may type in full, where lines are read
+	help string
+	do   func(*player, context.Context) error
+}
+
+// deeds are all keys, in the order of the help line.
+func deeds() []deed {
+	return []deed{
+		{'p', "power", "power", (*player).power},
+		{'l', "cable", "cut cable", (*player).cable},
+		{'s', "silent", "cut off silently", (*player).silent},
+		{'f', "freeze", "freeze agent", (*player).freeze},
+		{'k', "service", "kill service", (*player).service},
+		{'a', "agent", "kill agent", (*player).agent},
+		{'w', "switch", "switch over", (*player).switchOver},
+		{'b', "failback", "fail back", (*player).failBack},
+		{'h', "heal", "heal all", (*player).heal},
+		{'t', "status", "status", (*player).table},
+		{'q', "quit", "quit", (*player).quit},
+	}
+}
+
+// deedOf finds what a key or a typed line asks for; nil: nothing. The line is a key or a word.
+func deedOf(line string) *deed {
+	line = strings.ToLower(strings.TrimSpace(line))
+	for _, d := range deeds() {
+		if line == string(d.key) || line == d.word {
+			return &d
+		}
+	}
+	return nil
+}
+
+// keyHelp is the help line, or two where the terminal is narrow.
+func keyHelp(p palette, width int) []string {
+	var lines []string
+	line, used := "", 0
+	for _, d := range deeds() {
+		n := 1 + 1 + 1 + len(d.help) + 1
+		if used+n >= width && line != "" {
+			lines, line, used = append(lines, line), "", 0
+		}
+		line += " " + p.text(bold, string(d.key)) + " " + d.help + " "
+		used += n
+	}
+	return append(lines, line)
+}
+
+// readDeeds reads keys from a terminal, or else lines, and hands on what they ask for until ctx ends or
+// the input does; ended is closed then. What it returns restores the terminal and ends the reader.
+func readDeeds(ctx context.Context, in io.Reader) (asked chan string, restore func()) {
+	asked = make(chan string)
+	f, isFile := in.(*os.File)
+	if !isFile || !isTerminal(f) {
+		// The reader can't be interrupted: it ends with the process, or with its input.
+		go func() {
+			defer close(asked)
+			lines := bufio.NewScanner(in)
+			for lines.Scan() {
+				select {
+				case asked <- lines.Text():
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+		return asked, func() {}
+	}
+	fd := int(f.Fd())
+	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return asked, func() {}
+	}
+	now := *before
+	now.Lflag &^= unix.ICANON | unix.ECHO // Ctrl-C stays a signal
+	now.Cc[unix.VMIN], now.Cc[unix.VTIME] = 1, 0
+	if unix.IoctlSetTermios(fd, unix.TCSETS, &now) != nil {
+		return asked, func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var reader sync.WaitGroup
+	reader.Go(func() { readKeysInto(ctx, f, asked) })
+	return asked, func() {
+		cancel()
+		reader.Wait()
+		// Nothing can be done if the terminal has gone.
+		_ = unix.IoctlSetTermios(fd, unix.TCSETS, before)
+	}
+}
+
+// readKeysInto reads a terminal key by key. A read can't be cancelled, so it is begun only when there is
+// something to read.
+func readKeysInto(ctx context.Context, f *os.File, asked chan<- string) {
+	defer close(asked)
+	var key [1]byte
+	for ctx.Err() == nil {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}, 100)
+		if err != nil && err != unix.EINTR || n == 0 {
+			continue
+		}
+		if n, err := f.Read(key[:]); err != nil || n == 0 {
+			return // the terminal has gone
+		}
+		select {
+		case asked <- string(key[:]):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Times of a player.
+const (
+	tableAfter = 1500 * time.Millisecond // after a deed, once all is steady again
+	tableLimit = 5 * time.Second         // after a deed, in any case
+)
+
+// player does what a person asks for.
+type player struct {
+	*session
+	moves   sync.WaitGroup
+	moved   chan event
+	acted   time.Time // when something was done last; zero: its table has been shown
+	leaving bool
+}
+
+// play lets a person play until they quit, or ctx or the input ends.
+func (s *session) play(ctx context.Context) error {
+	p := &player{session: s, moved: make(chan event, 1)}
+	ctx, cancel := context.WithCancel(ctx)
+	defer p.moves.Wait()
+	defer cancel()
+	asked, restore := readDeeds(ctx, s.k.in)
+	defer restore()
+	s.showStatus()
+	if s.screen.tty == nil {
+		s.screen.write(strings.Join(keyHelp(s.screen.palette, s.screen.width()), "\n") + "\n")
+	}
+	for ctx.Err() == nil && !p.leaving {
+		select {
+		case line, more := <-asked:
+			if !more {
+				return nil
+			}
+			p.act(ctx, line)
+		case e := <-p.moved:
+			s.screen.add(e)
+		default:
+			s.pass(ctx)
+		}
+		p.tableWhenDue()
+	}
+	return nil
+}
+
+func (p *player) act(ctx context.Context, line string) {
+	d := deedOf(line)
+	if d == nil {
+		return
+	}
+	if err := d.do(p, ctx); err != nil {
+		p.screen.say("you", red, "%s: %v", d.help, err)
+	}
+	p.refresh()
+}
+
+// tableWhenDue shows the status after a deed, when its effects are over.
+func (p *player) tableWhenDue() {
+	since := time.Since(p.acted)
+	if p.acted.IsZero() || since < tableAfter || !p.steady() && since < tableLimit {
+		return
+	}
+	p.acted = time.Time{}
+	p.showStatus()
+}
+
+// did notes a deed.
+func (p *player) did(format string, args ...any) {
+	p.acted = time.Now()
+	p.screen.say("you", yellow, format, args...)
+}
+
+// owner is the node that serves, or, if nobody does, that did last.
+func (p *player) owner() string {
+	g := p.group()
+	if g.Owner != "" {
+		return g.Owner
+	}
+	return g.Last
+}
+
+func (p *player) power(context.Context) error {
+	for _, n := range p.plan.nodes() {
+		if !p.ground.on(n) {
+			p.did("switch %s on", n)
+			return p.ground.powerOn(n)
+		}
+	}
+	p.did("cut the power of %s", p.owner())
+	return p.ground.powerOff(p.owner())
+}
+
+// hurt does something to the owner, if it has power.
+func (p *player) hurt(what string, do func(node string) error) error {
+	n := p.owner()
+	if !p.ground.on(n) {
+		return fmt.Errorf("%s is off", n)
+	}
+	if err := do(n); err != nil {
+		return err
+	}
+	p.did(what, n)
+	return nil
+}
+
+func (p *player) cable(context.Context) error {
+	return p.hurt("pull the LAN cable of %s", p.ground.cutCable)
+}
+
+func (p *player) silent(context.Context) error {
+	return p.hurt("cut %s off from everybody, its carrier stays", p.ground.cutSilently)
+}
+
+func (p *player) freeze(context.Context) error {
+	for _, n := range p.plan.nodes() {
+		if strings.Contains(p.ground.upset(n), upsetFrozen) {
+			p.did("let the agent of %s go on", n)
+			return p.ground.thaw(n)
+		}
+	}
+	return p.hurt("freeze the agent of %s (SIGSTOP)", p.ground.freeze)
+}
+
+func (p *player) service(context.Context) error {
+	return p.hurt("kill the service on %s", func(n string) error { return p.ground.killService(n, p.plan.group) })
+}
+
+func (p *player) agent(context.Context) error {
+	return p.hurt("kill -9 the agent of %s; it is started again", p.ground.killAgent)
+}
+
+func (p *player) switchOver(ctx context.Context) error { return p.move(ctx, "switch over", false) }
+func (p *player) failBack(ctx context.Context) error   { return p.move(ctx, "fail back", true) }
+
+// move asks for a move, and tells later what became of it.
+func (p *player) move(ctx context.Context, what string, failback bool) error {
+	p.did("%s", what)
+	status := p.status
+	p.moves.Go(func() {
+		e := event{who: "baton", colour: green}
+		var err error
+		if e.text, err = p.askOf(ctx, status, failback); err != nil {
+			e.text, e.colour = what+": "+err.Error(), red
+		}
+		e.at = time.Now()
+		select {
+		case p.moved <- e:
+		case <-ctx.Done():
+		}
+	})
+	return nil
+}
+
+func (p *player) heal(context.Context) error {
+	p.did("heal everything")
+	return p.ground.heal()
+}
+
+func (p *player) table(context.Context) error {
+	p.acted = time.Time{}
+	p.showStatus()
+	return nil
+}
+
+func (p *player) quit(context.Context) error {
+	p.leaving = true
+	return nil
+}

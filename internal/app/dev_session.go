@@ -1,0 +1,361 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	batonv1 "baton/api/v1"
+	"baton/internal/io/api"
+)
+
+const (
+	lookEvery = 150 * time.Millisecond // at the cluster
+	lookLimit = 400 * time.Millisecond // for one agent to answer
+	footEvery = 100 * time.Millisecond
+	formLimit = 30 * time.Second // for the cluster to serve first
+	moveLimit = 15 * time.Second // for a switchover
+)
+
+// look is how the cluster looks, from the node that sees most.
+type look struct {
+	status *batonv1.StatusResponse // nil: no agent answers
+	lines  []*batonv1.Line         // of the history, those not seen before
+}
+
+// session is one run of `baton dev`: a cluster, a client of it, and a person who looks on.
+type session struct {
+	k      *console
+	plan   *devPlan
+	ground ground
+	client *devClient // nil: nobody knows how to ask the service
+	screen *screen
+	agents map[string]*api.Client
+
+	looks   chan look
+	watcher sync.WaitGroup
+
+	status  *batonv1.StatusResponse // the newest
+	lastGap time.Duration
+	told    time.Duration // for which two nodes answered, as told
+}
+
+func newSession(k *console, p *devPlan, g ground) (*session, error) {
+	s := &session{k: k, plan: p, ground: g, screen: newScreen(k), agents: make(map[string]*api.Client), looks: make(chan look)}
+	for _, n := range p.nodes() {
+		s.agents[n] = api.Dial(g.socket(n))
+	}
+	return s, nil
+}
+
+// watch looks at the cluster until ctx ends.
+func (s *session) watch(ctx context.Context) {
+	var seen uint64
+	for ctx.Err() == nil {
+		l := s.look(ctx, &seen)
+		select {
+		case s.looks <- l:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(lookEvery):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// look asks every agent that may answer, and takes the view of the one that is with the majority and has
+// applied most.
+func (s *session) look(ctx context.Context, seen *uint64) look {
+	var best *batonv1.StatusResponse
+	var from *api.Client
+	for _, n := range s.plan.nodes() {
+		if what := s.ground.upset(n); what == upsetOff || strings.Contains(what, upsetFrozen) {
+			continue
+		}
+		short, cancel := context.WithTimeout(ctx, lookLimit)
+		r, err := s.agents[n].Status(short, &batonv1.StatusRequest{})
+		cancel()
+		if err != nil {
+			continue
+		}
+		if best == nil || r.Quorum && !best.Quorum || r.Quorum == best.Quorum && r.Applied > best.Applied {
+			best, from = r, s.agents[n]
+		}
+	}
+	l := look{status: best}
+	if best == nil || best.Applied <= *seen {
+		return l
+	}
+	short, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	h, err := from.History(short, &batonv1.HistoryRequest{Limit: 20})
+	if err != nil {
+		return l
+	}
+	for _, line := range h.Lines {
+		if line.Index > *seen {
+			*seen = line.Index
+			l.lines = append(l.lines, line)
+		}
+	}
+	return l
+}
+
+// take takes in a look: what was decided becomes events.
+func (s *session) take(l look) {
+	if l.status != nil {
+		s.status = l.status
+	}
+	for _, line := range l.lines {
+		text := strings.Join(line.Did, "; ")
+		if why := strings.TrimSpace(line.Rule + " " + line.Why); why != "" {
+			text += s.screen.text(dim, " — "+why)
+		}
+		if text != "" {
+			s.screen.add(event{line.Time.AsTime().Local(), "baton", text, plainText})
+		}
+	}
+}
+
+// see takes in what the client saw.
+func (s *session) see(x sighting) {
+	e := event{at: x.wall, who: "client", colour: green}
+	gap := short(x.gap)
+	switch {
+	case x.moved && x.gap >= gapShown:
+		s.lastGap = x.gap
+		e.text = fmt.Sprintf("gap of %s, then %s answers, epoch %d", gap, x.node, x.epoch)
+	case x.moved:
+		s.lastGap = x.gap
+		e.text = fmt.Sprintf("%s answers, epoch %d, %s after the last answer", x.node, x.epoch, gap)
+	default:
+		s.lastGap = x.gap
+		e.text, e.colour = fmt.Sprintf("gap of %s, then %s answers again, epoch %d", gap, x.node, x.epoch), yellow
+	}
+	s.screen.add(e)
+}
+
+// tellBoth says so if two nodes answered at once: once when it begins, and when it has ended.
+func (s *session) tellBoth(v clientView) {
+	switch {
+	case v.both > 0 && s.told == 0:
+		s.told = v.both
+		s.screen.say("client", red, "TWO NODES ANSWER AT ONCE")
+	case v.both == s.told || v.both == 0:
+	default:
+		s.told = v.both // its length stands in the foot
+	}
+}
+
+// group is the group that the faults are about, by the newest look.
+func (s *session) group() *batonv1.Group {
+	if s.status == nil {
+		return &batonv1.Group{}
+	}
+	for _, g := range s.status.Groups {
+		if g.Name == string(s.plan.group) {
+			return g
+		}
+	}
+	return &batonv1.Group{}
+}
+
+// steady tells whether nothing is missing: everything serves, every node is heard and holds its lease,
+// and somebody could take over.
+func (s *session) steady() bool {
+	st := s.status
+	if st == nil || missing(st) != "" || len(statusView{palette{}, st}.unsettled()) > 0 {
+		return false
+	}
+	for _, n := range st.Nodes {
+		if !n.Fresh && n.Name != st.Node {
+			return false
+		}
+	}
+	for _, g := range st.Groups {
+		for _, n := range g.Nodes {
+			if n.Node != g.Owner && n.Phase != "standby" && n.Phase != "stopped" || n.Node == g.Owner && n.Phase != "serving" {
+				return false
+			}
+		}
+	}
+	if s.client == nil {
+		return true
+	}
+	v := s.client.view()
+	return v.node == s.group().Owner && v.silence < gapShown*5
+}
+
+// askOf asks the agent whose status was seen to move the group.
+func (s *session) askOf(ctx context.Context, seen *batonv1.StatusResponse, failback bool) (string, error) {
+	if seen == nil {
+		return "", errors.New("no agent answers")
+	}
+	agent := s.agents[seen.Node]
+	ctx, cancel := context.WithTimeout(ctx, moveLimit)
+	defer cancel()
+	var o outcome
+	var err error
+	if failback {
+		o, err = agent.Failback(ctx, &batonv1.FailbackRequest{Group: string(s.plan.group)})
+	} else {
+		o, err = agent.Switch(ctx, &batonv1.SwitchRequest{Group: string(s.plan.group)})
+	}
+	if err != nil {
+		return "", errors.New(api.Explain(err).Text)
+	}
+	if !o.GetDone() {
+		return "", errors.New(o.GetText())
+	}
+	return o.GetText(), nil
+}
+
+// showStatus prints what `baton status` would.
+func (s *session) showStatus() {
+	s.screen.due(true)
+	if s.status == nil {
+		s.screen.write("no agent answers\n")
+		return
+	}
+	var b bytes.Buffer
+	b.WriteByte('\n')
+	statusView{s.screen.palette, s.status}.write(&b)
+	b.WriteByte('\n')
+	s.screen.write(b.String())
+}
+
+// begin starts the watcher and the client, and waits until the group serves.
+func (s *session) begin(ctx context.Context) error {
+	s.watcher.Go(func() { s.watch(ctx) })
+	deadline := time.After(formLimit)
+	for s.status == nil || missing(s.status) != "" {
+		select {
+		case l := <-s.looks:
+			s.take(l)
+			s.screen.due(false)
+		case <-deadline:
+			lacks := "no agent answers"
+			if s.status != nil {
+				lacks = missing(s.status)
+			}
+			return fmt.Errorf("the cluster does not serve after %v: %s", formLimit, lacks)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	var err error
+	s.client, err = s.ground.client()
+	return err
+}
+
+// pass lets one piece of news in, or a moment pass, and shows what is due.
+func (s *session) pass(ctx context.Context) {
+	var news chan sighting
+	if s.client != nil {
+		news = s.client.news
+	}
+	select {
+	case l := <-s.looks:
+		s.take(l)
+	case x := <-news:
+		s.see(x)
+	case <-time.After(footEvery):
+	case <-ctx.Done():
+	}
+	s.refresh()
+}
+
+// refresh shows what is due, and the foot.
+func (s *session) refresh() {
+	if s.client != nil {
+		s.tellBoth(s.client.view())
+	}
+	s.screen.due(false)
+	s.screen.setFoot(s.foot())
+}
+
+// foot is what is always in sight: the nodes, what the client sees, the keys.
+func (s *session) foot() []string {
+	p := s.screen.palette
+	width := s.screen.width()
+	lines := []string{p.text(dim, strings.Repeat("─", width-1)), s.footNodes()}
+	if s.client != nil {
+		lines = append(lines, s.footClient())
+	}
+	return append(lines, keyHelp(p, width)...)
+}
+
+func (s *session) footNodes() string {
+	p := s.screen.palette
+	g := s.group()
+	var out []string
+	for _, name := range s.plan.nodes() {
+		state, c, mark := "", plainText, "○"
+		for _, n := range g.Nodes {
+			if n.Node != name {
+				continue
+			}
+			state = n.Phase
+			if n.Hot && state == "standby" {
+				state = "hot standby"
+			}
+			if name == g.Owner && g.Serving {
+				state, c, mark = fmt.Sprintf("serves, epoch %d", g.Epoch), green, "●"
+			}
+		}
+		if s.status != nil {
+			for _, n := range s.status.Nodes {
+				if n.Name == name && n.Role == "witness" {
+					state = "witness"
+				}
+				if n.Name == name && !n.Fresh && n.Name != s.status.Node {
+					state, c, mark = "silent", red, "○"
+				}
+			}
+			if s.status.Coordinator == name {
+				state += ", coordinates"
+			}
+		}
+		if what := s.ground.upset(name); what != "" {
+			state, c, mark = strings.ToUpper(what), red, "✗"
+		}
+		out = append(out, p.text(c, mark)+" "+p.text(bold, name)+" "+p.text(c, state))
+	}
+	return " " + strings.Join(out, "    ")
+}
+
+func (s *session) footClient() string {
+	p := s.screen.palette
+	v := s.client.view()
+	now := p.text(green, fmt.Sprintf("%s answers, epoch %d", v.node, v.epoch))
+	if v.node == "" || v.silence > gapShown*2 {
+		now = p.text(red, fmt.Sprintf("nobody answers for %.1f s", v.silence.Seconds()))
+	}
+	gap := "none yet"
+	if s.lastGap > 0 {
+		gap = short(s.lastGap)
+	}
+	both := p.text(green, "never")
+	if v.both > 0 {
+		both = p.text(red, "for "+short(v.both))
+	}
+	return fmt.Sprintf(" client  %s  ·  last gap %s  ·  two answered at once: %s  ·  %d answers", now, gap, both, v.answers)
+}
+
+// end lets go of everything but the ground.
+func (s *session) end() {
+	s.watcher.Wait()
+	if s.client != nil {
+		_ = s.client.close()
+	}
+	for _, a := range s.agents {
+		a.Close()
+	}
+	s.screen.end()
+}
