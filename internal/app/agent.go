@@ -181,7 +181,7 @@ func (a *agent) open(spec *cluster.Spec, key []byte) (*node.Boot, error) {
 	if a.spec, err = a.settleSpec(spec, &image); err != nil {
 		return nil, err
 	}
-	a.checkBudget()
+	a.fitDisk()
 	if a.run, err = openRunDir(a.opt.RunDir); err != nil {
 		return nil, err
 	}
@@ -226,13 +226,21 @@ func (a *agent) settleSpec(local *cluster.Spec, image *cluster.DiskImage) (*clus
 	return spec, nil
 }
 
-// checkBudget says so if the disk is too slow for the takeover asked for.
-func (a *agent) checkBudget() {
+// fitDisk fits this node's own timers to its disk: a sync is on the takeover's path. A lease shorter than
+// the others' is safe, since each promise is for the length that is named.
+func (a *agent) fitDisk() {
 	t := a.spec.Timing
 	sync := a.store.SyncTime()
-	if _, _, err := config.Derive(t.Takeover, t.Stall, sync, t.RTT); err != nil {
-		a.log.Warn("this disk is too slow for the takeover asked for", "sync", sync, "cause", err)
+	fitted, _, err := config.Derive(t.Takeover, t.Stall, max(t.Sync, sync), t.RTT)
+	if err != nil {
+		a.log.Warn("this disk is too slow for the takeover asked for, which can't be promised", "sync", sync, "cause", err)
+		return
 	}
+	if fitted.L != t.L {
+		a.log.Warn("this disk is slow: this node's lease is shorter", "sync", sync, "lease", fitted.L, "file", t.L)
+	}
+	fitted.Longest = t.L
+	a.spec.Timing = fitted
 }
 
 // openGate opens the kernel's gate and closes what no run record speaks for.

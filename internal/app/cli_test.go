@@ -19,7 +19,7 @@ import (
 	"baton/internal/io/api"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew; review what changed")
+var update = flag.Bool("golden", false, "write the golden files anew; review what changed")
 
 // stage is a cluster that looks as it is told and does what it is told.
 type stage struct {
@@ -209,7 +209,7 @@ func golden(t *testing.T, name, got string) {
 		t.Fatal(err)
 	}
 	if got != string(want) {
-		t.Errorf("%s differs; -update writes it anew.\n--- got\n%s--- want\n%s", path, got, want)
+		t.Errorf("%s differs; -golden writes it anew.\n--- got\n%s--- want\n%s", path, got, want)
 	}
 }
 

@@ -53,7 +53,6 @@ var generatedParts = []struct {
 	{"reference/api.md", "calls", callDocs},
 	{"reference/api.md", "messages", messageDocs},
 	{"internals/core.md", "entries", entryDocs},
-	{"internals/testing.md", "profiles", func(*testing.T) string { return "```\n" + sim.Profiles() + "```\n" }},
 	{"internals/testing.md", "mutations", mutationDocs},
 	{"internals/timing.md", "timers", timerDocs},
 	{"internals/timing.md", "bounds", boundDocs},
@@ -116,7 +115,13 @@ func docsSentence(s string) string {
 	if s = strings.TrimSpace(s); s == "" {
 		return ""
 	}
-	return strings.ToUpper(s[:1]) + s[1:] + map[bool]string{true: "", false: "."}[strings.HasSuffix(s, ".")]
+	if c := s[0]; c >= 'a' && c <= 'z' {
+		s = strings.ToUpper(s[:1]) + s[1:]
+	}
+	if strings.HasSuffix(s, ".") || strings.HasSuffix(s, "…") {
+		return s
+	}
+	return s + "."
 }
 
 // docsShape is the part of a JSON Schema that the cluster file's uses.
@@ -267,6 +272,7 @@ func kindDocs(t *testing.T) string {
 		for d := range k.Depths {
 			depths[d] = k.Depths[d].String()
 		}
+		depths[len(depths)-1] += " (default)"
 		fmt.Fprintf(&b, "Standby: %s. Its effects go by its %s; the gate cuts them.\n\n", strings.Join(depths, " or "), k.Effects)
 		rows := [][]string{{"field", "value", "default", "meaning"}}
 		rows = append(rows, fieldRows("", k.Fields)...)
@@ -367,7 +373,7 @@ func flagTable(flags []*kong.Flag, positional []*kong.Positional) string {
 			name = fmt.Sprintf("-%c, %s", f.Short, name)
 		}
 		if !f.IsBool() {
-			name += " " + f.FormatPlaceHolder()
+			name += " " + strings.Trim(f.FormatPlaceHolder(), `"`)
 		}
 		help := f.Help
 		if len(f.Envs) > 0 {

@@ -121,7 +121,7 @@ func (o *BenchOptions) complete() ([]fault, error) {
 }
 
 // runTime is what one run takes, roughly: making steady, fault, recovery, healing.
-func runTime(takeover time.Duration) time.Duration { return 3*time.Second + 4*takeover }
+func runTime(takeover time.Duration) time.Duration { return 2*time.Second + 2*takeover }
 
 // bench is a benchmark under way.
 type bench struct {

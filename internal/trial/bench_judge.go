@@ -14,6 +14,9 @@ import (
 	"baton/internal/lab"
 )
 
+// gapsFrom is the shortest time without a reply that the logs of a run list.
+const gapsFrom = 2 * spacing
+
 // evaluate fills in what the clients saw.
 func (b *bench) evaluate(r *run, result *BenchTrial) {
 	udp, tcp := r.udp.Stop(), r.tcp.Stop()
@@ -23,7 +26,7 @@ func (b *bench) evaluate(r *run, result *BenchTrial) {
 	}
 	r.udp, r.tcp, r.local = nil, nil, nil
 	gap := outage(udp, r.began, r.measured)
-	result.UDP, result.gap = Millis(max(0, gap.Length()-spacing)), gap
+	result.UDP, result.gap, result.gaps = Millis(max(0, gap.Length()-spacing)), gap, udp.Gaps(gapsFrom)
 	result.TCP = Millis(max(0, outage(tcp, r.began, r.measured).Length()-spacing))
 	result.Later = Millis(max(0, outage(udp, r.measured, udp.Ended).Length()-spacing))
 	result.Before = Millis(max(0, outage(udp, 0, r.began).Length()-spacing))
@@ -141,6 +144,9 @@ func (b *bench) keepLogs(r *run, result *BenchTrial, n int) error {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "%s of %s, takeover %v: %s\n", r.fault.text, r.owner, r.takeover, result)
 	fmt.Fprintf(&out, "fault %s; last reply %s, next %s\n", wall(r.began), wall(result.gap.From), wall(result.gap.To))
+	for _, g := range result.gaps {
+		fmt.Fprintf(&out, "no UDP reply for %s ms from %s\n", Millis(g.Length()), wall(g.From))
+	}
 	for _, s := range b.sampler.Stalls(r.began, r.measured) {
 		fmt.Fprintf(&out, "core %d stalled for %s ms at %s\n", s.CPU, Millis(s.To-s.From), wall(s.From))
 	}

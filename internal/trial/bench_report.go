@@ -75,7 +75,8 @@ type BenchTrial struct {
 	Marked      string   `json:"marked,omitempty"` // why it does not count
 	Error       string   `json:"error,omitempty"`  // why there is no result
 
-	gap lab.Gap
+	gap  lab.Gap
+	gaps []lab.Gap
 }
 
 func (t BenchTrial) String() string {

@@ -177,7 +177,7 @@ func (b *bench) awaitRecovery(ctx context.Context, r *run) error {
 			}
 		}
 		// Looking at the status meanwhile would cost the very cores that the agent starts on.
-		if err := pause(ctx, restartTime+2*r.takeover); err != nil {
+		if err := pause(ctx, restartTime+3*r.takeover/2); err != nil {
 			return err
 		}
 		server, since = "", lab.Now()

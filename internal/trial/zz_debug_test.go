@@ -1,6 +1,9 @@
 package trial
 
 import (
+	"context"
+	"net/netip"
+	"baton/internal/io/addr"
 	"testing"
 	"time"
 
@@ -31,8 +34,19 @@ func TestZZCarrier(t *testing.T) {
 	c := start(t, Options{Takeover: "3s"})
 	fault := c.at(func() error { return c.Lab.CutCarrier(Alpha, LAN) })
 	c.movesTo(Beta, fault)
-	out, _ := c.command(Beta, "status", "--json")
-	t.Logf("%s", out)
-	t.Log(c.shell(Alpha, "ip addr; ip route"))
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	go c.Host(Alpha).Do(func() error {
+		for _, a := range []string{"10.77.0.50", "fd77::50", "10.77.0.11"} {
+			n, err := addr.InterfaceFor(netip.MustParseAddr(a))
+			t.Log(a, n, err)
+		}
+		return addr.WatchLinks(ctx, func(s addr.LinkState) { t.Logf("%+v", s) })
+	})
+	time.Sleep(3 * time.Second)
+	for _, n := range Nodes {
+	out, err := c.command(n, "switch", Group, "--dry-run")
+	t.Log(n, out, err)
+	}
 	t.Fail()
 }

@@ -119,6 +119,7 @@ func (e Effects) String() string { return effectsNames[e] }
 type Timing struct {
 	Takeover time.Duration // T: after any single fault a group serves again within this time
 	L        time.Duration // lease length
+	Longest  time.Duration // the longest L that any node of the cluster asks a promise for
 	H        time.Duration // heartbeat interval
 	D        time.Duration // silence after which a node is suspected
 	Stall    time.Duration // the stall of a machine that must fit into T

@@ -72,7 +72,7 @@ func timers(takeover, h, stall, sync, rtt time.Duration) cluster.Timing {
 	l := 10 * h
 	return cluster.Timing{
 		Takeover: takeover, L: l, H: h, D: 9 * h, Stall: stall, Sync: sync, RTT: rtt, RhoPPM: rhoPPM,
-		Step: max(8*l/100, 4*rtt+2*sync),
+		Longest: l, Step: max(8*l/100, 4*rtt+2*sync),
 	}
 }
 

@@ -154,7 +154,9 @@ func serving(t *testing.T) (*bench, Situation) {
 
 func TestRestartsBeforeAMove(t *testing.T) {
 	b, s := serving(t)
-	die := func() { b.g.Done(cluster.Done{Resource: "app", Status: cluster.StatusFailed, Reason: "it died"}, b.now) }
+	die := func() {
+		b.g.Done(cluster.Done{Resource: "app", Status: cluster.StatusFailed, Reason: "it died"}, b.now)
+	}
 	die()
 	if o := b.expect(t, s, "app running@3 anew"); o.Failed != "" {
 		t.Error("a restart under way is no failure yet")

@@ -78,7 +78,7 @@ func (n *Node) Waits() string {
 // storeFounding makes the record, and the longest promise under it, durable before anything is said of it.
 func (n *Node) storeFounding(rec *cluster.Founding) {
 	n.founding.pending = true
-	n.notes.LongestPromise = max(n.notes.LongestPromise, n.timing.L)
+	n.notes.LongestPromise = max(n.notes.LongestPromise, n.timing.L, n.timing.Longest)
 	notes := n.notes
 	n.persist(cluster.Persist{Founding: rec.Encode(), Notes: &notes, Sync: true}, unstored{founding: rec, notes: &notes})
 }

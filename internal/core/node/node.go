@@ -164,7 +164,7 @@ func (n *Node) bootUp(b *Boot) {
 	voters := len(n.peers)
 	flaws := lease.Flaws{AckArrival: n.flaw == AckArrival, NoRho: n.flaw == NoRho}
 	n.holder = lease.NewHolder(voters, lease.Flaws{QuorumOne: n.flaw == LeaseQuorumOne, AckArrival: flaws.AckArrival})
-	grace := n.now.Mono.Add(n.timing.Promised(max(n.timing.L, b.Disk.Notes.LongestPromise)))
+	grace := n.now.Mono.Add(n.timing.Promised(max(n.timing.L, n.timing.Longest, b.Disk.Notes.LongestPromise)))
 	if n.flaw == NoGrace {
 		grace = 0
 	}

@@ -76,7 +76,8 @@ func (n *Node) nodeFacts(i int) cluster.NodeFacts {
 	return x
 }
 
-// silentTo names the voters that have not heard a node for its D. A report older than 2 h does not count.
+// silentTo names the voters that have not heard a node for its D. A report older than 2 h of its sender
+// (h is a tenth of the lease length that it names) does not count.
 func (n *Node) silentTo(i int) []cluster.NodeID {
 	var out []cluster.NodeID
 	for v := range n.peers {
@@ -90,7 +91,7 @@ func (n *Node) silentTo(i int) []cluster.NodeID {
 			continue
 		}
 		p := &n.peers[v]
-		if p.hb == nil || n.now.Mono.Sub(p.hbAt) > 2*n.timing.H {
+		if p.hb == nil || n.now.Mono.Sub(p.hbAt) > p.hb.L/5 {
 			continue
 		}
 		for _, h := range p.hb.Heard {

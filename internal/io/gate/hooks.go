@@ -107,11 +107,15 @@ func (h *hooks) keep(prog *ebpf.Program, info *ebpf.ProgramInfo) {
 }
 
 func same(code asm.Instructions, tag string) bool {
+	var order binary.ByteOrder = binary.LittleEndian // package asm takes no other value for the native one
+	if native.Uint16([]byte{0, 1}) == 1 {
+		order = binary.BigEndian
+	}
 	// The tag is reckoned from jumps as they are; writing the code out resolves the labels in place.
-	if code.Marshal(io.Discard, native) != nil {
+	if code.Marshal(io.Discard, order) != nil {
 		return false
 	}
-	is, err := code.HasTag(tag, native)
+	is, err := code.HasTag(tag, order)
 	return err == nil && is
 }
 

@@ -309,7 +309,8 @@ func (t *tables) lead(r *rules) error {
 // mapped4 begins an IPv4-mapped address.
 const mapped4 = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff"
 
-// margin is kept before the deadline: a write that takes up to this long still can't outlast it.
+// margin is kept before the deadline: a write that takes up to this long still can't outlast it. A write
+// that took longer is tried again with four times the margin.
 const margin = time.Millisecond
 
 // Set writes what is left until the deadline. The kernel counts from its own commit, so the clock is
@@ -350,6 +351,7 @@ const attempts = 3 // at a write within the margin
 
 func (t *tables) write(number uint32, deadline int64) error {
 	var took time.Duration
+	margin := margin
 	for range attempts {
 		before := boottime()
 		left := (time.Duration(deadline-before) - margin).Truncate(time.Millisecond)
@@ -370,9 +372,10 @@ func (t *tables) write(number uint32, deadline int64) error {
 		if took = time.Duration(boottime() - before); took <= margin {
 			return nil
 		}
+		margin *= 4
 	}
 	return errors.Join(t.writer.drop(number),
-		fmt.Errorf("closed: %d writes in a row took more than %v, the last %v", attempts, margin, took))
+		fmt.Errorf("closed: %d writes in a row took too long, the last %v", attempts, took))
 }
 
 // note stores a higher epoch, for a successor.
