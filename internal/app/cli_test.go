@@ -41,6 +41,9 @@ func (s *stage) Move(_ context.Context, r api.MoveRequest) (api.MoveReply, error
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked = append(s.asked, r)
+	if r.DryRun && s.reply.Done {
+		return api.MoveReply{Done: true, To: s.reply.To}, nil
+	}
 	return s.reply, nil
 }
 
@@ -71,7 +74,7 @@ func healthy() *stage {
 			Nodes: []cluster.NodeView{
 				{ID: "alpha", Role: cluster.Member, Heard: true, Fresh: true, Number: 3, Admitted: true, LeaseRuns: true, LeaseLeft: 2130 * ms},
 				{ID: "beta", Role: cluster.Member, Heard: true, Fresh: true, Ago: 12 * ms, Links: heard(12*ms, 14*ms), Number: 2, Admitted: true, LeaseRuns: true},
-				{ID: "gamma", Role: cluster.Witness, Heard: true, Fresh: true, Ago: 9 * ms, Links: heard(9*ms, 41*time.Second)},
+				{ID: "gamma", Role: cluster.Witness, Heard: true, Fresh: true, Ago: 9 * ms, Links: []cluster.LinkView{{Heard: true, Ago: 9 * ms}, {}}},
 			},
 			Groups: []cluster.GroupView{
 				{ID: "orders", Owner: "alpha", Last: "alpha", Epoch: 7, Serving: true, Policy: "automatic", Failback: "never", Next: "beta",
@@ -127,6 +130,7 @@ func broken() *stage {
 	s := healthy()
 	v := &s.view
 	v.Nodes[1].Sick = true
+	v.Nodes[2].Links[1] = cluster.LinkView{Heard: true, Ago: 41 * time.Second}
 	v.Groups = append(v.Groups, cluster.GroupView{ID: "reports", Last: "alpha", Epoch: 2, Policy: "manual", Failback: "automatic after 10m0s",
 		Nodes:    []cluster.GroupNodeView{{Node: "alpha", Phase: "standby"}, {Node: "beta", Phase: "stopped", Can: "says that its disk does not answer"}},
 		Decision: "its failover is manual: it waits for a command", Rule: "G21"})

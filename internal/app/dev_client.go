@@ -6,26 +6,35 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	askEvery = 2 * time.Millisecond
-	// gapShown is the shortest time without an answer that is worth a line.
-	gapShown = 20 * time.Millisecond
+	askEvery = time.Millisecond
+	// gapShown is the shortest time without an answer that is worth a line: shorter ones come from a busy
+	// machine. What comes with a change of node is told in any case.
+	gapShown = 30 * time.Millisecond
+	// lateShown is how late an answer must be to be worth one.
+	lateShown = 100 * time.Millisecond
 	// sightingsMax bounds what waits to be shown; more are counted only.
 	sightingsMax = 256
+	// askPriority is the client's real-time priority, where it may have one: below all agents.
+	askPriority = 1
+	// oldest is how many requests may be outstanding; an answer to an earlier one is too late to count.
+	oldest = 4096
 )
 
 // answer is one answer to a request.
 type answer struct {
 	seq      uint64
 	node     string
-	epoch    uint64 // 0: the service knows none
+	epoch    uint64
 	sent, at time.Duration
 }
 
@@ -34,7 +43,8 @@ type sighting struct {
 	node  string
 	epoch uint64
 	gap   time.Duration // before this answer
-	moved bool          // another node, or a new epoch, than before
+	moved bool          // it is the first of this node and epoch
+	late  time.Duration // the service was slow: no request was lost, but the answer took so long
 	wall  time.Time
 }
 
@@ -48,34 +58,55 @@ type placement struct {
 // sightings judges answers as they come: who answers, how long nobody did, and whether two did at once.
 type sightings struct {
 	began   time.Duration
-	last    answer
-	any     bool // there is a last answer
-	longest time.Duration
-	placed  []placement // since the last mark, in the order of their first answer
-	changes int         // of the node that answers, since the last mark
+	last    time.Duration // of any answer
+	stalled time.Duration // for which the client itself stood still since then
+	newest  answer        // of the highest epoch
+	older   answer        // the newest of those under a lower epoch than was seen before
+	longest time.Duration // without an answer, since the last mark
+	placed  []placement   // since the last mark, in the order of their first answer
+	changes int           // of the node that answers, since the last mark
 }
 
-// add takes in an answer. It tells whether a person wants to know.
+// since is when the silence began that goes on now.
+func (s *sightings) since() time.Duration { return max(s.began, s.last) }
+
+// add takes in an answer. It tells whether a person wants to know. A gap through most of which the client
+// itself did not run says nothing about the service, and is none; nor is one at whose end the requests of
+// its first half are answered: a busy machine's service is late then, and nothing was lost.
 func (s *sightings) add(a answer) (sighting, bool) {
-	out := sighting{node: a.node, epoch: a.epoch, gap: a.at - s.last.at, moved: a.node != s.last.node || a.epoch != s.last.epoch}
-	if !s.any {
-		out.gap = a.at - s.began
+	gap, late := a.at-s.since(), time.Duration(0)
+	switch {
+	case 2*s.stalled > gap:
+		gap = 0
+	case 2*(a.at-a.sent) > gap:
+		gap, late = 0, gap
 	}
-	s.longest = max(s.longest, out.gap)
-	if s.any && a.node != s.last.node {
-		s.changes++
+	s.last, s.stalled = a.at, 0
+	s.longest = max(s.longest, gap)
+	out := sighting{node: a.node, epoch: a.epoch, gap: gap, late: late, moved: a.epoch > s.newest.epoch || s.newest.node == ""}
+	switch {
+	case a.epoch < s.newest.epoch:
+		s.older = a
+	default:
+		if s.newest.node != "" && a.node != s.newest.node {
+			s.changes++
+		}
+		s.newest = a
 	}
-	s.any, s.last = true, a
+	s.place(a)
+	return out, out.moved || gap >= gapShown || late >= lateShown
+}
+
+func (s *sightings) place(a answer) {
 	for i := range s.placed {
 		if p := &s.placed[i]; p.node == a.node && p.epoch == a.epoch {
 			if a.seq > p.last.seq {
 				p.last = a
 			}
-			return out, out.moved || out.gap >= gapShown
+			return
 		}
 	}
 	s.placed = append(s.placed, placement{a.node, a.epoch, a, a})
-	return out, out.moved || out.gap >= gapShown
 }
 
 // mark begins a new time to judge.
@@ -101,8 +132,8 @@ func (s *sightings) both() time.Duration {
 
 // devClient asks a service all the time, as a client of it would, and notes who answers.
 type devClient struct {
-	conn    net.PacketConn
-	targets []netip.AddrPort // all are asked; in a cluster with an address it is one
+	conn    *net.UDPConn
+	targets []unix.Sockaddr // all are asked; in a cluster with an address it is one
 	news    chan sighting
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -114,72 +145,91 @@ type devClient struct {
 	answers  uint64
 }
 
-// oldest is how many requests may be outstanding; an answer to an earlier one is too late to count.
-const oldest = 4096
-
 // newDevClient begins to ask. It owns the connection.
-func newDevClient(conn net.PacketConn, targets []netip.AddrPort) *devClient {
+func newDevClient(conn net.PacketConn, targets []netip.AddrPort) (*devClient, error) {
 	ctx, stop := context.WithCancel(context.Background())
-	c := &devClient{conn: conn, targets: targets, news: make(chan sighting, sightingsMax), stop: stop, sent: make(map[uint64]time.Duration)}
+	c := &devClient{conn: conn.(*net.UDPConn), news: make(chan sighting, sightingsMax), stop: stop, sent: make(map[uint64]time.Duration)}
+	for _, t := range targets {
+		c.targets = append(c.targets, &unix.SockaddrInet4{Addr: t.Addr().As4(), Port: int(t.Port())})
+	}
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
+		stop()
+		return nil, errors.Join(err, conn.Close())
+	}
 	c.sight.began = monotonic()
-	c.running.Go(func() { c.ask(ctx) })
-	c.running.Go(c.listen)
-	return c
+	c.running.Go(func() { c.run(ctx, raw) })
+	return c, nil
 }
 
 func (c *devClient) close() error {
 	c.stop()
-	err := c.conn.Close()
 	c.running.Wait()
-	return err
+	return c.conn.Close()
 }
 
 // monotonic reads CLOCK_MONOTONIC.
 func monotonic() time.Duration { return time.Duration(read(unix.CLOCK_MONOTONIC)) }
 
-// ask sends requests on time, whether answers come or not.
-func (c *devClient) ask(ctx context.Context) {
-	ticker := time.NewTicker(askEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		c.mu.Lock()
-		c.requests++
-		seq := c.requests
-		c.sent[seq] = monotonic()
-		delete(c.sent, seq-oldest)
-		c.mu.Unlock()
-		request := strconv.AppendUint(nil, seq, 10)
-		for _, t := range c.targets {
-			// A request that can't be sent, since no neighbour has the address, is one without an answer.
-			_, _ = c.conn.WriteTo(request, net.UDPAddrFromAddrPort(t))
-		}
-	}
-}
-
-// listen takes answers, "NODE EPOCH REQUEST", until the connection is closed.
-func (c *devClient) listen() {
+// run takes what was answered and asks again, each millisecond, whether answers come or not. It is one
+// thread of its own, with real-time priority if it may, so that what it sees is the service's time.
+func (c *devClient) run(ctx context.Context, raw syscall.RawConn) {
+	runtime.LockOSThread() // never unlocked: the thread ends with its priority
+	// Without the right to it, the client is as late as its machine is busy.
+	_ = setScheduler(unix.SCHED_FIFO, askPriority)
 	buffer := make([]byte, 512)
-	for {
-		n, _, err := c.conn.ReadFrom(buffer)
-		if errors.Is(err, net.ErrClosed) {
-			return
+	last := monotonic()
+	for ctx.Err() == nil {
+		now := monotonic()
+		if rest := last + askEvery - now; rest > 0 {
+			ts := unix.NsecToTimespec(int64(rest))
+			_ = unix.Nanosleep(&ts, nil) // interrupted, it asks a little early
+			now = monotonic()
 		}
-		if err != nil {
-			continue // an ICMP error for an earlier request
+		late := now - last - askEvery
+		last = now
+		// An error is that of a socket which is being closed.
+		_ = raw.Control(func(fd uintptr) {
+			for {
+				n, _, err := unix.Recvfrom(int(fd), buffer, unix.MSG_DONTWAIT)
+				if err == unix.EAGAIN || err == unix.EBADF {
+					break
+				}
+				if err == nil {
+					c.take(buffer[:n], now, late)
+				} // else it is an ICMP error for an earlier request
+			}
+			c.ask(int(fd), now)
+		})
+		c.mu.Lock()
+		if late > askEvery {
+			c.sight.stalled += late
 		}
-		a := answer{at: monotonic()}
-		if k, _ := fmt.Sscanf(string(buffer[:n]), "%s %d %d", &a.node, &a.epoch, &a.seq); k == 3 {
-			c.take(a)
-		}
+		c.mu.Unlock()
 	}
 }
 
-func (c *devClient) take(a answer) {
+// ask sends one request to every target.
+func (c *devClient) ask(fd int, now time.Duration) {
+	c.mu.Lock()
+	c.requests++
+	seq := c.requests
+	c.sent[seq] = now
+	delete(c.sent, seq-oldest)
+	c.mu.Unlock()
+	request := strconv.AppendUint(nil, seq, 10)
+	for _, t := range c.targets {
+		// A request that can't be sent, since no neighbour has the address, is one without an answer.
+		_ = unix.Sendto(fd, request, unix.MSG_DONTWAIT, t)
+	}
+}
+
+// take takes an answer, "NODE EPOCH REQUEST".
+func (c *devClient) take(text []byte, now, late time.Duration) {
+	a := answer{at: now}
+	if k, _ := fmt.Sscanf(string(text), "%s %d %d", &a.node, &a.epoch, &a.seq); k != 3 {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	sent, ok := c.sent[a.seq]
@@ -188,6 +238,9 @@ func (c *devClient) take(a answer) {
 	}
 	a.sent = sent
 	c.answers++
+	if late > askEvery {
+		c.sight.stalled += late
+	}
 	if s, worth := c.sight.add(a); worth {
 		s.wall = time.Now()
 		select {
@@ -206,17 +259,20 @@ type clientView struct {
 	both    time.Duration // two nodes answered
 	changes int
 	answers uint64
+	// older is the last node that answered under a lower epoch than was seen before, and how long ago.
+	older    string
+	olderAgo time.Duration
 }
 
 func (c *devClient) view() clientView {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := &c.sight
-	since := s.last.at
-	if !s.any {
-		since = s.began
+	now := monotonic()
+	v := clientView{node: s.newest.node, epoch: s.newest.epoch, silence: now - s.since(), longest: s.longest, both: s.both(), changes: s.changes, answers: c.answers}
+	if s.older.node != "" {
+		v.older, v.olderAgo = s.older.node, now-s.older.at
 	}
-	v := clientView{s.last.node, s.last.epoch, monotonic() - since, s.longest, s.both(), s.changes, c.answers}
 	if v.silence >= gapShown {
 		v.longest = max(v.longest, v.silence)
 	}

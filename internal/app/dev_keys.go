@@ -25,14 +25,14 @@ type deed struct {
 func deeds() []deed {
 	return []deed{
 		{'p', "power", "power", (*player).power},
-		{'l', "cable", "cut cable", (*player).cable},
-		{'s', "silent", "cut off silently", (*player).silent},
-		{'f', "freeze", "freeze agent", (*player).freeze},
+		{'l', "cable", "cable", (*player).cable},
+		{'s', "silent", "silent cut", (*player).silent},
+		{'f', "freeze", "freeze", (*player).freeze},
 		{'k', "service", "kill service", (*player).service},
 		{'a', "agent", "kill agent", (*player).agent},
 		{'w', "switch", "switch over", (*player).switchOver},
 		{'b', "failback", "fail back", (*player).failBack},
-		{'h', "heal", "heal all", (*player).heal},
+		{'h', "heal", "heal", (*player).heal},
 		{'t', "status", "status", (*player).table},
 		{'q', "quit", "quit", (*player).quit},
 	}
@@ -129,8 +129,8 @@ func readKeysInto(ctx context.Context, f *os.File, asked chan<- string) {
 
 // Times of a player.
 const (
-	tableAfter = 1500 * time.Millisecond // after a deed, once all is steady again
-	tableLimit = 5 * time.Second         // after a deed, in any case
+	tableAfter = 700 * time.Millisecond // after a deed, besides takeover, once the group is served
+	tableLimit = 6 * time.Second        // after a deed, in any case
 )
 
 // player does what a person asks for.
@@ -185,7 +185,7 @@ func (p *player) act(ctx context.Context, line string) {
 // tableWhenDue shows the status after a deed, when its effects are over.
 func (p *player) tableWhenDue() {
 	since := time.Since(p.acted)
-	if p.acted.IsZero() || since < tableAfter || !p.steady() && since < tableLimit {
+	if p.acted.IsZero() || since < tableAfter+p.plan.spec.Timing.Takeover || !p.served() && since < tableLimit {
 		return
 	}
 	p.acted = time.Time{}

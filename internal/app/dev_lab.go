@@ -362,7 +362,7 @@ func (g *labGround) client() (*devClient, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the client's socket: %w", err)
 	}
-	return newDevClient(conn, []netip.AddrPort{g.target}), nil
+	return newDevClient(conn, []netip.AddrPort{g.target})
 }
 
 func (g *labGround) aside() string {

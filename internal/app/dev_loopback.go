@@ -298,7 +298,7 @@ func (g *loopbackGround) client() (*devClient, error) {
 	for _, node := range g.plan.spec.Groups[0].Nodes {
 		targets = append(targets, netip.AddrPortFrom(loopbackNodes[string(node)], devPort))
 	}
-	return newDevClient(conn, targets), nil
+	return newDevClient(conn, targets)
 }
 
 func (g *loopbackGround) aside() string {

@@ -16,11 +16,15 @@ import (
 // and is learned of in different ways, stands in the order in which it happened.
 const settleEvents = 400 * time.Millisecond
 
+// eventIndent is the column at which an event's text begins.
+const eventIndent = 22
+
 // event is one line of what happens.
 type event struct {
 	at     time.Time
 	who    string
 	text   string
+	why    string // shown less bright, on a line of its own where it does not fit
 	colour colour
 }
 
@@ -47,7 +51,7 @@ func (s *screen) add(e event) { s.pending = append(s.pending, e) }
 
 // say takes in an event of now.
 func (s *screen) say(who string, c colour, format string, args ...any) {
-	s.add(event{time.Now(), who, fmt.Sprintf(format, args...), c})
+	s.add(event{time.Now(), who, fmt.Sprintf(format, args...), "", c})
 }
 
 // due writes the events that have waited long enough, or all.
@@ -62,7 +66,14 @@ func (s *screen) due(all bool) {
 	}
 	var b strings.Builder
 	for _, e := range s.pending[:n] {
-		fmt.Fprintf(&b, "%s  %s  %s\n", s.text(dim, e.at.Format("15:04:05.000")), s.text(bold, fmt.Sprintf("%-6s", e.who)), s.text(e.colour, e.text))
+		fmt.Fprintf(&b, "%s  %s  %s", s.text(dim, e.at.Format("15:04:05.000")), s.text(bold, fmt.Sprintf("%-6s", e.who)), s.text(e.colour, e.text))
+		if e.why != "" {
+			if eventIndent+utf8.RuneCountInString(e.text+e.why)+3 >= s.width() {
+				fmt.Fprintf(&b, "\n%*s", eventIndent-1, "")
+			}
+			b.WriteString(s.text(dim, " — "+e.why))
+		}
+		b.WriteByte('\n')
 	}
 	s.pending = slices.Delete(s.pending, 0, n)
 	s.write(b.String())

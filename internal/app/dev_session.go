@@ -19,6 +19,8 @@ const (
 	footEvery = 100 * time.Millisecond
 	formLimit = 30 * time.Second // for the cluster to serve first
 	moveLimit = 15 * time.Second // for a switchover
+	// servedWithin is the age of an answer up to which the client counts as served.
+	servedWithin = 150 * time.Millisecond
 )
 
 // look is how the cluster looks, from the node that sees most.
@@ -40,8 +42,10 @@ type session struct {
 	watcher sync.WaitGroup
 
 	status  *batonv1.StatusResponse // the newest
-	lastGap time.Duration
-	told    time.Duration // for which two nodes answered, as told
+	lastGap time.Duration // of the last move
+	first   uint64        // epoch that the client saw first
+	two     bool // two nodes answer at once, and that was told
+	twoFor  time.Duration
 }
 
 func newSession(k *console, p *devPlan, g ground) (*session, error) {
@@ -113,12 +117,12 @@ func (s *session) take(l look) {
 		s.status = l.status
 	}
 	for _, line := range l.lines {
-		text := strings.Join(line.Did, "; ")
-		if why := strings.TrimSpace(line.Rule + " " + line.Why); why != "" {
-			text += s.screen.text(dim, " — "+why)
+		why := strings.TrimSpace(line.Rule + " " + line.Why)
+		if line.Rule == "" && line.By != "" {
+			why += " by " + line.By
 		}
-		if text != "" {
-			s.screen.add(event{line.Time.AsTime().Local(), "baton", text, plainText})
+		if text := strings.Join(line.Did, "; "); text != "" {
+			s.screen.add(event{line.Time.AsTime().Local(), "baton", text, why, plainText})
 		}
 	}
 }
@@ -126,30 +130,42 @@ func (s *session) take(l look) {
 // see takes in what the client saw.
 func (s *session) see(x sighting) {
 	e := event{at: x.wall, who: "client", colour: green}
+	first := s.lastGap == 0 && s.first == 0
 	gap := short(x.gap)
+	if x.moved {
+		s.lastGap = max(x.gap, x.late)
+	}
 	switch {
 	case x.moved && x.gap >= gapShown:
-		s.lastGap = x.gap
 		e.text = fmt.Sprintf("gap of %s, then %s answers, epoch %d", gap, x.node, x.epoch)
 	case x.moved:
-		s.lastGap = x.gap
-		e.text = fmt.Sprintf("%s answers, epoch %d, %s after the last answer", x.node, x.epoch, gap)
+		e.text = fmt.Sprintf("%s answers, epoch %d, %s after the last answer", x.node, x.epoch, short(max(x.gap, x.late)))
+	case x.moved && first:
+		e.text = fmt.Sprintf("%s answers, epoch %d", x.node, x.epoch)
+	case x.late >= lateShown && x.gap == 0:
+		e.text, e.colour = fmt.Sprintf("%s answers %s late: the machine is busy, nothing was lost", x.node, short(x.late)), dim
 	default:
-		s.lastGap = x.gap
 		e.text, e.colour = fmt.Sprintf("gap of %s, then %s answers again, epoch %d", gap, x.node, x.epoch), yellow
 	}
 	s.screen.add(e)
 }
 
-// tellBoth says so if two nodes answered at once: once when it begins, and when it has ended.
+// bothEnds is how long the older of two nodes that answered must be silent for that to have ended.
+const bothEnds = 300 * time.Millisecond
+
+// tellBoth says so when two nodes begin to answer at once, and when that has ended.
 func (s *session) tellBoth(v clientView) {
 	switch {
-	case v.both > 0 && s.told == 0:
-		s.told = v.both
-		s.screen.say("client", red, "TWO NODES ANSWER AT ONCE")
-	case v.both == s.told || v.both == 0:
-	default:
-		s.told = v.both // its length stands in the foot
+	case v.both > 0 && v.olderAgo < bothEnds:
+		s.twoFor = max(s.twoFor, v.both)
+		if s.two {
+			return
+		}
+		s.two, s.twoFor = true, v.both
+		s.screen.say("client", red, "TWO NODES ANSWER AT ONCE: %s, epoch %d, and %s under an older one", v.node, v.epoch, v.older)
+	case s.two && v.olderAgo >= bothEnds:
+		s.two = false
+		s.screen.say("client", red, "%s alone answers again; two did for %s", v.node, short(s.twoFor))
 	}
 }
 
@@ -166,11 +182,23 @@ func (s *session) group() *batonv1.Group {
 	return &batonv1.Group{}
 }
 
+// served tells whether the group serves, by the newest look and as the client sees it.
+func (s *session) served() bool {
+	if s.status == nil || missing(s.status) != "" {
+		return false
+	}
+	if s.client == nil {
+		return true
+	}
+	v := s.client.view()
+	return v.node == s.group().Owner && v.silence < servedWithin
+}
+
 // steady tells whether nothing is missing: everything serves, every node is heard and holds its lease,
 // and somebody could take over.
 func (s *session) steady() bool {
 	st := s.status
-	if st == nil || missing(st) != "" || len(statusView{palette{}, st}.unsettled()) > 0 {
+	if !s.served() || len(statusView{palette{}, st}.unsettled()) > 0 {
 		return false
 	}
 	for _, n := range st.Nodes {
@@ -185,11 +213,7 @@ func (s *session) steady() bool {
 			}
 		}
 	}
-	if s.client == nil {
-		return true
-	}
-	v := s.client.view()
-	return v.node == s.group().Owner && v.silence < gapShown*5
+	return s.served()
 }
 
 // askOf asks the agent whose status was seen to move the group.
@@ -250,8 +274,20 @@ func (s *session) begin(ctx context.Context) error {
 		}
 	}
 	var err error
-	s.client, err = s.ground.client()
-	return err
+	if s.client, err = s.ground.client(); err != nil || s.client == nil {
+		return err
+	}
+	defer func() { s.first = s.client.view().epoch }()
+	for s.client.view().node == "" {
+		select {
+		case <-time.After(footEvery):
+		case <-deadline:
+			return fmt.Errorf("the group serves, but after %v no client is answered", formLimit)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // pass lets one piece of news in, or a moment pass, and shows what is due.
@@ -338,14 +374,14 @@ func (s *session) footClient() string {
 		now = p.text(red, fmt.Sprintf("nobody answers for %.1f s", v.silence.Seconds()))
 	}
 	gap := "none yet"
-	if s.lastGap > 0 {
-		gap = short(s.lastGap)
+	if v.epoch > s.first {
+		gap = "gap of " + short(s.lastGap)
 	}
 	both := p.text(green, "never")
 	if v.both > 0 {
 		both = p.text(red, "for "+short(v.both))
 	}
-	return fmt.Sprintf(" client  %s  ·  last gap %s  ·  two answered at once: %s  ·  %d answers", now, gap, both, v.answers)
+	return fmt.Sprintf(" client  %s  ·  last move: %s  ·  two answered at once: %s  ·  %d answers", now, gap, both, v.answers)
 }
 
 // end lets go of everything but the ground.

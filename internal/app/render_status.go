@@ -51,7 +51,7 @@ func (v statusView) header(w io.Writer) {
 		word, c = "no quorum", red
 	case v.unserved() > 0:
 		word, c = "not all served", red
-	case v.Coordinator == "" || heard < all || len(v.unsettled()) > 0:
+	case v.Coordinator == "" || len(v.unsettled()) > 0:
 		word, c = "degraded", yellow
 	}
 	fmt.Fprintf(w, "%s  %s  as %s sees it", v.text(bold, v.Cluster), v.text(c, word), v.StatusResponse.Node)
@@ -74,6 +74,9 @@ func (v statusView) header(w io.Writer) {
 	case v.Coordinator == "":
 		fmt.Fprintln(w, v.text(yellow, "No coordinator is known: an election is under way. What serves goes on; nothing moves meanwhile."))
 	}
+	if out := v.unsettled(); len(out) > 0 && v.Quorum {
+		fmt.Fprintln(w, v.text(yellow, "Not as it should be: "+strings.Join(out, ", ")+"."))
+	}
 }
 
 func (v statusView) unserved() (n int) {
@@ -89,11 +92,20 @@ func (v statusView) unserved() (n int) {
 func (v statusView) unsettled() []string {
 	var out []string
 	for _, n := range v.Nodes {
-		if n.Fresh && n.Role != "witness" && !n.LeaseRuns {
+		switch {
+		case !n.Fresh:
+			out = append(out, n.Name+" is not heard")
+			continue
+		case n.Sick:
+			out = append(out, "the disk of "+n.Name+" does not answer")
+		case n.Role != "witness" && !n.LeaseRuns:
 			out = append(out, n.Name+" holds no lease")
 		}
-		if n.Sick {
-			out = append(out, "the disk of "+n.Name+" does not answer")
+		for i, l := range n.Links {
+			// Never heard says nothing: not every link joins every node.
+			if l.Heard && v.link(n, i).colour == red {
+				out = append(out, fmt.Sprintf("%s is silent on %s", n.Name, l.Link))
+			}
 		}
 	}
 	for _, g := range v.Groups {
@@ -217,8 +229,20 @@ func (v statusView) groupState(g *batonv1.Group) cell {
 		return cell{"failed", red}
 	case phase == "unknown":
 		return cell{"unknown", red}
+	case v.leaseless(g.Owner):
+		return cell{"no lease", red}
 	}
 	return cell{"starting", yellow}
+}
+
+// leaseless tells whether a node is known to hold no lease that runs.
+func (v statusView) leaseless(node string) bool {
+	for _, n := range v.Nodes {
+		if n.Name == node {
+			return !n.LeaseRuns
+		}
+	}
+	return true
 }
 
 // sentence says why a group is where it is, and below it what a reader should know besides.
@@ -257,6 +281,8 @@ func (v statusView) where(g *batonv1.Group) string {
 		return "has failed on " + g.Owner
 	case groupOn(g, g.Owner).Phase == "unknown":
 		return fmt.Sprintf("belongs to %s, which is not heard", g.Owner)
+	case v.leaseless(g.Owner):
+		return fmt.Sprintf("belongs to %s, whose lease does not run", g.Owner)
 	}
 	return "starts on " + g.Owner
 }
@@ -270,7 +296,7 @@ func nobody(name string) string {
 
 func (v statusView) why(g *batonv1.Group) string {
 	if !v.Quorum {
-		return "no majority is heard from here, so it can't be decided on"
+		return "no majority is heard from here, so nothing can be decided here, and the others may have moved it"
 	}
 	if g.Move != nil && g.Move.Failback && g.Move.Assigned == 0 {
 		return "a failback, once the target is ready"

@@ -53,11 +53,11 @@ func (b *bench) evaluate(r *run, result *BenchTrial) {
 	}
 }
 
-// outage returns the longest gap that began before an end and ended after a begin.
+// outage returns the longest gap that ended between two instants.
 func outage(r lab.Record, from, to time.Duration) lab.Gap {
 	var longest lab.Gap
 	for _, g := range r.Gaps(0) {
-		if g.To > from && g.From < to && g.Length() > longest.Length() {
+		if g.To > from && g.To <= to && g.Length() > longest.Length() {
 			longest = g
 		}
 	}
@@ -145,7 +145,7 @@ func (b *bench) keepLogs(r *run, result *BenchTrial, n int) error {
 	fmt.Fprintf(&out, "%s of %s, takeover %v: %s\n", r.fault.text, r.owner, r.takeover, result)
 	fmt.Fprintf(&out, "fault %s; last reply %s, next %s\n", wall(r.began), wall(result.gap.From), wall(result.gap.To))
 	for _, g := range result.gaps {
-		fmt.Fprintf(&out, "no UDP reply for %s ms from %s\n", Millis(g.Length()), wall(g.From))
+		fmt.Fprintf(&out, "no UDP reply for %s ms from %s, at %+d ms\n", Millis(g.Length()), wall(g.From), (g.From-r.began).Milliseconds())
 	}
 	for _, s := range b.sampler.Stalls(r.began, r.measured) {
 		fmt.Fprintf(&out, "core %d stalled for %s ms at %s\n", s.CPU, Millis(s.To-s.From), wall(s.From))

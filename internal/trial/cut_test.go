@@ -54,14 +54,14 @@ func TestSilentCutOfOwner(t *testing.T) {
 			if err := c.probe.Await(limit, func(r lab.Record) bool { return r.AnsweredSince(fault, Beta) }); err != nil {
 				t.Fatal(err)
 			}
-			first := first(c.probe.Record(), Beta)
-			if closed := last(inside.Record(), Alpha); closed >= first {
-				t.Errorf("alpha served its own client until %v, %v after beta had begun", closed, closed-first)
+			served := first(c.probe.Record(), Beta)
+			if closed := last(inside.Record(), Alpha); closed >= served {
+				t.Errorf("alpha served its own client until %v, %v after beta had begun", closed, closed-served)
 			} else {
-				t.Logf("alpha's gate closed %v before beta served", first-closed)
+				t.Logf("alpha's gate closed %v before beta served", served-closed)
 			}
-			if first-fault > c.takeover()+slack {
-				t.Errorf("an outage of %v", first-fault)
+			if served-fault > c.takeover()+slack {
+				t.Errorf("an outage of %v", served-fault)
 			}
 
 			before := c.group(Beta)

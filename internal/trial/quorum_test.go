@@ -16,6 +16,10 @@ func TestOwnerAlone(t *testing.T) {
 	c.stops(c.probe)
 	back := c.at(c.Host(Gamma).Boot)
 	c.movesTo(Alpha, back)
+	c.must(c.Host(Gamma).PowerOff())
+	c.stops(c.probe)
+	back = c.at(c.Host(Beta).Boot)
+	c.await(c.probe, "served again", func(r lab.Record) bool { return r.AnsweredSince(back, "") })
 }
 
 // The witness is down, and the members are cut from each other: neither has a majority, nobody serves,

@@ -5,23 +5,27 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"baton/internal/lab"
 )
 
 func TestScratch(t *testing.T) {
 	if os.Getenv("SCRATCH") == "" {
 		t.Skip()
 	}
-	c := start(t, Options{Takeover: "250ms"})
+	c := start(t, Options{Takeover: "1s"})
 	ctx := context.Background()
-	for _, args := range [][]string{{"status"}, {"history"}, {"explain", "web"}, {"switch", "web", "--dry-run"}, {"switch", "web"}, {"status"}, {"switch", "web", "--to", "gamma"}, {"failback", "web"}, {"version"}} {
-		out, err := c.Run(ctx, Beta, args...)
-		t.Logf("baton %v: %v\n%s", args, err, out)
+	for i := 0; i < 8; i++ {
+		p, err := c.Host(Client).Probe(lab.ProbeConfig{Target: VIP})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(200 * time.Millisecond)
+		if out, err := c.Run(ctx, Gamma, "switch", "web"); err != nil {
+			t.Fatal(out, err)
+		}
+		time.Sleep(200 * time.Millisecond)
+		r := p.Stop()
+		t.Logf("switch: outage %v overlap %v", r.Outage().Length(), r.Overlap())
 	}
-	a := c.Agent(Alpha)
-	a.Process().Kill()
-	time.Sleep(time.Second)
-	out, err := c.Run(ctx, Beta, "history")
-	t.Logf("%v %s", err, out)
-	b, _ := os.ReadFile(c.Host(Alpha).LogPath("agent"))
-	t.Logf("%s", b)
 }

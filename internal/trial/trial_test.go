@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -104,15 +105,15 @@ func (c *incident) at(err func() error) time.Duration {
 	return now
 }
 
-// movesTo waits until the group serves on the node, by the client's and by the cluster's word. It returns
-// the longest time without an answer since the instant.
+// movesTo waits until the group serves on the node, by the client's word and its own. It returns the longest
+// time without an answer since the instant.
 func (c *incident) movesTo(owner string, since time.Duration) time.Duration {
 	c.t.Helper()
 	if err := c.probe.Await(limit, func(r lab.Record) bool { return r.AnsweredSince(since, owner) }); err != nil {
 		c.t.Fatalf("%s does not answer: %v", owner, err)
 	}
 	gap := longest(c.probe.Record(), since)
-	c.must(c.AwaitServing(owner, limit))
+	c.must(c.Await(owner, limit, owner+" says that it serves", func(s *Status) bool { return s.Group().Owner == owner && s.Group().Serving }))
 	c.t.Logf("on %s after an outage of %v", owner, gap)
 	return gap
 }
@@ -287,3 +288,22 @@ func firstSince(r lab.Record, node string, since time.Duration) time.Duration {
 }
 
 func first(r lab.Record, node string) time.Duration { return firstSince(r, node, 0) }
+
+// breakAgent makes every further start of a node's agent fail, until repair is called.
+func (c *incident) breakAgent(node string) (repair func() error) {
+	c.t.Helper()
+	file := filepath.Join(c.Host(node).Disk("/etc/baton"), "cluster.yaml")
+	c.must(os.Rename(file, file+".gone"))
+	return func() error { return os.Rename(file+".gone", file) }
+}
+
+// stopAgent stops a node's agent for good, as `systemctl stop` does.
+func (c *incident) stopAgent(node string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), limit)
+	defer cancel()
+	c.must(c.Agent(node).Stop(ctx))
+}
+
+// ownAddress is the service at alpha's own address, which no gate guards.
+var ownAddress = netip.MustParseAddrPort("10.77.0.11:8080")

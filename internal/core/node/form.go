@@ -111,8 +111,13 @@ func (n *Node) askIn(i int, a *wire.Ask) {
 		n.send(i, &wire.Founding{Record: n.state.Founding.Encode()})
 		return
 	}
-	n.once("stranger "+string(n.peers[i].id)+fmt.Sprint(a.Incarnation), "stranger", n.peers[i].id,
-		"%s has an empty data directory; the cluster knows it by another: its disk was lost or replaced", n.peers[i].id)
+	n.stranger(&n.peers[i], a.Incarnation)
+}
+
+// stranger tells of a node whose data directory is not the one that the cluster knows.
+func (n *Node) stranger(p *peer, inc cluster.Incarnation) {
+	n.once(fmt.Sprintf("stranger %s %x", p.id, uint64(inc)), "stranger", p.id,
+		"%s has another data directory than the one the cluster knows it by: its disk was lost or replaced, so it takes no part", p.id)
 }
 
 // foundingIn stores a founding record, only if this node has none and the record names its own incarnation.

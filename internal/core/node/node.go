@@ -173,6 +173,7 @@ func (n *Node) bootUp(b *Boot) {
 	n.pulse = pulse{at: n.now.Mono}
 	n.election = election{heard: n.now.Mono, rtt: n.timing.RTT, sync: n.timing.Sync}
 	n.planAt, n.groupsAt = cluster.Never, cluster.Never
+	n.urgent() // a new run, and a new boot, is news
 	n.resume(b)
 	if b.Disk.Founding == nil {
 		n.founding = &foundingWork{}

@@ -145,8 +145,15 @@ func (n *Node) packet(in *Packet) {
 // heard takes a heartbeat: evidence of life, a request for a promise, and what its sender knows.
 func (n *Node) heard(i int, in *Packet, hb *wire.Heartbeat) {
 	p := &n.peers[i]
+	if p.inc != 0 && hb.Incarnation != p.inc {
+		n.stranger(p, hb.Incarnation)
+		return
+	}
+	if n.isPast(i, hb) {
+		return
+	}
 	ok, fresh := p.admitRun(in.Run)
-	if !ok || (p.inc != 0 && hb.Incarnation != p.inc) || n.isPast(i, hb) {
+	if !ok {
 		return
 	}
 	newest := p.slot(in.Link)

@@ -69,7 +69,9 @@ func (n *Node) found(f *cluster.Founding, disk *cluster.DiskImage) {
 	for _, fn := range f.Nodes {
 		i := n.index(fn.Node)
 		cluster.Assert(i >= 0, "the founding record names %q, the cluster file does not", fn.Node)
-		n.peers[i].inc = fn.Incarnation
+		p := &n.peers[i]
+		p.inc, p.run, p.hb = fn.Incarnation, 0, nil // runs are ordered within one data directory only
+		clear(p.seqs)
 		voters = append(voters, uint64(fn.Incarnation))
 	}
 	n.state = state.New(f, n.spec, foundingIndex, n.stateFlaws())

@@ -21,8 +21,7 @@ type writer struct {
 	// replace says that elements must be deleted and added anew, not just added again.
 	replace bool
 
-	add, swap *batch    // both tables at once
-	erase     [2]*batch // one table each
+	add, swap, erase *batch // each changes both tables at once
 }
 
 // batch is a ready message sequence, with the places that change.
@@ -54,10 +53,12 @@ func newWriter(table string) (*writer, error) {
 	}
 	const put, del = unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM
 	w.add = newBatch(table, step{put, families[0]}, step{put, families[1]})
-	w.swap = newBatch(table, step{del, families[0]}, step{del, families[1]}, step{put, families[0]}, step{put, families[1]})
-	for i, family := range families {
-		w.erase[i] = newBatch(table, step{del, family})
-	}
+	// To delete an element that is not there, or has expired, fails, and undoing a failed batch takes the
+	// kernel some 10 ms. So what is to be deleted is added first, which does nothing where it is there;
+	// none of it acts before all is done.
+	inet, arp := families[0], families[1]
+	w.erase = newBatch(table, step{put, inet}, step{put, arp}, step{del, inet}, step{del, arp})
+	w.swap = newBatch(table, step{put, inet}, step{put, arp}, step{del, inet}, step{del, arp}, step{put, inet}, step{put, arp})
 	return w, nil
 }
 
@@ -134,31 +135,18 @@ func (b *batch) place(list *[]int, size int) {
 
 // put makes a slot open for the time given, at least a millisecond, in both tables.
 func (w *writer) put(slot uint32, life time.Duration) error {
-	if !w.replace {
-		return w.run(w.add, slot, life)
-	}
-	err := w.run(w.swap, slot, life)
-	if !errors.Is(err, unix.ENOENT) {
-		return err
-	}
-	// At least one of the two elements was not there, or had expired. Deleting what there is closes
-	// the gate for some microseconds at most; with neither there it was closed.
-	if err := w.drop(slot); err != nil {
-		return err
+	if w.replace {
+		return w.run(w.swap, slot, life)
 	}
 	return w.run(w.add, slot, life)
 }
 
-// drop closes a slot. An element that is not there, or has expired, is what was asked for; but it would
-// make a batch of both tables fail, so there is one for each.
+// drop closes a slot. Without tables nothing is open: not an error.
 func (w *writer) drop(slot uint32) error {
-	var failed error
-	for _, b := range w.erase {
-		if err := w.run(b, slot, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-			failed = errors.Join(failed, err)
-		}
+	if err := w.run(w.erase, slot, time.Second); !errors.Is(err, unix.ENOENT) {
+		return err
 	}
-	return failed
+	return nil
 }
 
 func (w *writer) run(b *batch, slot uint32, life time.Duration) error {

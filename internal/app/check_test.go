@@ -1,0 +1,246 @@
+package app
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/config"
+	"baton/internal/core/wire"
+)
+
+// quiet is a checkup that shows nothing.
+func quiet() *checkup { return &checkup{tell: func(finding) {}} }
+
+// expectFinding wants exactly one finding of a name.
+func expectFinding(t *testing.T, u *checkup, name string, v verdict, text string) {
+	t.Helper()
+	var got []finding
+	for _, f := range u.Checks {
+		if f.Name == name {
+			got = append(got, f)
+		}
+	}
+	if len(got) != 1 || got[0].Verdict != v || !strings.Contains(got[0].Text, text) {
+		t.Errorf("%s: got %+v, want %s with %q", name, got, v, text)
+		return
+	}
+	if v != pass && got[0].Hint == "" {
+		t.Errorf("%s: no hint says what to do about %q", name, got[0].Text)
+	}
+}
+
+const checkedFile = `cluster: feed
+takeover: 1s
+key_file: %s
+nodes:
+  alpha: { address: 127.0.0.1 }
+  beta:  { address: 10.0.0.12 }
+  gamma: { address: 10.0.0.13, role: witness }
+links:
+  - { name: lan,   udp: { port: %d } }
+  - { name: cross, udp: { port: 7401, addresses: { alpha: 192.0.2.1, beta: 192.0.2.2 } } }
+groups:
+  feed:
+    resources:
+      - process: { name: feed, command: [/does/not/exist], user: nobody }
+      - vip: 10.0.0.60/24
+`
+
+// files writes a cluster file and its key.
+func files(t *testing.T, port uint16) (file, key string) {
+	t.Helper()
+	dir := t.TempDir()
+	file, key = filepath.Join(dir, "cluster.yaml"), filepath.Join(dir, "key")
+	if err := os.WriteFile(key, []byte(wire.FormatKey(make([]byte, wire.KeySize))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, fmt.Appendf(nil, checkedFile, key, port), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file, key
+}
+
+func TestCheckKey(t *testing.T) {
+	_, key := files(t, 7400)
+	u := quiet()
+	checkKey(u, key)
+	expectFinding(t, u, "key", pass, key)
+	os.Chmod(key, 0o640)
+	u = quiet()
+	checkKey(u, key)
+	expectFinding(t, u, "key", bad, "mode 0640")
+	os.WriteFile(key, []byte("baton-key-v1 abc\n"), 0o600)
+	u = quiet()
+	checkKey(u, key)
+	expectFinding(t, u, "key", bad, "cut or is two lines")
+	os.Remove(key)
+	u = quiet()
+	checkKey(u, key)
+	expectFinding(t, u, "key", bad, "no such file")
+}
+
+func TestCheckLinks(t *testing.T) {
+	taken, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := taken.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	file, _ := files(t, port)
+	text, _ := os.ReadFile(file)
+	spec, err := config.Parse(file, text, Kinds())
+	if err != nil {
+		t.Fatal(err)
+	}
+	alpha := spec.Node("alpha")
+	u := quiet()
+	checkLinks(u, spec, alpha, "none")
+	expectFinding(t, u, "link lan", bad, "udp is held by another program")
+	expectFinding(t, u, "link cross", bad, "192.0.2.1 is not an address of this host")
+	// The same port in the hands of this node's agent is as it should be.
+	u = quiet()
+	checkLinks(u, spec, alpha, serveStage(t, healthy()))
+	expectFinding(t, u, "link lan", pass, "held by the agent that runs")
+	taken.Close()
+	u = quiet()
+	checkLinks(u, spec, alpha, "none")
+	expectFinding(t, u, "link lan", pass, "its ports are free")
+	u = quiet()
+	checkLinks(u, spec, spec.Node("gamma"), "none")
+	expectFinding(t, u, "link cross", pass, "gamma has no address on it")
+
+	u = quiet()
+	checkResources(u, spec, alpha)
+	expectFinding(t, u, "group feed", bad, "/does/not/exist")
+
+	want := []string{
+		"ip saddr { 10.0.0.12, 10.0.0.13 } meta l4proto { udp, tcp } th dport " + fmt.Sprint(port) + " accept",
+		"ip saddr { 192.0.2.2 } meta l4proto { udp, tcp } th dport 7401 accept",
+	}
+	if got := firewall(spec, alpha); !slices.Equal(got, want) {
+		t.Errorf("firewall: got %q, want %q", got, want)
+	}
+	spec.Links[1].UDP.Addresses = map[cluster.NodeID]netip.Addr{"alpha": netip.MustParseAddr("fd00::1"), "beta": netip.MustParseAddr("fd00::2")}
+	if got := firewall(spec, alpha)[1]; got != "ip6 saddr { fd00::2 } meta l4proto { udp, tcp } th dport 7401 accept" {
+		t.Errorf("firewall: got %q", got)
+	}
+}
+
+func TestCgroupMount(t *testing.T) {
+	const text = `25 30 0:23 / /sys rw,nosuid shared:7 - sysfs sysfs rw
+33 25 0:28 / /sys/fs/cgroup rw shared:9 - tmpfs tmpfs rw
+34 33 0:29 / /sys/fs/cgroup/unified rw,nosuid shared:10 master:3 - cgroup2 cgroup2 rw,nsdelegate
+`
+	if got := cgroupMount(text); got != "/sys/fs/cgroup/unified" {
+		t.Errorf("got %q", got)
+	}
+	if got := cgroupMount("25 30 0:23 / /sys rw - sysfs sysfs rw\n"); got != "" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestJudgements(t *testing.T) {
+	for source, want := range map[string]verdict{"tsc": pass, "kvm-clock": warning, "hpet": warning} {
+		if v, hint, text := judgeClock(source); v != want || (v == warning) != (hint != "") || !strings.Contains(text, source) {
+			t.Errorf("%s: %s, %q, %q", source, v, text, hint)
+		}
+	}
+	for text, want := range map[string]verdict{"pool x\n": warning, "pool x\nMaxSlewRate 1000\n": pass, "maxslewrate 500": pass, "maxslewrate 2000\n": warning, "# maxslewrate 10\n": warning} {
+		if v, hint, found := judgeChrony(text); v != want || (v == warning) != (hint != "") {
+			t.Errorf("%q: %s, %q, %q", text, v, found, hint)
+		}
+	}
+	if status := "CapPrm:\t0\nCapEff:\t0000000000004000\n"; !hasCapability(status, unix.CAP_IPC_LOCK) || hasCapability(status, unix.CAP_SYS_NICE) {
+		t.Error("bit 14 is CAP_IPC_LOCK")
+	}
+}
+
+func TestMeasurements(t *testing.T) {
+	if _, _, err := worstStall(0); err == nil {
+		t.Error("no time, and yet a stall")
+	}
+	begin := time.Now()
+	stall, _, err := worstStall(100 * ms)
+	if err != nil || stall <= 0 || stall > time.Since(begin) {
+		t.Errorf("got %v, %v", stall, err)
+	}
+	dir := t.TempDir()
+	times, err := syncTimes(existing(filepath.Join(dir, "not", "there")))
+	if err != nil || len(times) != syncSamples || times[0] <= 0 || !slices.IsSorted(times) {
+		t.Errorf("got %v, %v", times, err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestLeastTakeover(t *testing.T) {
+	for _, stall := range []time.Duration{15 * ms, 40 * ms, 700 * ms} {
+		least, found := leastTakeover(stall, ms, ms)
+		if _, _, err := config.Derive(least, stall, ms, ms); !found || err != nil {
+			t.Errorf("stall %v: %v is no takeover: %v", stall, least, err)
+		}
+		if _, _, err := config.Derive(least-ms, stall, ms, ms); err == nil && least > config.MinTakeover {
+			t.Errorf("stall %v: %v is not the least", stall, least)
+		}
+	}
+	if _, found := leastTakeover(config.MaxTakeover, ms, ms); found {
+		t.Error("a stall as long as the longest takeover fits")
+	}
+	file, _ := files(t, 7400)
+	text, _ := os.ReadFile(file)
+	spec, err := config.Parse(file, text, Kinds())
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := quiet()
+	checkBudget(u, spec, measured{stall: 600 * ms, sync: ms})
+	expectFinding(t, u, "takeover", bad, "can't be kept")
+	if len(u.Bounds) != 0 || u.Least == "" {
+		t.Errorf("bounds %v, least %q", u.Bounds, u.Least)
+	}
+}
+
+// The whole command, on this host.
+func TestCheckCommand(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: most checks fail without")
+	}
+	file, _ := files(t, 7400)
+	args := []string{"check", file, "--node", "alpha", "--data", t.TempDir(), "--measure", "50ms"}
+	code, out, errOut := baton(t, "none", append(args, "--json")...)
+	var u checkup
+	if err := json.Unmarshal([]byte(out), &u); err != nil || errOut != "" {
+		t.Fatalf("%v: %s%s", err, out, errOut)
+	}
+	expectFinding(t, &u, "file", pass, "cluster feed, 3 nodes, 2 links, 1 groups")
+	expectFinding(t, &u, "node", pass, "this host is alpha")
+	expectFinding(t, &u, "gate", pass, "absolute deadline")
+	expectFinding(t, &u, "cgroup", pass, "cgroup v2 at")
+	expectFinding(t, &u, "link cross", bad, "192.0.2.1")
+	if code != exitFailed || u.count(bad) == 0 || len(u.Firewall) != 2 || u.Takeover != "1s" {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	code, out, _ = baton(t, "none", args...)
+	for _, want := range []string{"failure  link cross  192.0.2.1 is not an address of this host\n         hint:       ", "owner-power", "A firewall must let in", fmt.Sprintf("%d failures", u.count(bad))} {
+		if code != exitFailed || !strings.Contains(out, want) {
+			t.Errorf("exit %d, want %q in\n%s", code, want, out)
+		}
+	}
+	os.WriteFile(file, []byte("cluster: feed\nnode: {}\n"), 0o600)
+	code, out, _ = baton(t, "none", args...)
+	if code != exitUsage || !strings.Contains(out, "cluster.yaml:2:1") || !strings.Contains(out, `write "nodes"`) {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+}

@@ -1,0 +1,149 @@
+package trial
+
+import (
+	"testing"
+	"time"
+
+	"baton/internal/lab"
+)
+
+// The owner's agent hangs; its kernel, address and service are still there. The gate closes without it,
+// and only then does the other serve. When the agent goes on, it gives the address up.
+func TestAgentFrozen(t *testing.T) {
+	for _, takeover := range []string{"1s", "250ms"} {
+		t.Run(takeover, func(t *testing.T) {
+			c := start(t, Options{Takeover: takeover})
+			agent := c.Agent(Alpha).Process()
+			c.freeze(agent.Freeze, agent.Thaw)
+			if n := c.Agent(Alpha).Starts(); n != 1 {
+				t.Errorf("alpha's agent was started %d times", n)
+			}
+		})
+	}
+}
+
+// The owner's whole machine is paused, as a hypervisor does.
+func TestHostFrozen(t *testing.T) {
+	c := start(t, Options{})
+	c.freeze(c.Host(Alpha).Freeze, c.Host(Alpha).Thaw)
+}
+
+func (c *incident) freeze(freeze, thaw func() error) {
+	c.t.Helper()
+	pid := c.serviceRuns(Alpha)
+	fault := c.at(freeze)
+	c.failsOver(Beta, fault)
+	if now, err := c.ServicePID(Alpha); err != nil || now != pid {
+		c.t.Errorf("the service's process on alpha is %d (%v), it was %d", now, err, pid)
+	}
+	time.Sleep(c.takeover())
+	before := c.group(Beta)
+	thawed := c.at(thaw)
+	c.must(c.AwaitServing(Beta, limit))
+	c.eventually("alpha gives the address up", func() bool { return !c.holdsVIP(Alpha) })
+	if gap := longest(c.probe.Record(), thawed); gap > blip {
+		c.t.Errorf("what was frozen disturbed the service for %v", gap)
+	}
+	c.sameEpoch("what was frozen goes on", before)
+}
+
+// An agent is killed and its supervisor starts it again, on the owner, the standby that coordinates, and the
+// witness. Nothing moves, and the program is adopted, not started anew.
+func TestAgentKilled(t *testing.T) {
+	for _, takeover := range []string{"1s", "250ms"} {
+		t.Run(takeover, func(t *testing.T) {
+			c := start(t, Options{Takeover: takeover})
+			pids := map[string]int{Alpha: c.serviceRuns(Alpha), Beta: c.serviceRuns(Beta)}
+			c.coordinator(Beta)
+			for _, node := range []string{Gamma, Beta, Alpha} {
+				c.undisturbed("the agent of "+node+" is killed", 2*c.takeover(), c.Agent(node).Process().Kill)
+				if n := c.Agent(node).Starts(); n != 2 {
+					t.Errorf("the agent of %s was started %d times, want 2", node, n)
+				}
+			}
+			c.must(c.AwaitServing(Alpha, limit))
+			for node, pid := range pids {
+				if now, err := c.ServicePID(node); err != nil || now != pid {
+					t.Errorf("the service's process on %s is %d (%v), it was %d", node, now, err, pid)
+				}
+			}
+		})
+	}
+}
+
+// The owner's agent dies and can't be started again. Its service runs on, but no longer reachable, not even
+// from its own machine, and the other node serves. Once the agent is back, it gives the address up.
+func TestAgentStaysDead(t *testing.T) {
+	c := start(t, Options{})
+	inside := c.ask(Alpha, VIP)
+	pid := c.serviceRuns(Alpha)
+	repair := c.breakAgent(Alpha)
+	fault := c.at(c.Agent(Alpha).Process().Kill)
+	c.failsOver(Beta, fault)
+	if now, err := c.ServicePID(Alpha); err != nil || now != pid {
+		t.Errorf("the service's process on alpha is %d (%v), it was %d", now, err, pid)
+	}
+	if !c.holdsVIP(Alpha) {
+		t.Error("nobody was there to take the address off alpha, and yet it is gone: this test shows nothing")
+	}
+	if closed, served := last(inside.Record(), Alpha), first(c.probe.Record(), Beta); closed >= served {
+		t.Errorf("alpha's own client was served until %v after beta had begun", closed-served)
+	}
+	before := c.group(Beta)
+	repaired := c.at(repair)
+	c.must(c.AwaitServing(Beta, limit))
+	c.eventually("alpha gives the address up", func() bool { return !c.holdsVIP(Alpha) })
+	if gap := longest(c.probe.Record(), repaired); gap > blip {
+		t.Errorf("the agent that came back disturbed the service for %v", gap)
+	}
+	c.sameEpoch("the agent is back", before)
+}
+
+// The agent is stopped for good: a planned move. Afterwards nothing of the group answers on this machine,
+// even if somebody adds the address and starts the service by hand: the gate is still there, and closed.
+func TestAgentStopped(t *testing.T) {
+	c := start(t, Options{Takeover: "3s"})
+	asked := lab.Now()
+	c.stopAgent(Alpha)
+	if gap := c.movesTo(Beta, asked); gap > handover {
+		t.Errorf("the stop took the service away for %v", gap)
+	}
+	if c.holdsVIP(Alpha) {
+		t.Error("alpha still has the address")
+	}
+	if pid, err := c.ServicePID(Alpha); err == nil {
+		t.Errorf("the service still runs on alpha: %d", pid)
+	}
+	c.shell(Alpha, "ip address add "+VIP.Addr().String()+"/32 dev lo")
+	program, err := lab.EchoProgram(VIP.Port())
+	c.must(err)
+	_, err = c.Host(Alpha).Start(program)
+	c.must(err)
+	own, err := c.Host(Alpha).Probe(lab.ProbeConfig{Target: ownAddress})
+	c.must(err)
+	c.must(own.Await(limit, func(r lab.Record) bool { return len(r.Replies) > 100 })) // it serves, where it is not gated
+	gated, err := c.Host(Alpha).Probe(lab.ProbeConfig{Target: VIP})
+	c.must(err)
+	time.Sleep(500 * time.Millisecond)
+	if r := gated.Stop(); len(r.Replies) > 0 {
+		t.Errorf("the gate let %d answers pass: %v", len(r.Replies), r)
+	}
+	own.Stop()
+	if f := c.shell(Alpha, "tc filter show dev lan ingress; tc filter show dev lan egress"); f == "" {
+		t.Error("tc shows no filter on lan")
+	}
+}
+
+// Where bpf() can't be had, nftables keeps the lease: power loss, hung agent, switchover.
+func TestNftables(t *testing.T) {
+	c := start(t, Options{Gate: "nftables"})
+	agent := c.Agent(Alpha).Process()
+	c.freeze(agent.Freeze, agent.Thaw)
+	asked := lab.Now()
+	c.run(Gamma, "switch", Group, "--to", Alpha)
+	if gap := c.movesTo(Alpha, asked); gap > handover {
+		t.Errorf("the switchover took the service away for %v", gap)
+	}
+	c.must(c.AwaitServing(Alpha, limit))
+	c.failsOver(Beta, c.at(c.Host(Alpha).PowerOff))
+}
