@@ -118,9 +118,9 @@ func (c *devCmd) introduce(s *session) {
 		fmt.Fprintf(&b, "  group %s: %s; takeover %s, lease %s\n", g.ID, strings.Join(what, ", "), s.plan.spec.Timing.Takeover, s.plan.spec.Timing.L)
 	}
 	if lacks := s.ground.lacks(); len(lacks) > 0 {
-		fmt.Fprintf(&b, "\n%s\n", paint.text(yellow, "Not root, so this runs on loopback addresses. What is missing compared with root:"))
+		fmt.Fprintf(&b, "\n%s\n", paint.text(yellow, "On loopback addresses, without root. What that lacks:"))
 		for _, l := range lacks {
-			fmt.Fprintf(&b, "  %s\n", paint.text(red, l))
+			fmt.Fprintf(&b, "  - %s\n", paint.text(red, l))
 		}
 	}
 	if !c.Auto {

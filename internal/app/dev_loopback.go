@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"net/netip"
@@ -23,7 +24,9 @@ import (
 
 // loopbackFile is the cluster without root. There is no address that moves: each node's service listens
 // on that node's loopback address, and answers only while its node serves.
-const loopbackFile = `cluster: demo
+// The cluster's name has the user's id in it, since a process's cgroup has the cluster's, and what root left
+// there another user may not use.
+const loopbackFile = `cluster: demo-%d
 takeover: %s
 key_file: %q
 
@@ -86,7 +89,7 @@ func newLoopbackGround(takeover time.Duration) (g *loopbackGround, err error) {
 	if self, err = os.Executable(); err != nil {
 		return g, err
 	}
-	text := fmt.Appendf(nil, loopbackFile, takeover, key, self, os.Getuid(), os.Getgid(), os.Getpid())
+	text := fmt.Appendf(nil, loopbackFile, os.Getuid(), takeover, key, self, os.Getuid(), os.Getgid(), os.Getpid())
 	if g.plan, err = newDevPlan("the demo's cluster file", text); err != nil {
 		return g, err
 	}
@@ -176,9 +179,10 @@ func (g *loopbackGround) keep(node string) error {
 func (g *loopbackGround) lacks() []string {
 	return []string{
 		"no address moves: a client asks all nodes, and the one that serves answers",
-		"no gate: nothing cuts a frozen agent off, so two can answer at once (freeze the agent and see)",
+		"no gate: nothing cuts a frozen agent off here, so two can answer at once",
 		"no cables to cut",
 		"a power loss is kill -9 of the agent and the service",
+		"no realtime priority: a busy machine may delay a takeover, or cause one",
 	}
 }
 
@@ -313,6 +317,7 @@ func (g *loopbackGround) close() error {
 		}
 	}
 	g.keepers.Wait()
+	g.removeCgroups()
 	if g.memory != "" {
 		errs = append(errs, os.RemoveAll(g.memory))
 	}
@@ -320,4 +325,23 @@ func (g *loopbackGround) close() error {
 		errs = append(errs, os.RemoveAll(g.disk))
 	}
 	return errors.Join(errs...)
+}
+
+// removeCgroups removes what root's agents made for their processes; others could not make any.
+func (g *loopbackGround) removeCgroups() {
+	if g.plan == nil {
+		return
+	}
+	for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		var dirs []string
+		_ = filepath.WalkDir(filepath.Join(mount, "baton", g.plan.spec.Cluster), func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				dirs = append(dirs, path)
+			}
+			return nil
+		})
+		for _, d := range slices.Backward(dirs) {
+			_ = os.Remove(d) // tidiness only
+		}
+	}
 }

@@ -42,9 +42,9 @@ type session struct {
 	watcher sync.WaitGroup
 
 	status  *batonv1.StatusResponse // the newest
-	lastGap time.Duration // of the last move
-	first   uint64        // epoch that the client saw first
-	two     bool // two nodes answer at once, and that was told
+	lastGap time.Duration           // of the last move
+	first   uint64                  // epoch that the client saw first
+	two     bool                    // two nodes answer at once, and that was told
 	twoFor  time.Duration
 }
 
@@ -130,20 +130,15 @@ func (s *session) take(l look) {
 // see takes in what the client saw.
 func (s *session) see(x sighting) {
 	e := event{at: x.wall, who: "client", colour: green}
-	first := s.lastGap == 0 && s.first == 0
-	gap := short(x.gap)
-	if x.moved {
-		s.lastGap = max(x.gap, x.late)
-	}
+	gap := short(max(x.gap, x.late))
 	switch {
-	case x.moved && x.gap >= gapShown:
-		e.text = fmt.Sprintf("gap of %s, then %s answers, epoch %d", gap, x.node, x.epoch)
-	case x.moved:
-		e.text = fmt.Sprintf("%s answers, epoch %d, %s after the last answer", x.node, x.epoch, short(max(x.gap, x.late)))
-	case x.moved && first:
+	case x.moved && x.epoch == s.first:
 		e.text = fmt.Sprintf("%s answers, epoch %d", x.node, x.epoch)
-	case x.late >= lateShown && x.gap == 0:
-		e.text, e.colour = fmt.Sprintf("%s answers %s late: the machine is busy, nothing was lost", x.node, short(x.late)), dim
+	case x.moved:
+		s.lastGap = max(x.gap, x.late)
+		e.text = fmt.Sprintf("gap of %s, then %s answers, epoch %d", gap, x.node, x.epoch)
+	case x.late > 0:
+		e.text, e.colour = fmt.Sprintf("%s answers %s late: the machine is busy, nothing was lost", x.node, gap), dim
 	default:
 		e.text, e.colour = fmt.Sprintf("gap of %s, then %s answers again, epoch %d", gap, x.node, x.epoch), yellow
 	}
@@ -263,12 +258,9 @@ func (s *session) begin(ctx context.Context) error {
 		case l := <-s.looks:
 			s.take(l)
 			s.screen.due(false)
+			s.screen.setFoot([]string{s.screen.text(yellow, " waiting: "+s.lacks())})
 		case <-deadline:
-			lacks := "no agent answers"
-			if s.status != nil {
-				lacks = missing(s.status)
-			}
-			return fmt.Errorf("the cluster does not serve after %v: %s", formLimit, lacks)
+			return fmt.Errorf("the cluster does not serve after %v: %s", formLimit, s.lacks())
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -288,6 +280,22 @@ func (s *session) begin(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// lacks says what the cluster lacks to serve, and what failed on its nodes.
+func (s *session) lacks() string {
+	if s.status == nil {
+		return "no agent answers yet"
+	}
+	all := []string{missing(s.status)}
+	for _, g := range s.status.Groups {
+		for _, n := range g.Nodes {
+			if n.Reason != "" {
+				all = append(all, n.Node+": "+n.Reason)
+			}
+		}
+	}
+	return strings.Join(all, "; ")
 }
 
 // pass lets one piece of news in, or a moment pass, and shows what is due.

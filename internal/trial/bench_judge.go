@@ -145,9 +145,9 @@ func (b *bench) keepLogs(r *run, result *BenchTrial, n int) error {
 	fmt.Fprintf(&out, "%s of %s, takeover %v: %s\n", r.fault.text, r.owner, r.takeover, result)
 	fmt.Fprintf(&out, "fault %s; last reply %s, next %s\n", wall(r.began), wall(result.gap.From), wall(result.gap.To))
 	for _, g := range result.gaps {
-		fmt.Fprintf(&out, "no UDP reply for %s ms from %s, at %+d ms\n", Millis(g.Length()), wall(g.From), (g.From-r.began).Milliseconds())
+		fmt.Fprintf(&out, "no UDP reply for %s ms from %s, at %+d ms\n", Millis(g.Length()), wall(g.From), (g.From - r.began).Milliseconds())
 	}
-	for _, s := range b.sampler.Stalls(r.began, r.measured) {
+	for _, s := range b.sampler.Stalls(r.began, lab.Now()) {
 		fmt.Fprintf(&out, "core %d stalled for %s ms at %s\n", s.CPU, Millis(s.To-s.From), wall(s.From))
 	}
 	for _, name := range Nodes {

@@ -42,7 +42,7 @@ type BenchRow struct {
 	UDP      Figures      `json:"udp"`
 	TCP      Figures      `json:"tcp"`
 	Overlap  Millis       `json:"dualActive"` // the longest
-	Moves    int          `json:"moves"`      // of all runs
+	Moves    int          `json:"moves"`      // of all runs that count
 	Pass     bool         `json:"pass"`
 	Missed   []string     `json:"missed,omitempty"` // the bars that it missed
 	Trials   []BenchTrial `json:"trials"`
@@ -87,6 +87,9 @@ func (t BenchTrial) String() string {
 	if t.StallsInGap > 0 {
 		s += fmt.Sprintf(", stalls within %s ms", t.StallsInGap)
 	}
+	if t.Moves > 1 {
+		s += fmt.Sprintf(", moved %d times", t.Moves)
+	}
 	if t.Before > Millis(restartMax) {
 		s += fmt.Sprintf(", before it a gap of %s ms", t.Before)
 	}
@@ -127,9 +130,9 @@ func (r *BenchRow) judge() {
 	r.Moves, r.Overlap, r.Missed = 0, 0, nil
 	for i := range r.Trials {
 		t := &r.Trials[i]
-		r.Moves += t.Moves
 		r.Overlap = max(r.Overlap, t.Overlap)
 		if t.counts() {
+			r.Moves += t.Moves
 			udp, tcp = append(udp, t.UDP), append(tcp, t.TCP)
 		}
 	}

@@ -70,12 +70,8 @@ func TestSilentCutOfOwner(t *testing.T) {
 			for _, p := range []*lab.Probe{c.probe, witness, inside} {
 				c.await(p, "answered by beta after the cut", func(r lab.Record) bool { return r.AnsweredSince(healed, Beta) })
 			}
-			if gap := longest(c.probe.Record(), healed); gap > blip {
-				t.Errorf("the cut's end disturbed the client for %v", gap)
-			}
-			if gap := longest(witness.Record(), healed); gap > blip {
-				t.Errorf("the cut's end disturbed the witness, as a client, for %v", gap)
-			}
+			c.noGap("the cut's end disturbed the client", healed)
+			c.noGapOf(witness, "the cut's end disturbed the witness, as a client", healed)
 			if at := firstSince(inside.Record(), Beta, healed); at-healed > slack {
 				t.Errorf("a client on alpha found beta only %v after the cut", at-healed)
 			}

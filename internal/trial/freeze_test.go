@@ -41,9 +41,7 @@ func (c *incident) freeze(freeze, thaw func() error) {
 	thawed := c.at(thaw)
 	c.must(c.AwaitServing(Beta, limit))
 	c.eventually("alpha gives the address up", func() bool { return !c.holdsVIP(Alpha) })
-	if gap := longest(c.probe.Record(), thawed); gap > blip {
-		c.t.Errorf("what was frozen disturbed the service for %v", gap)
-	}
+	c.noGap("what was frozen disturbed the service", thawed)
 	c.sameEpoch("what was frozen goes on", before)
 }
 
@@ -93,9 +91,7 @@ func TestAgentStaysDead(t *testing.T) {
 	repaired := c.at(repair)
 	c.must(c.AwaitServing(Beta, limit))
 	c.eventually("alpha gives the address up", func() bool { return !c.holdsVIP(Alpha) })
-	if gap := longest(c.probe.Record(), repaired); gap > blip {
-		t.Errorf("the agent that came back disturbed the service for %v", gap)
-	}
+	c.noGap("the agent that came back disturbed the service", repaired)
 	c.sameEpoch("the agent is back", before)
 }
 

@@ -23,9 +23,7 @@ func TestPowerLossOfOwner(t *testing.T) {
 			c.must(c.AwaitServing(Beta, limit)) // with alpha as the next
 			time.Sleep(time.Second)
 			c.sameEpoch("power came back", before)
-			if gap := longest(c.probe.Record(), back); gap > blip {
-				t.Errorf("the node that came back disturbed the service for %v", gap)
-			}
+			c.noGap("the node that came back disturbed the service", back)
 
 			asked := c.at(func() error { c.run(Alpha, "failback", Group); return nil })
 			if gap := c.movesTo(Alpha, asked); gap > handover {
@@ -111,9 +109,7 @@ func TestWitnessLosesDisk(t *testing.T) {
 		return strings.Contains(string(b), "gamma has an empty data directory")
 	})
 	time.Sleep(2 * time.Second)
-	if gap := longest(c.probe.Record(), since); gap > blip {
-		t.Errorf("no answer for %v", gap)
-	}
+	c.noGap("no answer", since)
 	for _, n := range []string{Alpha, Beta} {
 		if g := c.group(n); g.Epoch != before.Epoch || g.Owner != Alpha {
 			t.Errorf("%s: the group moved to %s, epoch %s", n, g.Owner, g.Epoch)
@@ -151,9 +147,7 @@ func TestDiskCorrupted(t *testing.T) {
 		return strings.Contains(string(b), "data directory is corrupt")
 	})
 	c.must(c.Await(Alpha, limit, "alpha serves on", func(s *Status) bool { return s.Group().Owner == Alpha && s.Group().Serving }))
-	if gap := longest(c.probe.Record(), since); gap > blip {
-		t.Errorf("no answer for %v", gap)
-	}
+	c.noGap("no answer", since)
 	b, err = os.ReadFile(c.Host(Beta).LogPath("agent"))
 	c.must(err)
 	line, _, _ := strings.Cut(string(b), "\n")

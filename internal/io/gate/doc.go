@@ -12,6 +12,18 @@
 // advertisement where that is, and probe whether anybody has it. A packet on lo leaves and arrives, so
 // both of its ends are judged. An announcement leaves only through an open gate: open it first.
 //
+// # What is not cut: a port on loopback
+//
+// A guarded port (not a guarded address) is not judged where this node's end is a loopback address
+// (127.0.0.0/8, ::1, or the former in mapped form) on lo. Probes of readiness and liveness come that way
+// while the gate is closed; were they cut, no group would ever become ready. Who can reach 127.0.0.1 is
+// on this machine, and what a client here does with a standby here is not an effect on others; what acts
+// on the group's address is still cut, on lo too, and so is the port at every other address of this
+// node. On any other device a loopback address is a forger's and exempts nothing. lo is known by its
+// index, 1 in every namespace. Hence two duties: a proxy on this machine that hands others' traffic to
+// 127.0.0.1 must itself be reached by a guarded address or port, and a client on this machine that must
+// not write to a standby must use the group's address.
+//
 // # eBPF, the first choice
 //
 // A direct-action classifier sits at both hooks of a clsact qdisc on every interface of the network
@@ -24,8 +36,10 @@
 //
 // Filters, unlike BPF links, stay when the last descriptor is closed: nothing is pinned, no bpffs is
 // needed. A filter's name is "baton:CLUSTER/NODE:HASH"; by it a successor finds program, maps and so
-// state of a dead predecessor. It uses the maps as they are, and puts newly loaded programs in the old
-// ones' place, which the kernel does at one instant, so that the program is always this binary's. The
+// state of a dead predecessor. Open only takes over the maps, so that Set works again within some 2 ms:
+// the lease must be renewed. Guard leaves alone the programs that this binary would load too, by the
+// kernel's tag, and puts newly loaded ones in others' place, which the kernel does at one instant. To
+// check one program takes the kernel 2 to 3 ms; during that Set works, from another goroutine. The
 // header of the state describes its own layout; name, epoch and deadline keep their places within a
 // slot. A successor with another layout (raise current.version when maps or slots change) works on the
 // old tables until its first Guard, which builds new ones with the same deadlines.
@@ -51,10 +65,12 @@
 //
 // Not covered: what is inside tunnels, seen from the carrying interface (the tunnel's own device is
 // guarded like any other), and ports inside ESP in transport mode; PPPoE and MPLS on an Ethernet device;
-// UDP-Lite, SCTP; packets sent past tc (AF_XDP, PACKET_QDISC_BYPASS); tcx programs of others that end
+// UDP-Lite, SCTP; a port that this node's own NAT makes out of another (the wire has the other one:
+// guard that); packets sent past tc (AF_XDP, PACKET_QDISC_BYPASS); tcx programs of others that end
 // the chain, since they run before clsact; the milliseconds between the appearance of an interface and
 // its filters. A router in front of the address must not be a node of its group: what it forwards to
-// the address arrives at it, and is judged.
+// the address arrives at it, and is judged. So is, by the port, what a node forwards for containers
+// or machines behind it: while its gate is closed they can't reach that port elsewhere through it.
 //
 // # nftables, the second choice
 //
@@ -64,7 +80,8 @@
 // batch (writer.go), less a millisecond, and reads the clock again after the write; the kernel counts in
 // jiffies, so traffic ends up to some 10 ms early, never late. NFTA_SET_ELEM_EXPIRATION is always
 // sent, because adding an element again with the same timeout does nothing; before Linux 6.12 not even
-// that changes an element's end, so there it is deleted and added in one batch. Open finds out which.
+// that changes an element's end, so there it is deleted and added in one batch. Open finds out which,
+// in a predecessor's table or in one made for that.
 // A table has its identity in its name, groups and epochs are comments in the set "groups", and a Guard
 // is one transaction that replaces all but the two "open" sets.
 //

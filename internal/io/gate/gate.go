@@ -78,8 +78,9 @@ type Options struct {
 	// Prefer names the only mechanism to try; empty tries eBPF, then nftables.
 	Prefer string
 	// SharedHost says that other nodes' agents have gates in this network namespace too. It is for
-	// trying things out with ports: each node must have ports of its own. Addresses are not
-	// supported then, since every node's gate judges the packets of all.
+	// trying things out with ports: each node must have ports of its own, and clients must use another
+	// address than a loopback one, where ports are not judged. Addresses are not supported then, since
+	// every node's gate judges the packets of all.
 	SharedHost bool
 	// Log gets what happens outside any call; nil drops it.
 	Log *slog.Logger
@@ -94,8 +95,8 @@ const (
 )
 
 // Open opens this node's gate in the calling thread's network namespace, and takes over what a
-// predecessor left there. It attaches nothing before the first Guard. The error names the cause for
-// each mechanism tried.
+// predecessor left there, after which Set and Left work at once. Nothing stays attached before the first
+// Guard. The error names the cause for each mechanism tried.
 func Open(opts Options) (Gate, error) {
 	if opts.Cluster == "" || opts.Node == "" {
 		return nil, fmt.Errorf("open gate: cluster %q and node %q must both be named", opts.Cluster, opts.Node)

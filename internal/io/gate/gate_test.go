@@ -450,6 +450,8 @@ func TestRenewal(t *testing.T) {
 			}
 			judgeEnd(t, arrivals(c, 600*time.Millisecond), deadline)
 			time.Sleep(50 * time.Millisecond) // the element has expired: setting it anew, closing and closing again work
+			must(t, g.Set("orders", 2, 0))
+			must(t, g.Set("orders", 2, 0))
 			must(t, g.Set("orders", 2, hence(time.Hour)))
 			must(t, g.Set("orders", 2, hence(time.Hour)))
 			c.SetReadDeadline(time.Now().Add(long))
