@@ -39,12 +39,13 @@ type Situation struct {
 // Outcome is how the group is here.
 type Outcome struct {
 	Wants   []cluster.Want
-	Ready   bool // every resource but the fronts runs for the epoch
-	Fronts  bool // the fronts are up too
-	AtDepth bool // everything stands by as deep as configured
-	Hot     bool // every resource but the fronts is up: a takeover needs no start
-	Closed  bool // nothing runs here whose effects go beyond gate and cgroup
-	Failed  string
+	Ready   bool   // every resource but the fronts runs for the epoch
+	Fronts  bool   // the fronts are up too
+	AtDepth bool   // everything stands by as deep as configured
+	Hot     bool   // every resource but the fronts is up: a takeover needs no start
+	Closed  bool   // nothing runs here whose effects go beyond gate and cgroup
+	Failed  string // which resource failed, and what was seen
+	Note    string // what is to be told of a resource that runs (another host answers for its address)
 	WakeAt  cluster.Instant
 }
 
@@ -301,6 +302,9 @@ func (g *Group) judge(s Situation, o *Outcome) {
 		o.AtDepth = o.AtDepth && r.pending == 0 && r.at(r.rest(), s.Epoch)
 		if r.spec.Effects == cluster.EffectsBeyond && r.status != cluster.StatusStopped && r.status != cluster.StatusStandby {
 			o.Closed = false
+		}
+		if r.status == cluster.StatusRunning && r.reason != "" && o.Note == "" {
+			o.Note = string(r.spec.ID) + ": " + r.reason
 		}
 		if r.status == cluster.StatusFailed && r.pending == 0 && o.Failed == "" {
 			o.Failed = string(r.spec.ID) + ": " + r.reason

@@ -33,11 +33,12 @@ type Packet struct {
 
 // Observed tells of this node's own surroundings. The last value counts.
 type Observed struct {
-	// Uplinks says, per group, whether the interface of its addresses has carrier. Missing: it has.
-	Cut []cluster.GroupID
-	// Links says, per link, whether its interface is gone or has no carrier.
+	// LinkDown says, per link, whether its interface is gone or has no carrier; nil: this input tells
+	// nothing of the interfaces.
 	LinkDown []bool
-	// Sync and RTT are measurements that enter the election's pace; 0: unchanged.
+	// Cut names, if LinkDown is given, the groups whose addresses' interface has no carrier.
+	Cut []cluster.GroupID
+	// SyncNanos is how long the last sync of the log took; it enters the elections' pace. 0: unchanged.
 	SyncNanos int64
 }
 

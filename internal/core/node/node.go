@@ -344,26 +344,25 @@ func (n *Node) tend() {
 }
 
 func (n *Node) observed(o *Observed) {
-	if o.LinkDown != nil {
-		healed := false
-		for i := range o.LinkDown {
-			if i < len(n.linkDown) && n.linkDown[i] && !o.LinkDown[i] {
-				healed = true
-			}
-		}
-		n.linkDown = slices.Clone(o.LinkDown)
-		if healed {
-			n.announce()
-		}
-	}
 	if o.SyncNanos > 0 {
 		n.election.sync = time.Duration(o.SyncNanos)
 	}
+	if o.LinkDown == nil {
+		return // it tells nothing of the interfaces
+	}
+	healed := false
+	for i := range o.LinkDown {
+		healed = healed || (i < len(n.linkDown) && n.linkDown[i] && !o.LinkDown[i])
+	}
+	n.linkDown = slices.Clone(o.LinkDown)
 	if !slices.Equal(n.cut, o.Cut) {
 		n.cut = slices.Clone(o.Cut)
-		n.announce()
 		n.urgent()
 		n.planDue, n.groupsDue = true, true
+		healed = true
+	}
+	if healed {
+		n.announce()
 	}
 }
 

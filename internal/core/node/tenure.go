@@ -337,7 +337,7 @@ func (n *Node) phase(l *local, mine bool, e cluster.Epoch) (wire.Phase, string) 
 	case o.Failed != "":
 		return wire.PhaseFailed, shorten(o.Failed)
 	case mine && l.open == e && o.Fronts, !mine && l.open != 0:
-		return wire.PhaseServing, ""
+		return wire.PhaseServing, shorten(o.Note)
 	case mine:
 		return wire.PhasePreparing, ""
 	case !o.AtDepth:

@@ -83,7 +83,7 @@ type GroupReport struct {
 	Phase  Phase
 	Cut    bool   // the interface of its addresses has no carrier here
 	Hot    bool   // every resource but the fronts is up here: a takeover needs no start
-	Reason string // of a failure; at most 200 bytes
+	Reason string // of a failure, or what else is to be told; at most 200 bytes
 }
 
 // Ack answers a heartbeat. Number is the lease that the sender promises not to take away for L(1+rho);
