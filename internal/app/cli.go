@@ -24,7 +24,7 @@ const (
 	exitFailed    = 1 // refused, or failed
 	exitUsage     = 2 // bad usage, or a bad file
 	exitUnreached = 3 // no agent was reached
-	exitWaits     = 4 // it waits for an approval
+	exitWaits     = 4 // it waits for an approval; nothing does in this version
 )
 
 // version is set by the linker for a release (-X baton/internal/app.version=1.2.3).
@@ -122,11 +122,22 @@ func runCommand(ctx context.Context, args []string, in io.Reader, out, errOut io
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		return finish(k, fail(exitUsage, "baton --help lists the commands, baton COMMAND --help tells more", "%v", err))
+		return finish(k, fail(exitUsage, usageHint(err), "%v", err))
 	}
 	k.socket, k.json = c.Socket, c.JSON
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	return finish(k, parsed.Run(k))
+}
+
+// usageHint names the help that fits what was mistyped.
+func usageHint(err error) string {
+	var wrong *kong.ParseError
+	if errors.As(err, &wrong) {
+		if c := wrong.Context.Selected(); c != nil {
+			return "baton " + c.Name + " --help"
+		}
+	}
+	return "baton --help lists the commands"
 }
 
 // finish tells of an error, if there is one, and returns the exit code.

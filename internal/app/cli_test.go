@@ -386,6 +386,9 @@ type slowMove struct {
 }
 
 func (s *slowMove) Move(ctx context.Context, r api.MoveRequest) (api.MoveReply, error) {
+	if r.DryRun {
+		return s.stage.Move(ctx, r)
+	}
 	close(s.begun)
 	<-s.end
 	return s.stage.Move(ctx, r)

@@ -3,6 +3,7 @@ package app
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -57,7 +58,7 @@ type played struct {
 const (
 	steadyLimit  = 15 * time.Second
 	recoverLimit = 12 * time.Second
-	// linger is how long the client must be answered, after the group has moved, before a trick has gone well.
+	// linger is how long all must be well, or the client be answered after a move, before it counts.
 	linger = 500 * time.Millisecond
 )
 
@@ -93,10 +94,26 @@ func (s *session) until(ctx context.Context, limit time.Duration, ok func() bool
 	return true
 }
 
+// lasting makes a condition that holds once another has held for a while: one look at a node may be older
+// than what another node knows.
+func (s *session) lasting(ok func() bool) func() bool {
+	var since time.Time
+	return func() bool {
+		switch {
+		case !ok():
+			since = time.Time{}
+			return false
+		case since.IsZero():
+			since = time.Now()
+		}
+		return time.Since(since) >= linger
+	}
+}
+
 // playOne waits until all is well, plays a trick, waits until the group is served again, and heals.
 func (s *session) playOne(ctx context.Context, t trick) (r played) {
 	r.trick = t
-	if !s.until(ctx, steadyLimit, s.steady) {
+	if !s.until(ctx, steadyLimit, s.lasting(s.steady)) {
 		r.trouble = fmt.Sprintf("not steady before it, after %v: %s", steadyLimit, s.unsteady())
 		return r
 	}
@@ -106,7 +123,7 @@ func (s *session) playOne(ctx context.Context, t trick) (r played) {
 	s.screen.say("demo", yellow, "%s: %s", r.before, trickWords[t.name])
 	begun := time.Now()
 	if err := t.do(s, ctx, r.before); err != nil {
-		if err == errNotHere {
+		if errors.Is(err, errNotHere) {
 			r.skipped = "takes root"
 		} else {
 			r.trouble = err.Error()
@@ -114,19 +131,11 @@ func (s *session) playOne(ctx context.Context, t trick) (r played) {
 		return r
 	}
 	takeover := s.status.Timing.GetTakeover().AsDuration()
-	var since time.Time // the group is served again since then
-	well := s.until(ctx, recoverLimit, func() bool {
+	well := s.until(ctx, recoverLimit, s.lasting(func() bool {
 		v := s.client.view()
 		moved := v.node != r.before && v.epoch > epoch && s.group().Epoch > epoch
-		done := v.silence < gapShown*5 && (moved || !t.moves) && time.Since(begun) > minimumOf(t, takeover)
-		switch {
-		case !done:
-			since = time.Time{}
-		case since.IsZero():
-			since = time.Now()
-		}
-		return done && time.Since(since) >= linger
-	})
+		return v.silence < servedWithin && (moved || !t.moves) && time.Since(begun) > minimumOf(t, takeover)
+	}))
 	s.judge(&r, well)
 	if upset := s.ground.upset(r.before); upset != "" {
 		s.screen.say("demo", plainText, "heal %s (%s)", r.before, upset)

@@ -46,7 +46,7 @@ type ground interface {
 }
 
 // errNotHere says that a fault can't be made on this ground.
-var errNotHere = errors.New("this takes root: run it as root for cables to cut")
+var errNotHere = errors.New("there are no cables here: run it as root for them")
 
 // upsets keeps track of what was done to each node, for people. It may be used by several goroutines.
 type upsets struct {

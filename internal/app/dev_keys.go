@@ -150,6 +150,7 @@ func (s *session) play(ctx context.Context) error {
 	defer cancel()
 	asked, restore := readDeeds(ctx, s.k.in)
 	defer restore()
+	s.until(ctx, tableLimit, s.steady)
 	s.showStatus()
 	if s.screen.tty == nil {
 		s.screen.write(strings.Join(keyHelp(s.screen.palette, s.screen.width()), "\n") + "\n")

@@ -136,6 +136,9 @@ func (s *session) see(x sighting) {
 		e.text = fmt.Sprintf("%s answers, epoch %d", x.node, x.epoch)
 	case x.moved:
 		s.lastGap = max(x.gap, x.late)
+		if x.gap+x.late < time.Millisecond {
+			gap = "less than 1ms"
+		}
 		e.text = fmt.Sprintf("gap of %s, then %s answers, epoch %d", gap, x.node, x.epoch)
 	case x.late > 0:
 		e.text, e.colour = fmt.Sprintf("%s answers %s late: the machine is busy, nothing was lost", x.node, gap), dim
@@ -245,8 +248,12 @@ func (s *session) showStatus() {
 	var b bytes.Buffer
 	b.WriteByte('\n')
 	statusView{s.screen.palette, s.status}.write(&b)
-	b.WriteByte('\n')
-	s.screen.write(b.String())
+	width := s.screen.width()
+	var out strings.Builder
+	for line := range strings.Lines(b.String()) {
+		out.WriteString(cut(strings.TrimSuffix(line, "\n"), width-1) + "\n")
+	}
+	s.screen.write(out.String() + "\n")
 }
 
 // begin starts the watcher and the client, and waits until the group serves.
@@ -381,15 +388,15 @@ func (s *session) footClient() string {
 	if v.node == "" || v.silence > gapShown*2 {
 		now = p.text(red, fmt.Sprintf("nobody answers for %.1f s", v.silence.Seconds()))
 	}
-	gap := "none yet"
+	gap := "-"
 	if v.epoch > s.first {
-		gap = "gap of " + short(s.lastGap)
+		gap = short(s.lastGap)
 	}
 	both := p.text(green, "never")
 	if v.both > 0 {
 		both = p.text(red, "for "+short(v.both))
 	}
-	return fmt.Sprintf(" client  %s  ·  last move: %s  ·  two answered at once: %s  ·  %d answers", now, gap, both, v.answers)
+	return fmt.Sprintf(" client  %s  ·  gap at the last move %s  ·  two at once %s  ·  %d answers", now, gap, both, v.answers)
 }
 
 // end lets go of everything but the ground.

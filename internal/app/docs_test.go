@@ -56,6 +56,7 @@ var generatedParts = []struct {
 	{"internals/testing.md", "mutations", mutationDocs},
 	{"internals/timing.md", "timers", timerDocs},
 	{"internals/timing.md", "bounds", boundDocs},
+	{"internals/timing.md", "limits", limitDocs},
 }
 
 // TestDocs: what the documentation says of keys, commands, rules, events, the API and timers is what the
@@ -676,6 +677,35 @@ func boundDocs(t *testing.T) string {
 		}
 	}
 	return docsTable(rows)
+}
+
+func limitDocs(*testing.T) string {
+	rows := [][]string{{"takeover", "slowest sync", "longest stall"}}
+	for _, takeover := range docsTakeovers {
+		rows = append(rows, []string{takeover.String(),
+			most(func(d time.Duration) bool {
+				_, _, err := config.Derive(takeover, config.DefaultStall, d, config.DefaultRTT)
+				return err == nil
+			}).String(),
+			most(func(d time.Duration) bool {
+				_, _, err := config.Derive(takeover, d, config.DefaultSync, config.DefaultRTT)
+				return err == nil
+			}).String()})
+	}
+	return docsTable(rows)
+}
+
+// most returns the longest time, in whole milliseconds, for which something holds that holds for less.
+func most(holds func(time.Duration) bool) time.Duration {
+	low, high := 0, int(config.MaxTakeover/time.Millisecond)
+	for low < high {
+		if mid := (low + high + 1) / 2; holds(time.Duration(mid) * time.Millisecond) {
+			low = mid
+		} else {
+			high = mid - 1
+		}
+	}
+	return time.Duration(low) * time.Millisecond
 }
 
 // docsPages reads every page of docs/ by its path below it.

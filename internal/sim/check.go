@@ -12,7 +12,7 @@ import (
 // checker holds what an observer who sees everything knows. It shares nothing with the core.
 type checker struct {
 	groups    []served
-	commanded []bool // a command for the group came since it was placed last
+	commanded []bool // a command for the group, or a failback, came since it was placed last
 	log       []applied
 	founding  []byte
 	every     int64 // between two samples
@@ -194,8 +194,26 @@ func (w *world) applied(m *machine, e *cluster.LogEntry) {
 		w.fail("invariant 3", "%s applies another entry %d (term %d) than %s did (term %d)", m.id, e.Index, e.Term, w.machines[a.by].id, a.term)
 	}
 	if !a.set {
+		w.announced(e)
 		*a = applied{term: e.Term, digest: d, set: true, by: m.idx}
 		w.counts.Entries++
+	}
+}
+
+// announced notes the moves that a group's own failback policy has put into the log: they need no command.
+func (w *world) announced(e *cluster.LogEntry) {
+	if len(e.Data) == 0 {
+		return
+	}
+	d, err := cluster.DecodeEntry(e.Data)
+	if err != nil {
+		w.fail("invariant 3", "entry %d can't be read: %v", e.Index, err)
+		return
+	}
+	for _, p := range d.Parts {
+		if p.Move != nil && p.Move.Failback {
+			w.check.commanded[w.groupIndex(p.Move.Group)] = true
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -33,6 +34,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	if flags.Parse(args) != nil {
 		return 2
 	}
+	debug.SetGCPercent(400) // worlds are small and short-lived
 	opt := Options{Mutation: node.Mutation(*mutation), Packets: *packets}
 	if *trace {
 		opt.Trace = stdout

@@ -175,7 +175,7 @@ func (g *generator) groups() {
 				q.Nodes = q.Nodes[:2]
 			}
 			q.Manual = g.chance(10)
-			if !q.Manual && g.chance(25) {
+			if g.chance(25) {
 				q.Back = g.between(g.l, 5*g.l)
 			}
 		}

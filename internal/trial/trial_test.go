@@ -59,7 +59,7 @@ func start(t *testing.T, opt Options) *incident {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if t.Failed() {
+		if t.Failed() || os.Getenv("BATON_LOGS") != "" {
 			for _, n := range Nodes {
 				b, _ := os.ReadFile(c.Host(n).LogPath("agent"))
 				t.Logf("%s's log:\n%s", n, b)

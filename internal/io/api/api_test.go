@@ -331,12 +331,18 @@ func TestMove(t *testing.T) {
 	if err != nil || !r.Done || r.Text != "orders serves on beta, epoch 8" || r.To != "beta" {
 		t.Fatalf("got %v, %v", r, err)
 	}
-	want := MoveRequest{Group: "orders", To: "beta", By: fmt.Sprintf("root (pid %d)", os.Getpid())}
-	if f.asked[0] != want {
-		t.Errorf("the backend was asked %+v, want %+v", f.asked[0], want)
+	do := MoveRequest{Group: "orders", To: "beta", By: fmt.Sprintf("root (pid %d)", os.Getpid())}
+	ask := do
+	ask.DryRun = true
+	if want := []MoveRequest{ask, do}; !slices.Equal(f.asked, want) {
+		t.Errorf("the backend was asked %+v, want %+v", f.asked, want)
 	}
-	if _, err := c.Failback(t.Context(), &batonv1.FailbackRequest{Group: "orders"}); err != nil || !f.asked[1].Failback {
-		t.Errorf("failback: %v, asked %+v", err, f.asked[1])
+	// Without a node named, the one that the dry run found is asked for.
+	if r, err = c.Switch(t.Context(), &batonv1.SwitchRequest{Group: "orders"}); err != nil || r.To != "beta" || f.asked[2].To != "" || f.asked[3] != do {
+		t.Errorf("got %v, %v, asked %+v", r, err, f.asked[2:])
+	}
+	if b, err := c.Failback(t.Context(), &batonv1.FailbackRequest{Group: "orders"}); err != nil || b.To != "beta" || !f.asked[5].Failback || f.asked[5].To != "" {
+		t.Errorf("failback: %v, %v, asked %+v", b, err, f.asked[4:])
 	}
 	if _, err = c.Switch(t.Context(), &batonv1.SwitchRequest{}); connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("no group: %v", err)

@@ -118,40 +118,42 @@ func (h *handlers) Failback(ctx context.Context, r *batonv1.FailbackRequest) (*b
 	return &batonv1.FailbackResponse{Done: m.Done, Text: m.Text, Hint: m.Hint, To: string(m.To), UnderWay: begun}, nil
 }
 
-// move carries a request out; with noWait it returns once the move has not been refused for a moment.
+// move carries a request out. It first asks what would happen, so that the answer names the node, and a
+// refusal costs nothing. With noWait it returns once the move has not been refused for a moment.
 func (h *handlers) move(ctx context.Context, r MoveRequest, noWait bool) (m MoveReply, begun bool, err error) {
 	if r.Group == "" {
 		return m, false, failure(connect.CodeInvalidArgument, "baton status lists the groups", "no group is named")
 	}
+	what := "move " + string(r.Group)
 	r.By = peerOf(ctx).String()
-	if noWait && !r.DryRun {
-		// A dry run tells where it would go, which the reply can't while the move is under way.
-		dry := r
-		dry.DryRun = true
-		if m, err = h.backend.Move(ctx, dry); err != nil {
-			return m, false, failed("move "+string(r.Group), err)
-		} else if !m.Done {
-			return m, false, nil
+	dry := r
+	dry.DryRun = true
+	would, err := h.backend.Move(ctx, dry)
+	switch {
+	case err != nil:
+		return m, false, failed(what, err)
+	case !would.Done || r.DryRun:
+		if would.Done && would.Text == "" {
+			would.Text = fmt.Sprintf("%s would move to %s", r.Group, would.To)
 		}
-		short, cancel := context.WithTimeout(ctx, begunAfter)
+		return would, false, nil
+	case !r.Failback:
+		r.To = would.To
+	}
+	waiting := ctx
+	if noWait {
+		var cancel context.CancelFunc
+		waiting, cancel = context.WithTimeout(ctx, begunAfter)
 		defer cancel()
-		ended, err := h.backend.Move(short, r)
-		if err != nil && errors.Is(short.Err(), context.DeadlineExceeded) && ctx.Err() == nil {
-			return MoveReply{To: m.To, Text: fmt.Sprintf("the move of %s to %s is under way", r.Group, m.To)}, true, nil
-		}
-		m = ended
-		if err != nil {
-			return m, false, failed("move "+string(r.Group), err)
-		}
-		return m, false, nil
 	}
-	m, err = h.backend.Move(ctx, r)
-	if err != nil {
-		return m, false, failed("move "+string(r.Group), err)
+	m, err = h.backend.Move(waiting, r)
+	switch {
+	case err != nil && noWait && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+		return MoveReply{To: would.To, Text: fmt.Sprintf("the move of %s to %s is under way", r.Group, would.To)}, true, nil
+	case err != nil:
+		return m, false, failed(what, err)
 	}
-	if r.DryRun && m.Done && m.Text == "" {
-		m.Text = fmt.Sprintf("%s would move to %s", r.Group, m.To)
-	}
+	m.To = would.To
 	return m, false, nil
 }
 

@@ -1,0 +1,243 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// buildBaton builds what users run, where another user may run it too.
+func buildBaton(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "baton-dev-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "baton")
+	cmd := exec.Command("go", "build", "-o", path, "./cmd/baton")
+	cmd.Dir = filepath.Join("..", "..")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return path
+}
+
+// runDev runs `baton dev` and returns what it printed.
+func runDev(t *testing.T, in string, as *syscall.Credential, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	cmd.Dir = "/"
+	cmd.Stdin = strings.NewReader(in)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func TestDevAuto(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("the lab takes root")
+	}
+	out, err := runDev(t, "", nil, buildBaton(t), "dev", "--auto", "--only", "power,switch")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"power cut", "alpha → beta", "switchover", "beta → alpha", "recovered", "evict alpha#1; assign web to beta"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in:\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "agent frozen") {
+		t.Errorf("more was played than --only names:\n%s", out)
+	}
+	if _, err := os.Stat(devSockets); err == nil {
+		if _, err := filepath.EvalSymlinks(devSockets); err != nil {
+			t.Errorf("%s was left: %v", devSockets, err)
+		}
+	}
+}
+
+// asNobody returns the credentials of a user without any right.
+func asNobody(t *testing.T) *syscall.Credential {
+	t.Helper()
+	u, err := user.Lookup("nobody")
+	if err != nil || os.Geteuid() != 0 {
+		t.Skip("only root can run a program as nobody")
+	}
+	uid, _ := strconv.Atoi(u.Uid)
+	gid, _ := strconv.Atoi(u.Gid)
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+}
+
+func TestDevWithoutRoot(t *testing.T) {
+	binary := buildBaton(t)
+	out, err := runDev(t, "", asNobody(t), binary, "dev", "--auto", "--only", "power,switch,cable")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"no gate: nothing cuts a frozen agent off", "127.0.0.11", "alpha → beta", "beta → alpha", "takes root"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in:\n%s", want, out)
+		}
+	}
+	left, err := exec.Command("ps", "-eo", "args").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(left, []byte(binary)) {
+		t.Errorf("something of it still runs:\n%s", left)
+	}
+}
+
+func TestDevReadsLines(t *testing.T) {
+	out, err := runDev(t, "nonsense\nswitch\nstatus\nq\n", asNobody(t), buildBaton(t), "dev")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"status --watch --socket", "q quit", "switch over", "GROUP", "hot standby"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in:\n%s", want, out)
+		}
+	}
+}
+
+func TestDevRefuses(t *testing.T) {
+	far := filepath.Join(t.TempDir(), "far.yaml")
+	text := strings.Replace(loopbackFile[:strings.Index(loopbackFile, "groups:")], "127.0.0.13", "10.9.9.13", 1)
+	text = strings.NewReplacer("demo-%d", "far", "%s", "1s", "key_file: %q\n", "", "127.0.0.", "10.0.0.").Replace(text)
+	text += "groups:\n  web: { nodes: [alpha, beta], resources: [{ vip: 10.0.0.50/24 }] }\n"
+	if err := os.WriteFile(far, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"dev", "--auto", "--only", "flood"}, `no fault "flood"`},
+		{[]string{"dev", "--loopback", far}, "take root"},
+		{[]string{"dev", far}, "baton dev has no routers"},
+	} {
+		if os.Geteuid() != 0 && len(c.args) == 2 {
+			continue // without root a file is refused before it is read
+		}
+		var out, errOut bytes.Buffer
+		if code := runCommand(context.Background(), c.args, strings.NewReader(""), &out, &errOut); code != exitUsage || !strings.Contains(errOut.String(), c.want) {
+			t.Errorf("%v: exit %d, %q is missing in %q", c.args, code, c.want, errOut.String())
+		}
+	}
+}
+
+func TestNoGateElsewhere(t *testing.T) {
+	for text, allowed := range map[string]bool{
+		"nodes: { a: { address: 127.0.0.11 }, b: { address: 127.0.0.12 }, c: { address: 127.0.0.13 } }":                                                                       true,
+		"nodes: { a: { address: 127.0.0.11 }, b: { address: 127.0.0.12 }, c: { address: 10.0.0.13 } }":                                                                        false,
+		"nodes: { a: { address: 127.0.0.11 }, b: { address: 127.0.0.12 }, c: { address: 127.0.0.13 } }\ngroups: { g: { nodes: [a, b], resources: [{ vip: 10.0.0.50/24 }] } }": false,
+	} {
+		p, err := newDevPlan("file", []byte("cluster: x\n"+text+"\n"+func() string {
+			if strings.Contains(text, "groups:") {
+				return ""
+			}
+			return "groups: { g: { nodes: [a, b], resources: [{ process: { name: p, command: sleep 1, user: root } }] } }\n"
+		}()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := allowNoGate(p.spec); (err == nil) != allowed {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func TestDeedOf(t *testing.T) {
+	for line, want := range map[string]byte{"p": 'p', "P\n": 'p', " power ": 'p', "switch": 'w', "q": 'q', "quit": 'q', "": 0, "pp": 0, "\x1b": 0, "kill service": 0} {
+		var got byte
+		if d := deedOf(line); d != nil {
+			got = d.key
+		}
+		if got != want {
+			t.Errorf("%q is key %q, not %q", line, got, want)
+		}
+	}
+	seen := make(map[byte]bool)
+	for _, d := range deeds() {
+		if seen[d.key] {
+			t.Errorf("two deeds have the key %c", d.key)
+		}
+		seen[d.key] = true
+	}
+}
+
+// The sender asks each millisecond; times are milliseconds.
+func sightAnswer(seq uint64, node string, epoch uint64, at int) answer {
+	d := time.Duration(at) * time.Millisecond
+	return answer{seq: seq, node: node, epoch: epoch, sent: d, at: d}
+}
+
+func TestSightings(t *testing.T) {
+	var s sightings
+	if x, worth := s.add(sightAnswer(1, "alpha", 1, 1)); !worth || !x.moved {
+		t.Errorf("the first answer is not told: %+v", x)
+	}
+	if _, worth := s.add(sightAnswer(2, "alpha", 1, 2)); worth {
+		t.Error("an answer like the last is told")
+	}
+	s.mark()
+	s.add(sightAnswer(3, "alpha", 1, 3))
+	x, worth := s.add(sightAnswer(903, "beta", 2, 903))
+	if !worth || !x.moved || x.gap != 900*time.Millisecond || s.longest != x.gap || s.changes != 1 {
+		t.Errorf("a failover is seen as %+v, longest %v, %d changes", x, s.longest, s.changes)
+	}
+	if s.both() != 0 {
+		t.Errorf("two answered for %v, but they did not", s.both())
+	}
+	// The older owner comes back, and answers requests that were sent after the newer had begun.
+	if x, worth := s.add(sightAnswer(950, "alpha", 1, 950)); worth && x.moved {
+		t.Errorf("an older epoch's answer counts as a move: %+v", x)
+	}
+	if got := s.both(); got != 47*time.Millisecond {
+		t.Errorf("two answered for %v, not 47ms", got)
+	}
+	// The client itself stood still: that is no gap of the service.
+	s.mark()
+	s.stalled = 90 * time.Millisecond
+	if x, worth := s.add(sightAnswer(951, "beta", 2, 1050)); worth || s.longest != 0 {
+		t.Errorf("the client's own stall counts as a gap: %+v, longest %v", x, s.longest)
+	}
+	// The service was slow: the requests were kept, and answered.
+	slow := sightAnswer(952, "beta", 2, 1200)
+	slow.sent = 1051 * time.Millisecond
+	if x, worth := s.add(slow); !worth || x.late != 150*time.Millisecond || s.longest != 0 {
+		t.Errorf("a late answer is seen as %+v, longest %v", x, s.longest)
+	}
+}
+
+func TestCut(t *testing.T) {
+	for _, c := range []struct {
+		line    string
+		columns int
+		want    string
+	}{
+		{"alpha → beta", 20, "alpha → beta"},
+		{"alpha → beta", 7, "alpha →"},
+		{"\x1b[31malpha\x1b[0m beta", 3, "\x1b[31malp\x1b[0m"},
+	} {
+		if got := cut(c.line, c.columns); got != c.want {
+			t.Errorf("%q cut to %d columns is %q, not %q", c.line, c.columns, got, c.want)
+		}
+	}
+}
