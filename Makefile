@@ -1,5 +1,5 @@
 # What users and developers of baton type. Each target installs what it needs (apt-get, Go modules).
-.PHONY: all build demo test test-fast sim sim-deep bench soak fuzz idle generate clean deps
+.PHONY: all build deps demo test sim bench idle fuzz generate clean
 
 GO      ?= go
 SEEDS   ?= 1..2000
@@ -30,6 +30,11 @@ idle: build ## what an idle agent costs (about 25 minutes)
 
 fuzz: ## every fuzz target for a minute each
 	@sh scripts/fuzz.sh
+
+generate: ## the API's Go code, after a change of api/v1/baton.proto (needs npx)
+	GOBIN=$(CURDIR)/bin $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
+	GOBIN=$(CURDIR)/bin $(GO) install connectrpc.com/connect/cmd/protoc-gen-connect-go@v1.21.1
+	cd api && PATH=$(CURDIR)/bin:$$PATH npx --yes @bufbuild/buf@1.75.0 generate
 
 clean:
 	rm -rf bin

@@ -134,11 +134,11 @@ func readSetup(opt AgentOptions) (*cluster.Spec, cluster.NodeID, []byte, error) 
 	}
 	keyText, err := os.ReadFile(spec.KeyFile)
 	if err != nil {
-		return nil, "", nil, fmt.Errorf("read the cluster key: %w", err)
+		return nil, "", nil, fail(exitUsage, "make one with baton keygen "+spec.KeyFile+", and copy it to every node", "read the cluster key: %v", err)
 	}
 	key, err := wire.ParseKey(string(keyText))
 	if err != nil {
-		return nil, "", nil, fmt.Errorf("%s: %w", spec.KeyFile, err)
+		return nil, "", nil, fail(exitUsage, "copy the key anew from another node", "%s: %v", spec.KeyFile, err)
 	}
 	return spec, self, key, nil
 }
@@ -156,7 +156,7 @@ func nodeName(name string, spec *cluster.Spec) (cluster.NodeID, error) {
 		for i, n := range spec.Nodes {
 			names[i] = string(n.ID)
 		}
-		return "", fmt.Errorf("node %q is not in the cluster file, which names %s: start the agent with --node", name, strings.Join(names, ", "))
+		return "", fail(exitUsage, "start the agent with --node NAME", "node %q is not in the cluster file, which names %s", name, strings.Join(names, ", "))
 	}
 	return cluster.NodeID(name), nil
 }

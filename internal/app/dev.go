@@ -30,15 +30,15 @@ func (c *devCmd) Run(k *console) (err error) {
 			return fail(exitUsage, "baton dev --help", "--only: there is no fault %q", name)
 		}
 	}
-	p, g, err := c.open(k)
+	if c.Auto && c.File != "" {
+		return fail(exitUsage, "leave FILE out, or leave --auto out", "--auto asks the demo's own service, and can't ask that of %s", c.File)
+	}
+	p, g, err := c.open()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, g.close()) }()
-	s, err := newSession(k, p, g)
-	if err != nil {
-		return err
-	}
+	s := newSession(k, p, g)
 	c.introduce(s)
 	ctx, stop := context.WithCancel(k.ctx)
 	defer s.end()
@@ -47,10 +47,7 @@ func (c *devCmd) Run(k *console) (err error) {
 		return interrupted(k, err)
 	}
 	if c.Auto {
-		if s.client == nil {
-			return fail(exitUsage, "leave FILE out", "--auto asks the demo's own service, and can't ask that of a file")
-		}
-		return interrupted(k, s.auto(ctx, c.Only))
+		return s.auto(ctx, c.Only)
 	}
 	return interrupted(k, s.play(ctx))
 }
@@ -64,7 +61,7 @@ func interrupted(k *console, err error) error {
 }
 
 // open makes the cluster: in lab hosts with root, else on loopback.
-func (c *devCmd) open(k *console) (*devPlan, ground, error) {
+func (c *devCmd) open() (*devPlan, ground, error) {
 	if c.Loopback || os.Geteuid() != 0 {
 		if c.File != "" {
 			return nil, nil, fail(exitUsage, "run it as root", "a file's addresses take network namespaces, and those take root")
@@ -92,6 +89,10 @@ func (c *devCmd) open(k *console) (*devPlan, ground, error) {
 	}
 	p.own = c.File != ""
 	g, err := newLabGround(p)
+	var told *failure
+	if err != nil && !errors.As(err, &told) && c.File == "" {
+		return nil, nil, fail(exitFailed, "baton dev --loopback needs none of that, and shows less", "no hosts can be made on this machine: %v", err)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -122,6 +123,9 @@ func (c *devCmd) introduce(s *session) {
 		for _, l := range lacks {
 			fmt.Fprintf(&b, "  - %s\n", paint.text(red, l))
 		}
+	}
+	if s.plan.own {
+		b.WriteString("\nNo client asks your service: who serves is what baton says.\n")
 	}
 	if !c.Auto {
 		node := s.plan.nodes()[len(s.plan.nodes())-1]

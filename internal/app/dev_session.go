@@ -48,12 +48,12 @@ type session struct {
 	twoFor  time.Duration
 }
 
-func newSession(k *console, p *devPlan, g ground) (*session, error) {
+func newSession(k *console, p *devPlan, g ground) *session {
 	s := &session{k: k, plan: p, ground: g, screen: newScreen(k), agents: make(map[string]*api.Client), looks: make(chan look)}
 	for _, n := range p.nodes() {
 		s.agents[n] = api.Dial(g.socket(n))
 	}
-	return s, nil
+	return s
 }
 
 // watch looks at the cluster until ctx ends.
