@@ -3,6 +3,8 @@ package app
 import (
 	"errors"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"baton/internal/trial"
@@ -22,6 +24,11 @@ type benchCmd struct {
 func (c *benchCmd) Run(k *console) error {
 	if c.Runs < 1 || c.Minutes <= 0 {
 		return fail(exitUsage, "", "there is nothing to measure in %d runs or %v minutes", c.Runs, c.Minutes)
+	}
+	for _, name := range c.Faults {
+		if !slices.Contains(trial.Faults(), name) {
+			return fail(exitUsage, "choose of "+strings.Join(trial.Faults(), ", "), "there is no fault %q to measure", name)
+		}
 	}
 	var report interface {
 		Pass() bool

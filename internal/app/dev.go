@@ -33,6 +33,9 @@ func (c *devCmd) Run(k *console) (err error) {
 	if c.Auto && c.File != "" {
 		return fail(exitUsage, "leave FILE out, or leave --auto out", "--auto asks the demo's own service, and can't ask that of %s", c.File)
 	}
+	if k.progress {
+		fmt.Fprint(k.err, "making the machines …\r") // what follows overwrites it
+	}
 	p, g, err := c.open()
 	if err != nil {
 		return err

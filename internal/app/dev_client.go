@@ -60,6 +60,7 @@ type sightings struct {
 	began   time.Duration
 	last    time.Duration // of any answer
 	stalled time.Duration // for which the client itself stood still since then
+	highest uint64        // request that was answered
 	newest  answer        // of the highest epoch
 	older   answer        // the newest of those under a lower epoch than was seen before
 	longest time.Duration // without an answer, since the last mark
@@ -70,20 +71,23 @@ type sightings struct {
 // since is when the silence began that goes on now.
 func (s *sightings) since() time.Duration { return max(s.began, s.last) }
 
-// add takes in an answer. It tells whether a person wants to know. A gap through most of which the client
-// itself did not run says nothing about the service, and is none; nor is one at whose end the requests of
-// its first half are answered: a busy machine's service is late then, and nothing was lost.
+// add takes in an answer. It tells whether a person wants to know. While one node serves on, two things are
+// no gap: one through most of which the client itself did not run, and one after which the very next
+// request is answered, since then the service (or its machine) was busy and nothing was lost.
 func (s *sightings) add(a answer) (sighting, bool) {
 	gap, late := a.at-s.since(), time.Duration(0)
+	moved := a.epoch > s.newest.epoch || s.newest.node == ""
 	switch {
+	case moved:
 	case 2*s.stalled > gap:
 		gap = 0
-	case 2*(a.at-a.sent) > gap:
+	case a.seq <= s.highest+1:
 		gap, late = 0, gap
 	}
+	s.highest = max(s.highest, a.seq)
 	s.last, s.stalled = a.at, 0
 	s.longest = max(s.longest, gap)
-	out := sighting{node: a.node, epoch: a.epoch, gap: gap, late: late, moved: a.epoch > s.newest.epoch || s.newest.node == ""}
+	out := sighting{node: a.node, epoch: a.epoch, gap: gap, late: late, moved: moved}
 	switch {
 	case a.epoch < s.newest.epoch:
 		s.older = a

@@ -135,8 +135,8 @@ func (s *session) see(x sighting) {
 	case x.moved && x.epoch == s.first:
 		e.text = fmt.Sprintf("%s answers, epoch %d", x.node, x.epoch)
 	case x.moved:
-		s.lastGap = max(x.gap, x.late)
-		if x.gap+x.late < time.Millisecond {
+		s.lastGap = x.gap
+		if x.gap < time.Millisecond {
 			gap = "less than 1ms"
 		}
 		e.text = fmt.Sprintf("gap of %s, then %s answers, epoch %d", gap, x.node, x.epoch)

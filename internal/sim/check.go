@@ -64,6 +64,9 @@ func (c *checker) init(w *world) {
 
 // settling bounds how long a cluster may need once all faults have ended: 3 L, and what boots and starts.
 func (w *world) settling() time.Duration {
+	if w.plan.Settle > 0 {
+		return w.plan.Settle
+	}
 	start := time.Duration(0)
 	for _, g := range w.plan.Groups {
 		start = max(start, g.Start)

@@ -491,12 +491,9 @@ func (m *machine) cutGroups() []cluster.GroupID {
 }
 
 func (m *machine) linksDown() []bool {
-	var down []bool
+	down := make([]bool, m.w.plan.Links)
 	for i := range m.w.running {
 		if f := &m.w.running[i]; f.on && f.Kind == Carrier {
-			if down == nil {
-				down = make([]bool, m.w.plan.Links)
-			}
 			for l := range down {
 				down[l] = down[l] || f.Link < 0 || f.Link == l
 			}

@@ -50,6 +50,7 @@ type Plan struct {
 	Faults     []Fault       // in the order of At
 	Spread     time.Duration // faults come up to this much later, those of one instant together
 	Run        time.Duration // when every fault that has an end has ended
+	Settle     time.Duration // goal Converge: within this time after Run; 0: 3 L, and what boots and starts
 	Tail       time.Duration // what follows; 0: as long as the goal needs
 }
 

@@ -54,6 +54,9 @@ func (p *Plan) Script() string {
 		fmt.Fprintln(b, p.Faults[i].String())
 	}
 	fmt.Fprintf(b, "run %v\n", p.Run)
+	if p.Settle > 0 {
+		fmt.Fprintf(b, "settle %v\n", p.Settle)
+	}
 	if p.Tail > 0 {
 		fmt.Fprintf(b, "tail %v\n", p.Tail)
 	}
@@ -71,7 +74,8 @@ func (p *Plan) Script() string {
 //	goal converge|takeover|still|safety
 //	at 2s power alpha for 500ms      a fault (see Kind)
 //	at 3s boot alpha                 ends an earlier fault of that node: boot, start, resume, heal
-//	run 5s                           every fault has ended then
+//	run 5s                           every fault that has an end has ended then
+//	settle 1s                        and so much later every group serves (goal converge)
 func Parse(text string) (*Plan, error) {
 	p := &Plan{Seed: 1, Takeover: time.Second, Links: 1, Latency: 100 * time.Microsecond, Jitter: 100 * time.Microsecond,
 		SyncMin: 200 * time.Microsecond, SyncMax: 900 * time.Microsecond}
@@ -135,6 +139,8 @@ func (p *Plan) parseLine(words []string) error {
 		err = durations(&p.Spread)
 	case "run":
 		err = durations(&p.Run)
+	case "settle":
+		err = durations(&p.Settle)
 	case "tail":
 		err = durations(&p.Tail)
 	case "codec":

@@ -106,7 +106,7 @@ func TestWitnessLosesDisk(t *testing.T) {
 	since := c.at(c.Host(Gamma).Boot)
 	c.eventually("a member says that gamma is a stranger", func() bool {
 		b, _ := os.ReadFile(c.Host(Alpha).LogPath("agent"))
-		return strings.Contains(string(b), "gamma has an empty data directory")
+		return strings.Contains(string(b), "gamma has another data directory")
 	})
 	time.Sleep(2 * time.Second)
 	c.noGap("no answer", since)

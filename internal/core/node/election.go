@@ -50,6 +50,12 @@ func (n *Node) leaderHeard() {
 	n.election.heard, n.election.forgot = n.now.Mono, false
 }
 
+// leaderDeaf notes that who leads does not hear this node: that is the silence of a leader, seen from the
+// other side, and found at once.
+func (n *Node) leaderDeaf() {
+	n.election.heard = min(n.election.heard, n.now.Mono.Add(-n.timing.L/2))
+}
+
 // led notes that a leader is known.
 func (e *election) led(n *Node) {
 	e.failed = 0

@@ -27,6 +27,7 @@ type peer struct {
 	admitted   cluster.Instant // when its newest Admit was applied here
 	well       cluster.Instant // since when it has been well; 0: it is not
 	silentTold bool
+	deaf       bool // it has not heard this node for half a lease length
 
 	// heartbeats to it
 	sentSeq   uint64          // the newest sent

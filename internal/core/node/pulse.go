@@ -206,8 +206,13 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 	} else if p.leaseDown == 0 {
 		p.leaseDown = n.now.Mono
 	}
+	p.deaf = n.isDeaf(hb)
 	if hb.Lead != 0 && n.raft != nil && hb.Lead >= n.raft.term() {
-		n.leaderHeard()
+		if p.deaf {
+			n.leaderDeaf()
+		} else {
+			n.leaderHeard()
+		}
 	}
 	if fresh || old == nil || old.Boot != hb.Boot || old.LeaseRuns != hb.LeaseRuns || old.Sick != hb.Sick || old.Number != hb.Number ||
 		!slices.Equal(old.Groups, hb.Groups) || p.nowSilent(old, hb) {
@@ -223,6 +228,17 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 			n.planDue, n.groupsDue = true, true
 		}
 	}
+}
+
+// isDeaf tells whether the sender of a heartbeat has not heard this run of ours for half a lease length: it
+// can't lead us, though we hear it (a one-way cut).
+func (n *Node) isDeaf(hb *wire.Heartbeat) bool {
+	for _, h := range hb.Heard {
+		if h.Node == n.id() {
+			return h.Run == n.run && h.Ago >= hb.L/2
+		}
+	}
+	return false
 }
 
 // nowSilent tells whether a heartbeat reports a silence beyond D that the one before did not.

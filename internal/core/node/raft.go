@@ -188,8 +188,8 @@ func (n *Node) raftIn(i int, m *raftpb.Message) {
 		}
 		p.proposed = m.Entries[0].GetData()
 	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgSnap:
-		if m.GetTerm() >= n.raft.term() {
-			n.leaderHeard()
+		if p.deaf {
+			return // it hears no answer; taken for the leader, it would only keep others from being elected
 		}
 	default:
 	}
