@@ -112,6 +112,8 @@ func (m *machine) powerOff() {
 	}
 	m.w.note(m, "power off")
 	m.agentGone()
+	m.over(Kill) // the next boot starts the agent
+	m.over(Forget)
 	m.powered, m.record = false, nil
 	clear(m.gates)
 	for i := range m.resources {
@@ -166,9 +168,14 @@ func (m *machine) agentGone() {
 	m.lead = 0
 	m.due = far
 	m.frozen = false
+	m.over(Pause) // who was frozen is gone
+}
+
+// over ends what faults of a kind do to the machine.
+func (m *machine) over(k Kind) {
 	for i := range m.w.running {
-		if f := &m.w.running[i]; f.on && f.Kind == Pause && f.node == m.idx {
-			f.on = false // who was frozen is gone
+		if f := &m.w.running[i]; f.on && f.Kind == k && f.node == m.idx {
+			f.on = false
 		}
 	}
 }

@@ -121,7 +121,7 @@ func TestCoordinatorLost(t *testing.T) {
 	for _, takeover := range []string{"1s", "250ms"} {
 		t.Run(takeover, func(t *testing.T) {
 			c := start(t, Options{Takeover: takeover})
-			watch := 2 * c.takeover()
+			watch := c.takeover() + 300*time.Millisecond
 			c.coordinator(Beta)
 			c.undisturbed("the coordinator loses power", watch, c.Host(Beta).PowerOff)
 			c.undisturbed("it comes back", watch, c.Host(Beta).Boot)
