@@ -92,7 +92,6 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	becomeRealtime(spec.Timing.Takeover, opt.Log)
 	lockMemory(opt.Log)
 	a := &agent{opt: opt, log: opt.Log.With("node", self), self: self, ended: make(chan struct{}),
 		replies: make(map[uint64]chan node.Reply), gates: make(map[cluster.GroupID]cluster.Gate),
@@ -167,7 +166,7 @@ func (a *agent) open(spec *cluster.Spec, key []byte) (*node.Boot, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.inbox, err = newInbox(); err != nil {
+	if a.inbox, err = newInbox(realtime(spec.Timing)); err != nil {
 		return nil, fmt.Errorf("make the inbox: %w", err)
 	}
 	store, image, err := disk.Open(a.opt.DataDir, disk.Options{})
@@ -339,7 +338,10 @@ func (a *agent) openLinks(run cluster.RunID, key []byte) error {
 			a.log.Info("link", "link", a.spec.Links[link].Name, "up", up, "detail", detail)
 		},
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return a.inbox.listen(a.links)
 }
 
 // close lets go of everything; what runs, runs on, and the gate closes when the lease ends.

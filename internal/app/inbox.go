@@ -1,7 +1,10 @@
 package app
 
 import (
+	"errors"
+	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,25 +16,85 @@ import (
 // perSender bounds the packets of one sender that wait for the core; the oldest is dropped.
 const perSender = 256
 
-// inbox holds what waits for the core. Many put, one takes. It wakes its taker through an eventfd, since
-// the taker sleeps in ppoll, which keeps a deadline to microseconds where a Go timer may be late by one
-// millisecond.
+// source is what the loop receives from by itself: while Fd is readable, Receive has something to hand over.
+type source interface {
+	Fd() int
+	Receive()
+}
+
+// inbox holds what waits for the core. Many put, one takes. The taker sleeps until something was put, its
+// source has packets, or an instant comes, to the microsecond (a Go timer may be late by a millisecond).
+//
+// There are two ways to sleep. Blocking in the kernel wakes the very thread that goes on, which may have
+// realtime priority; but Go's monitor thread then polls for a while, which costs an idle agent more than all
+// the rest. Sleeping in Go's own poller costs nothing, but any thread of the runtime may be the one that wakes.
 type inbox struct {
 	mu      sync.Mutex
 	inputs  []node.Input
 	calls   []func(*node.Node) // to be run in the loop, between two steps
 	counts  map[cluster.NodeID]int
 	dropped uint64
-	event   int // eventfd
 	woken   bool
+	event   int // eventfd
+	source  source
+
+	blocking bool
+	timer    int             // timerfd, of the poller's way
+	poll     *os.File        // epoll of eventfd, timerfd and source
+	raw      syscall.RawConn // of poll
 }
 
-func newInbox() (*inbox, error) {
+// newInbox makes an inbox; listen completes it. Blocking chooses the way to sleep.
+func newInbox(blocking bool) (*inbox, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
-	return &inbox{event: fd, counts: make(map[cluster.NodeID]int)}, nil
+	return &inbox{event: fd, timer: -1, blocking: blocking, counts: make(map[cluster.NodeID]int)}, nil
+}
+
+// listen makes the taker receive from a source. It is called once, before the first take.
+func (b *inbox) listen(s source) error {
+	b.source = s
+	if b.blocking {
+		return nil
+	}
+	var err error
+	if b.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
+		return err
+	}
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	for _, fd := range []int{b.event, b.timer, s.Fd()} {
+		if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil {
+			return errors.Join(err, unix.Close(epoll))
+		}
+	}
+	if err := unix.SetNonblock(epoll, true); err != nil { // that makes os.File hand it to Go's poller
+		return errors.Join(err, unix.Close(epoll))
+	}
+	b.poll = os.NewFile(uintptr(epoll), "inbox")
+	b.raw, err = b.poll.SyscallConn()
+	return err
+}
+
+// sleep returns when there is something to look at, or after d.
+func (b *inbox) sleep(d time.Duration) {
+	if b.blocking {
+		fds := []unix.PollFd{{Fd: int32(b.event), Events: unix.POLLIN}, {Fd: int32(b.source.Fd()), Events: unix.POLLIN}}
+		ts := unix.NsecToTimespec(int64(d))
+		_, _ = unix.Ppoll(fds, &ts, nil) // interrupted or in time: look either way
+		return
+	}
+	its := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}
+	_ = unix.TimerfdSettime(b.timer, 0, &its, nil)
+	var events [4]unix.EpollEvent
+	_ = b.raw.Read(func(fd uintptr) bool {
+		n, err := unix.EpollWait(int(fd), events[:], 0)
+		return n > 0 || (err != nil && err != unix.EINTR)
+	})
 }
 
 // put hands the core an input that must not be lost.
@@ -93,10 +156,9 @@ func (b *inbox) wake() {
 // take returns all that waits, after waiting for at most d.
 func (b *inbox) take(d time.Duration, inputs []node.Input) ([]node.Input, []func(*node.Node)) {
 	if d > 0 {
-		fds := []unix.PollFd{{Fd: int32(b.event), Events: unix.POLLIN}}
-		ts := unix.NsecToTimespec(int64(d))
-		_, _ = unix.Ppoll(fds, &ts, nil) // interrupted or in time: look either way
+		b.sleep(d)
 	}
+	b.source.Receive()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.woken {
@@ -113,4 +175,10 @@ func (b *inbox) take(d time.Duration, inputs []node.Input) ([]node.Input, []func
 	return inputs, calls
 }
 
-func (b *inbox) close() { _ = unix.Close(b.event) }
+func (b *inbox) close() {
+	_ = unix.Close(b.event)
+	if b.poll != nil {
+		_ = b.poll.Close()
+		_ = unix.Close(b.timer)
+	}
+}

@@ -34,8 +34,10 @@ var errBroken = errors.New("a rule that must always hold was broken")
 // loop drives the core: it alone touches it. One input at a time goes in, and what comes out is done
 // before the next. It ends when the context does, after everything served here was handed over.
 func (a *agent) loop(ctx context.Context, boot *node.Boot) (err error) {
-	runtime.LockOSThread() // its thread's priority and wake-ups are the agent's latency
-	defer runtime.UnlockOSThread()
+	if realtime(a.spec.Timing) {
+		runtime.LockOSThread() // and never unlocked: a thread with realtime priority ends with its loop
+		raiseThread(a.log)
+	}
 	defer close(a.ended)
 	defer func() {
 		if r := recover(); r != nil {

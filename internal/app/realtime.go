@@ -1,46 +1,44 @@
 package app
 
 import (
-	"fmt"
 	"log/slog"
 	"os"
-	"runtime"
-	"syscall"
+	"path/filepath"
+	"strconv"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"baton/internal/core/cluster"
 )
 
 const (
 	realtimeBelow    = time.Second // budgets shorter than this ask for realtime priority
 	realtimePriority = 40          // above ordinary realtime work, below the kernel's own threads
-	schedOther       = 0           // SCHED_OTHER of sched(7)
-	realtimeMark     = "BATON_REALTIME"
-	oomScore         = "-900" // the agent is the last to be killed for memory; its children begin anew
+	helpersNice      = -20         // of the agent's other threads, which the loop may wait for
+	resetOnFork      = 0x40000000  // SCHED_RESET_ON_FORK of sched(7): threads and programs it starts begin as usual
+	oomScore         = "-900"      // the agent is the last to be killed for memory; its children begin anew
 )
 
-// becomeRealtime gives every thread of the agent realtime priority: threads inherit it from the one that
-// starts them, so it is set before the Go runtime starts any, by executing this program again. Where it
-// is not allowed, the agent says so and goes on: a stall then costs time, never safety.
-func becomeRealtime(takeover time.Duration, log *slog.Logger) {
-	if takeover >= realtimeBelow || os.Getenv(realtimeMark) != "" {
-		return
+// realtime tells whether the takeover asked for is so short that the loop needs a thread of its own with
+// realtime priority.
+func realtime(t cluster.Timing) bool { return t.Takeover < realtimeBelow }
+
+// raiseThread gives the calling thread, the loop's, realtime priority; the others only a better nice value.
+// Were all of them realtime, two that wait for each other on one processor could do so for ever: equal
+// priorities don't share it, and Go's runtime counts on being scheduled. Where it is not allowed, the agent
+// says so and goes on: a stall then costs time, never safety.
+func raiseThread(log *slog.Logger) {
+	tasks, _ := filepath.Glob("/proc/self/task/*")
+	for _, t := range tasks {
+		if id, err := strconv.Atoi(filepath.Base(t)); err == nil {
+			_ = unix.Setpriority(unix.PRIO_PROCESS, id, helpersNice) // what matters is told below
+		}
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		log.Warn("no realtime priority", "cause", err)
-		return
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := setScheduler(unix.SCHED_FIFO, realtimePriority); err != nil {
+	if err := setScheduler(unix.SCHED_FIFO|resetOnFork, realtimePriority); err != nil {
 		log.Warn("no realtime priority: a busy machine may delay a takeover", "cause", err)
-		return
 	}
-	err = syscall.Exec(exe, os.Args, append(os.Environ(), realtimeMark+"=1"))
-	log.Warn("no realtime priority", "cause", fmt.Errorf("execute %s again: %w", exe, err))
-	_ = setScheduler(schedOther, 0)
 }
 
 // setScheduler changes the calling thread (sched_setscheduler(2)).
@@ -59,6 +57,6 @@ func lockMemory(log *slog.Logger) {
 		log.Warn("memory is not locked: reclaim may delay a takeover", "cause", err)
 	}
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(oomScore), 0); err != nil {
-		log.Warn("the kernel may kill the agent when memory runs out", "cause", err)
+		log.Info("the kernel may kill the agent when memory runs out", "cause", err)
 	}
 }

@@ -308,7 +308,7 @@ func (p *planner) mayStillCome(g *cluster.GroupFacts) bool {
 		home = p.f.Spec.Group(g.ID).Nodes[0]
 	}
 	n := p.f.Node(home)
-	return n != nil && !n.Admitted && (!n.Heard || n.Fresh)
+	return n != nil && (!n.Admitted || !n.LeaseRuns) && (!n.Heard || n.Fresh)
 }
 
 // failback tells whether the group should return to its preferred node by itself.

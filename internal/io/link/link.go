@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"baton/internal/core/cluster"
 	"baton/internal/core/wire"
 )
@@ -26,8 +28,8 @@ const retryInterval = time.Second
 // ErrUnknownPeer is returned for a message to a node that is on no link.
 var ErrUnknownPeer = errors.New("no link leads to this node")
 
-// Handler takes one message; link is the index in Config.Links, or wire.LinkTCP. It is called from several
-// goroutines at once and must return promptly, since the next packet of that link waits for it.
+// Handler takes one message; link is the index in Config.Links, or wire.LinkTCP. It is called from Receive,
+// and for large messages from other goroutines at the same time. It must return promptly.
 type Handler func(from cluster.NodeID, run cluster.RunID, link int, m wire.Message)
 
 // Config says what to open.
@@ -64,17 +66,22 @@ type Links struct {
 	message []byte
 	packet  []byte
 
+	epoll     int        // watches every socket
+	receiving sync.Mutex // held while packets are received; guards buffer
+	buffer    []byte
+
 	opening sync.Mutex // guards the opener
 	opener  *wire.Opener
 }
 
-// Open opens every link and begins to receive. A link whose address is not there yet, or is in use, is
+// Open opens every link. The caller receives: it waits for Fd and calls Receive. A link whose address is not there yet, or is in use, is
 // no error: it is tried again each second, and Changed and Stats tell about it. An error is a mistake in
 // Config.
 func Open(config Config) (*Links, error) {
 	l := &Links{
 		config: config, self: config.Sealer.Node(), udp: make([]*udpLink, len(config.Links)),
 		message: make([]byte, 0, wire.MaxDatagram), packet: make([]byte, 0, wire.MaxDatagram+wire.MaxEnvelope),
+		buffer: make([]byte, maxPacket+1),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	if len(config.Links) > wire.LinkTCP {
@@ -99,10 +106,13 @@ func Open(config Config) (*Links, error) {
 	if l.large, err = newLarge(l, peers); err != nil {
 		return nil, fmt.Errorf("open links: %w", err)
 	}
+	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("open links: %w", err)
+	}
 	for _, u := range l.udp {
 		if u != nil {
 			u.bind(l)
-			l.wg.Go(func() { u.run(l) })
+			l.wg.Go(func() { u.keep(l) })
 		}
 	}
 	l.large.start()
@@ -113,14 +123,34 @@ func Open(config Config) (*Links, error) {
 func (l *Links) Close() {
 	l.closing.Do(func() {
 		l.cancel()
+		l.large.close()
+		l.wg.Wait()
+		l.receiving.Lock()
+		defer l.receiving.Unlock()
 		for _, u := range l.udp {
 			if u != nil {
-				u.close()
+				u.close(l)
 			}
 		}
-		l.large.close()
+		_ = unix.Close(l.epoll)
+		l.epoll = -1
 	})
 	l.wg.Wait()
+}
+
+// Fd returns a descriptor that is readable while packets wait (epoll(7); it may be watched by another). It
+// is closed by Close.
+func (l *Links) Fd() int { return l.epoll }
+
+// Receive hands every packet that waits to the handler. It never waits for one.
+func (l *Links) Receive() {
+	l.receiving.Lock()
+	defer l.receiving.Unlock()
+	for _, u := range l.udp {
+		if u != nil {
+			u.receive(l)
+		}
+	}
 }
 
 // wait returns false if the links are closed before d has passed.

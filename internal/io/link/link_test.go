@@ -111,7 +111,20 @@ func newNode(t *testing.T, id cluster.NodeID, run cluster.RunID, change func(*Co
 	if n.Links, err = Open(config); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(n.Close)
+	fd, stop, stopped := n.Fd(), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10)
+				n.Receive()
+			}
+		}
+	}()
+	t.Cleanup(func() { close(stop); <-stopped; n.Close() })
 	return n
 }
 
@@ -544,13 +557,8 @@ func TestIPv6(t *testing.T) {
 
 func checkOption(t *testing.T, n *node, level, option, want int) {
 	t.Helper()
-	err := n.udp[0].socket.Load().raw.Control(func(fd uintptr) {
-		if got, err := unix.GetsockoptInt(int(fd), level, option); err != nil || got != want {
-			t.Errorf("socket option %d/%d is %d, want %d (%v)", level, option, got, want, err)
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
+	if got, err := unix.GetsockoptInt(n.udp[0].socket.Load().fd, level, option); err != nil || got != want {
+		t.Errorf("socket option %d/%d is %d, want %d (%v)", level, option, got, want, err)
 	}
 }
 

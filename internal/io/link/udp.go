@@ -1,13 +1,10 @@
 package link
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"sync/atomic"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -40,14 +37,10 @@ type udpPeer struct {
 	*peerCounters
 }
 
-// socket sends without waiting. Its fields are guarded by Links.sending.
+// socket is one open socket. It is not among the Go runtime's own: that would wake a thread of the runtime
+// for each packet, which the caller's own waiting (Links.Fd) then repeats.
 type socket struct {
-	conn   *net.UDPConn
-	raw    syscall.RawConn
-	sendto func(fd uintptr) bool // made once, so that sending allocates nothing
-	packet []byte
-	to     unix.Sockaddr
-	err    error
+	fd int
 }
 
 func newUDPLink(index int, spec cluster.LinkSpec, self cluster.NodeID) *udpLink {
@@ -86,6 +79,8 @@ func (u *udpLink) bind(l *Links) {
 		detail = err.Error()
 	}
 	if up {
+		// The descriptor's end ends the watching too.
+		_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(s.fd)})
 		u.socket.Store(s)
 	}
 	if u.set(up, detail) && l.config.Changed != nil {
@@ -93,106 +88,96 @@ func (u *udpLink) bind(l *Links) {
 	}
 }
 
-func openSocket(address netip.AddrPort) (*socket, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		// A host that refuses one of these serves all the same.
-		return raw.Control(func(fd uintptr) {
-			if address.Addr().Is4() {
-				_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, classCS6)
-			} else {
-				_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_TCLASS, classCS6)
-			}
-			// After IP_TOS, which sets the priority too (ip(7)).
-			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PRIORITY, priority)
-			if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
-				_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
-			}
-		})
-	}}
-	pc, err := lc.ListenPacket(context.Background(), network("udp", address.Addr()), address.String())
+// openSocket opens a socket that neither sends nor receives with waiting.
+func openSocket(address netip.AddrPort) (s *socket, err error) {
+	domain := unix.AF_INET
+	if !address.Addr().Is4() {
+		domain = unix.AF_INET6
+	}
+	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open a UDP socket: %w", err)
 	}
-	s := &socket{conn: pc.(*net.UDPConn)}
-	if s.raw, err = s.conn.SyscallConn(); err != nil {
-		s.conn.Close()
-		return nil, err
+	// A host that refuses one of these serves all the same.
+	if domain == unix.AF_INET {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TOS, classCS6)
+	} else {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_TCLASS, classCS6)
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
 	}
-	s.sendto = func(fd uintptr) bool {
-		s.err = unix.Sendto(int(fd), s.packet, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, s.to)
-		return true // never wait until there is room
+	// After IP_TOS, which sets the priority too (ip(7)).
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, priority)
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
-	return s, nil
+	if err := unix.Bind(fd, sockaddr(address)); err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("bind %s: %w", address, err)
+	}
+	return &socket{fd}, nil
 }
 
-// send hands a packet to the kernel, or counts why not.
+// send hands a packet to the kernel, or counts why not. Links.sending is held: the socket is not closed
+// meanwhile.
 func (u *udpLink) send(p *udpPeer, packet []byte) {
 	s := u.socket.Load()
 	if s == nil {
 		p.failed.Add(1)
 		return
 	}
-	s.packet, s.to, s.err = packet, p.to, nil
-	if err := s.raw.Write(s.sendto); err != nil {
-		s.err = err
-	}
+	err := unix.Sendto(s.fd, packet, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, p.to)
 	switch {
-	case s.err == nil:
+	case err == nil:
 		p.sent.Add(1)
-	case errors.Is(s.err, unix.EAGAIN), errors.Is(s.err, unix.ENOBUFS):
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS):
 		p.dropped.Add(1)
 	default:
 		p.failed.Add(1)
 	}
 }
 
-// run receives until the links are closed.
-func (u *udpLink) run(l *Links) {
-	buf := make([]byte, maxPacket+1)
+// keep opens the socket again, each retryInterval, while there is none.
+func (u *udpLink) keep(l *Links) {
+	for l.wait(retryInterval) {
+		if u.socket.Load() == nil {
+			u.bind(l)
+		}
+	}
+}
+
+// receive hands every packet that waits to the handler. An error makes the socket useless: it is closed,
+// and opened anew by keep. Links.receiving is held.
+func (u *udpLink) receive(l *Links) {
+	s := u.socket.Load()
+	if s == nil {
+		return
+	}
 	for {
-		if s := u.socket.Load(); s != nil {
-			err := u.receive(l, s, buf)
-			s.conn.Close()
-			u.socket.Store(nil)
-			select {
-			case <-l.ctx.Done():
-				return
-			default:
-			}
+		n, err := unix.Read(s.fd, l.buffer)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			u.close(l)
 			if u.set(false, err.Error()) && l.config.Changed != nil {
 				l.config.Changed(int(u.index), false, err.Error())
 			}
-		}
-		if !l.wait(retryInterval) {
 			return
-		}
-		u.bind(l)
-	}
-}
-
-// receive returns the error that makes the socket useless.
-func (u *udpLink) receive(l *Links, s *socket, buf []byte) error {
-	for {
-		select {
-		case <-l.ctx.Done():
-			return net.ErrClosed
-		default:
-		}
-		n, _, err := s.conn.ReadFromUDPAddrPort(buf)
-		if err != nil {
-			return err
-		}
-		if n > maxPacket {
+		case n > maxPacket:
 			u.tooLarge.Add(1)
-			continue
+		default:
+			_, _ = l.deliver(&u.counters, u.index, l.buffer[:n]) // counted there
 		}
-		_, _ = l.deliver(&u.counters, u.index, buf[:n]) // counted there
 	}
 }
 
-// close wakes the receiver, which closes the socket.
-func (u *udpLink) close() {
-	if s := u.socket.Load(); s != nil {
-		s.conn.Close()
+// close closes the socket. Links.receiving is held.
+func (u *udpLink) close(l *Links) {
+	l.sending.Lock()
+	defer l.sending.Unlock()
+	if s := u.socket.Swap(nil); s != nil {
+		_ = unix.Close(s.fd)
 	}
 }
