@@ -29,6 +29,7 @@ const (
 	Late                 // LINK PERCENT DURATION: packets come up to this much later, so out of order
 	Replay               // LINK PERCENT DURATION: packets come again, up to this much later
 	Drift                // NODE PPM: the clock's rate
+	Wall                 // NODE DURATION: the wall clock jumps forward (calendars and ends of bans only)
 	SlowDisk             // NODE DURATION: a sync takes this long
 	HangDisk             // NODE: no sync ends
 	LateGate             // NODE DURATION: a gate write reaches the kernel this much later
@@ -68,6 +69,7 @@ var shapes = [kindCount]shape{
 	Late:     {verb: "delay", link: true, percent: true, duration: true, lasts: true},
 	Replay:   {verb: "replay", link: true, percent: true, duration: true, lasts: true},
 	Drift:    {verb: "drift", nodes: 1, ppm: true},
+	Wall:     {verb: "wall", nodes: 1, duration: true},
 	SlowDisk: {verb: "slowdisk", nodes: 1, duration: true, lasts: true},
 	HangDisk: {verb: "hangdisk", nodes: 1, lasts: true},
 	LateGate: {verb: "lategate", nodes: 1, duration: true, lasts: true},

@@ -30,7 +30,7 @@ var (
 	budgets = []time.Duration{100 * time.Millisecond, 150 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond,
 		500 * time.Millisecond, time.Second, 2 * time.Second, 3 * time.Second, 5 * time.Second, 10 * time.Second}
 	anyKind = []Kind{Power, Wipe, Kill, Forget, Pause, Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, Dup, Late, Replay,
-		Drift, SlowDisk, HangDisk, LateGate, Fail, NoStart, NoStop, Switch, Failback}
+		Drift, Wall, SlowDisk, HangDisk, LateGate, Fail, NoStart, NoStop, Switch, Failback}
 )
 
 var profiles = map[string]profile{
@@ -285,6 +285,8 @@ func (g *generator) fault(k Kind, at time.Duration) Fault {
 		f.Percent, f.Amount = 5+g.rand.IntN(60), g.near()*2
 	case Drift:
 		f.PPM = g.rand.Int64N(5001) - 2500
+	case Wall:
+		f.Amount = g.between(time.Second, time.Hour)
 	case SlowDisk:
 		f.Amount = g.between(2*time.Millisecond, 30*time.Millisecond)
 	case LateGate:

@@ -38,6 +38,7 @@ type machine struct {
 	id    cluster.NodeID
 	rand  *rand.Rand
 	clock clock
+	wall  int64 // by which its wall clock has jumped
 	disk  disk
 	inc   cluster.Incarnation
 	runs  uint64 // agents started on this data directory
@@ -343,7 +344,7 @@ func (m *machine) call(in node.Input) (out *node.Output) {
 			m.w.panicked(m, r)
 		}
 	}()
-	now := cluster.Now{Mono: m.clock.read(m.w.now), Wall: cluster.WallTime(wallStart + m.w.now)}
+	now := cluster.Now{Mono: m.clock.read(m.w.now), Wall: cluster.WallTime(wallStart + m.w.now + m.wall)}
 	return m.agent.Step(now, in)
 }
 

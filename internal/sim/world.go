@@ -329,6 +329,8 @@ func (w *world) begin(i int) {
 		m.frozen = true
 	case Drift:
 		m.clock.bend(w.now, f.PPM)
+	case Wall:
+		m.wall += int64(f.Amount)
 	case Fail:
 		m.fail(f.group)
 	case Switch, Failback:

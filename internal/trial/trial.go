@@ -1,5 +1,5 @@
 // Package trial is a whole cluster of the real binary in lab hosts: two members, a witness and a client.
-// Tests, the benchmark and `baton dev` use it; it judges from outside, by what a client sees and by what
+// Tests and the benchmark use it; it judges from outside, by what a client sees and by what
 // the commands print.
 package trial
 
