@@ -11,14 +11,13 @@ import (
 
 // checker holds what an observer who sees everything knows. It shares nothing with the core.
 type checker struct {
-	groups    []served
-	commanded []bool // a command for the group, or a failback, came since it was placed last
-	log       []applied
-	founding  []byte
-	every     int64 // between two samples
-	from      int64 // samples begin
-	deadline  int64 // goal Takeover: every group serves again from here on
-	watch     bool  // goal Still: the tolerated faults have begun
+	groups   []served
+	log      []applied
+	founding []byte
+	every    int64 // between two samples
+	from     int64 // samples begin
+	deadline int64 // goal Takeover: every group serves again from here on
+	watch    bool  // goal Still: the tolerated faults have begun
 }
 
 // served is what is known of a group's service.
@@ -26,7 +25,9 @@ type served struct {
 	server  int // machine; -1: never served
 	epoch   cluster.Epoch
 	opening int64
-	down    int64 // since when samples have found nobody serving; 0: somebody does
+	moves   []string // ids of the moves in the log: commands and failbacks
+	permits int      // of these, how many were not made use of yet
+	down    int64    // since when samples have found nobody serving; 0: somebody does
 }
 
 // applied is one entry that some node has applied, for good.
@@ -41,7 +42,6 @@ func (c *checker) init(w *world) {
 	for i := range c.groups {
 		c.groups[i].server = -1
 	}
-	c.commanded = make([]bool, len(w.spec.Groups))
 	l := int64(w.spec.Timing.L)
 	c.every = max(l/8, int64(2*time.Millisecond))
 	switch w.plan.Goal {
@@ -130,10 +130,12 @@ func (w *world) opened(m *machine, group int, epoch cluster.Epoch) {
 			id, m.id, epoch, s.epoch)
 	}
 	if s.server != m.idx {
-		if s.server >= 0 && w.spec.Groups[group].Failover == cluster.FailoverManual && !w.check.commanded[group] {
+		if s.server >= 0 && w.spec.Groups[group].Failover == cluster.FailoverManual && s.permits == 0 {
 			w.fail("invariant 6", "%s, which only a command may move, went from %s to %s", id, w.machines[s.server].id, m.id)
 		}
-		w.check.commanded[group] = false
+		if s.server >= 0 {
+			s.permits = max(s.permits-1, 0)
+		}
 		w.counts.Moves++
 	}
 	w.counts.Openings++
@@ -203,7 +205,8 @@ func (w *world) applied(m *machine, e *cluster.LogEntry) {
 	}
 }
 
-// announced notes the moves that a group's own failback policy has put into the log: they need no command.
+// announced notes each move that stands in the log, by a command or by the group's failback policy: it
+// permits one change of the node, however often its entry comes.
 func (w *world) announced(e *cluster.LogEntry) {
 	if len(e.Data) == 0 {
 		return
@@ -214,8 +217,12 @@ func (w *world) announced(e *cluster.LogEntry) {
 		return
 	}
 	for _, p := range d.Parts {
-		if p.Move != nil && p.Move.Failback {
-			w.check.commanded[w.groupIndex(p.Move.Group)] = true
+		if p.Move == nil {
+			continue
+		}
+		if s := &w.check.groups[w.groupIndex(p.Move.Group)]; !slices.Contains(s.moves, p.Move.ID) {
+			s.moves = append(s.moves, p.Move.ID)
+			s.permits++
 		}
 	}
 }

@@ -228,11 +228,11 @@ func (g *generator) faults() {
 	}
 }
 
-// forGood makes one fault last beyond the run: a minority stays down.
+// forGood makes one fault last beyond the run: a minority stays down. To form, a cluster needs everybody.
 func (g *generator) forGood() {
 	for i := range g.plan.Faults {
 		f := &g.plan.Faults[i]
-		if (f.Kind == Power || f.Kind == Kill || f.Kind == Pause || f.Kind == Isolate || f.Kind == HangDisk) && f.Node[0] != '@' {
+		if (f.Kind == Power || f.Kind == Kill || f.Kind == Pause || f.Kind == Isolate || f.Kind == HangDisk) && f.Node[0] != '@' && f.At >= g.settled() {
 			f.For = 0
 			return
 		}

@@ -434,7 +434,6 @@ func (w *world) command(f *active) {
 			able = append(able, m)
 		}
 	}
-	w.check.commanded[f.group] = true
 	if len(able) == 0 {
 		return
 	}
