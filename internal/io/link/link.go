@@ -142,7 +142,8 @@ func (l *Links) Close() {
 // is closed by Close.
 func (l *Links) Fd() int { return l.epoll }
 
-// Receive hands every packet that waits to the handler. It never waits for one.
+// Receive hands packets that wait to the handler; if more wait than it takes at once, Fd stays readable. It
+// never waits for one.
 func (l *Links) Receive() {
 	l.receiving.Lock()
 	defer l.receiving.Unlock()

@@ -15,6 +15,7 @@ import (
 const (
 	receiveBuffer = 1 << 20 // bytes of SO_RCVBUF: a stall of the agent must not lose what was said meanwhile
 	classCS6      = 0xc0    // DSCP CS6, network control (RFC 4594, 3.2), in the TOS byte
+	receiveBatch  = 256     // packets taken at once: a flood must not keep the caller from its other work
 	priority      = 6       // SO_PRIORITY: the highest without a privilege (socket(7))
 	maxPacket     = wire.MaxDatagram + wire.MaxEnvelope
 )
@@ -145,14 +146,14 @@ func (u *udpLink) keep(l *Links) {
 	}
 }
 
-// receive hands every packet that waits to the handler. An error makes the socket useless: it is closed,
+// receive hands the packets that wait to the handler, at most receiveBatch of them. An error makes the socket useless: it is closed,
 // and opened anew by keep. Links.receiving is held.
 func (u *udpLink) receive(l *Links) {
 	s := u.socket.Load()
 	if s == nil {
 		return
 	}
-	for {
+	for range receiveBatch {
 		n, err := unix.Read(s.fd, l.buffer)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
