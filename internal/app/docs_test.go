@@ -418,6 +418,7 @@ var eventNotes = map[string]string{
 	"lease.taken":         "A majority did not hear this node, or it booted anew. It gets a new number when it is heard again.",
 	"log.unreadable":      "An entry of a newer version. Bring this node up to date.",
 	"serving":             "The gate is open: clients are answered.",
+	"sick":                "The disk hangs or fails: look at the kernel's log. What this node served moves, where another can take it.",
 	"silent":              "One node's opinion. A majority of them evicts (rule N02).",
 	"snapshot.unreadable": "A snapshot of a newer version. Bring this node up to date.",
 	"stall":               "The machine paused. If it happens often, ask for a longer takeover: `baton check --measure 1m`.",

@@ -259,6 +259,9 @@ func (c *checker) sample(w *world) {
 		if w.plan.Goal == Takeover && w.now > c.from && w.now < c.deadline {
 			continue
 		}
+		if w.plan.Goal == Takeover && w.now > c.deadline && time.Duration(w.now-s.down) < plannedGap {
+			continue // a handover: a disk that hangs is found, and left, only later
+		}
 		if w.plan.Goal == Converge && time.Duration(w.now-s.down) < w.plan.Groups[w.planGroup[g]].Start+plannedGap {
 			continue // a planned move, such as a failback, restarts what does not stand by hot
 		}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -121,6 +122,37 @@ func TestScripts(t *testing.T) {
 				t.Errorf("%v\n%s", r.Violation, Tail(p, Options{}, 60))
 			}
 		})
+	}
+}
+
+// TestAlteredPulse: a heartbeat that says something new acts at once, long before silence would.
+func TestAlteredPulse(t *testing.T) {
+	for _, c := range []struct {
+		script, event string
+		from, to      time.Duration // true time; the fault comes at 12 s (new-boot: 40 s), silence would be noticed 8.9 s later
+	}{
+		{"new-boot", "evict alpha#1", 40300 * time.Millisecond, 41 * time.Second},
+		{"uplink", "gate of web opens (epoch 2", 12 * time.Second, 12100 * time.Millisecond},
+		{"sick", "gate of web opens (epoch 2", 21 * time.Second, 33 * time.Second}, // an idle node tries its disk each L = 9.9 s, and is sick after L
+	} {
+		var trace strings.Builder
+		if _, err := RunPlan(readScript(t, "testdata/"+c.script+".script"), Options{Trace: &trace}); err != nil {
+			t.Fatal(err)
+		}
+		at := time.Duration(-1)
+		for line := range strings.Lines(trace.String()) {
+			if strings.Contains(line, c.event) {
+				seconds, err := strconv.ParseFloat(strings.Fields(line)[0], 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				at = time.Duration(seconds * float64(time.Second))
+				break
+			}
+		}
+		if at < c.from || at > c.to {
+			t.Errorf("%s: %q at %v, want it between %v and %v\n%s", c.script, c.event, at, c.from, c.to, trace.String())
+		}
 	}
 }
 

@@ -53,6 +53,7 @@ type Options struct {
 	Failback string // failback policy; default never
 	Extra    string // appended to the file: further groups
 	Gate     string // mechanism to prefer
+	OwnDisk  bool   // each node's data directory is a file system of its own, which HangDisk can stop
 	Dir      string // of the lab; default: its own
 	Keep     bool
 }
@@ -101,6 +102,9 @@ func (t *Trial) build() error {
 		c := lab.HostConfig{Name: name, Addresses: addresses}
 		if name != Client {
 			c.OnBoot = t.startAgent
+		}
+		if t.opt.OwnDisk {
+			c.Disk = []string{imageDir}
 		}
 		if _, err := t.Lab.AddHost(c); err != nil {
 			return err
@@ -154,6 +158,11 @@ func (t *Trial) startAgent(h *lab.Host) error {
 	if err := t.writeFiles(h); err != nil {
 		return err
 	}
+	if t.opt.OwnDisk {
+		if err := mountDisk(h); err != nil {
+			return err
+		}
+	}
 	args := []string{t.binary, "agent", "--config", "/etc/baton/cluster.yaml"}
 	if t.opt.Gate != "" {
 		args = append(args, "--gate", t.opt.Gate)
@@ -163,6 +172,29 @@ func (t *Trial) startAgent(h *lab.Host) error {
 		t.agents[h.Name()] = s
 	}
 	return err
+}
+
+// imageDir is where a host keeps the image of a disk of its own.
+const imageDir = "/var/lib/baton-disk"
+
+// mountDisk gives a host a data directory that is a file system of its own, in an image.
+func mountDisk(h *lab.Host) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_, err := h.Command(ctx, "sh", "-c", `cd `+imageDir+` && if [ ! -f image ]; then truncate -s 64M image && mkfs.ext4 -q image; fi &&
+		mount -o loop image /var/lib/baton`)
+	return err
+}
+
+// HangDisk makes every write to a node's disk wait (fsfreeze(8)) until the function that it returns is called.
+func (t *Trial) HangDisk(node string) (heal func() error, err error) {
+	freeze := func(flag string) error {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_, err := t.Host(node).Command(ctx, "fsfreeze", flag, "/var/lib/baton")
+		return err
+	}
+	return func() error { return freeze("--unfreeze") }, freeze("--freeze")
 }
 
 // Host returns a host by name.

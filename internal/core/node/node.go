@@ -65,9 +65,10 @@ type Node struct {
 	gateOK  uint64
 	wantN   uint64
 	storeN  uint64
-	storeOK uint64     // the newest that was answered
-	syncN   uint64     // the newest that must be durable
-	stores  []unstored // awaiting Stored, in order
+	storeOK uint64          // the newest that was answered
+	syncN   uint64          // the newest that must be durable
+	wroteAt cluster.Instant // when the newest was asked for
+	stores  []unstored      // awaiting Stored, in order
 	notes   cluster.Notes
 	durable cluster.Notes // as far as answered
 
@@ -311,6 +312,8 @@ func (n *Node) nextWake() cluster.Instant {
 	}
 	if n.founding != nil {
 		at = min(at, n.founding.at)
+	} else if len(n.stores) == 0 {
+		at = min(at, n.wroteAt.Add(n.diskEvery()))
 	}
 	for i := range n.moves {
 		at = min(at, n.moves[i].at)
@@ -320,6 +323,14 @@ func (n *Node) nextWake() cluster.Instant {
 
 // tend looks at the timers of detection, election and forming.
 func (n *Node) tend() {
+	if sick := n.isSick(); sick != n.pulse.sick {
+		n.pulse.sick = sick
+		n.urgent()
+		n.planDue, n.groupsDue = true, true
+		if sick {
+			n.event("sick", n.id(), "the disk of %s has not answered for %v: it leaves decisions to others", n.id(), n.timing.L)
+		}
+	}
 	for i := range n.peers {
 		p := &n.peers[i]
 		if i == n.self {
@@ -338,9 +349,25 @@ func (n *Node) tend() {
 	if n.raft != nil {
 		n.tendElection()
 		n.resendRaft()
+		n.tendDisk()
 	} else {
 		n.tendFounding()
 	}
+}
+
+// diskEveryMin is how often an idle node tries its disk at the most.
+const diskEveryMin = 5 * time.Second
+
+func (n *Node) diskEvery() time.Duration { return max(diskEveryMin, n.timing.L) }
+
+// tendDisk writes what is written already if nothing else was for a while: a disk that hangs must be known
+// before a takeover needs it.
+func (n *Node) tendDisk() {
+	if len(n.stores) > 0 || n.now.Mono.Sub(n.wroteAt) < n.diskEvery() {
+		return
+	}
+	hard := n.raft.hard
+	n.persist(cluster.Persist{Hard: &hard, Sync: true}, unstored{})
 }
 
 func (n *Node) observed(o *Observed) {

@@ -52,11 +52,6 @@ func (u *pulse) next(n *Node) cluster.Instant {
 // tendPulse sends the heartbeats that are due.
 func (n *Node) tendPulse() {
 	u := &n.pulse
-	if sick := n.isSick(); sick != u.sick {
-		u.sick = sick
-		n.urgent()
-		n.planDue = true
-	}
 	all := u.now || n.now.Mono >= u.at
 	var hb *wire.Heartbeat
 	for i := range n.peers {

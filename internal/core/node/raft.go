@@ -308,6 +308,7 @@ func (n *Node) persist(p cluster.Persist, u unstored) {
 		n.syncN = n.storeN
 	}
 	p.N, u.n, u.at = n.storeN, n.storeN, n.now.Mono
+	n.wroteAt = n.now.Mono
 	n.stores = append(n.stores, u)
 	n.out.Persists = append(n.out.Persists, p)
 }

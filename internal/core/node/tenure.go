@@ -155,8 +155,10 @@ func (n *Node) tendGroup(i int) {
 	replaying := st.Epoch < rec.Activated && l.open == rec.Activated
 	mine := st.Owner == n.id() && n.number != 0 && st.Epoch >= rec.Activated &&
 		!slices.Contains(rec.Released, st.Epoch) && l.lost != st.Epoch
-	if l.open != 0 && !n.leaseRuns() {
-		l.lost = l.open // given up: it may be assigned again, under the next epoch
+	if l.open != 0 && (!n.leaseRuns() || (n.pulse.sick && n.takerElsewhere(i, false))) {
+		// Given up: it may be assigned again, under the next epoch. A node whose disk does not answer would
+		// never see that it is to hand over, so it does so unasked.
+		l.lost = l.open
 		mine = mine && st.Epoch != l.lost
 	}
 	if l.open != 0 && ((!mine && !replaying) || l.lost == l.open) {
@@ -173,7 +175,7 @@ func (n *Node) tendGroup(i int) {
 		}
 		s.MayStart = n.recOK >= l.activated
 		s.MayServe = s.MayStart && n.leaseRuns() && n.tenuresOver(i)
-		s.HotElsewhere = n.hotElsewhere(i)
+		s.HotElsewhere = n.takerElsewhere(i, true)
 	}
 	l.outcome = l.group.Step(n.now.Mono, s)
 	n.out.Wants = append(n.out.Wants, l.outcome.Wants...)
@@ -239,8 +241,8 @@ func (n *Node) over(i int, t state.Tenure) bool {
 	return false
 }
 
-// hotElsewhere tells whether another node could take the group over without a start.
-func (n *Node) hotElsewhere(i int) bool {
+// takerElsewhere tells whether another node could take the group over; if hot, without a start.
+func (n *Node) takerElsewhere(i int, hot bool) bool {
 	st := &n.state.Groups[i]
 	if n.groups[i].spec.Failover == cluster.FailoverManual {
 		return false
@@ -252,7 +254,7 @@ func (n *Node) hotElsewhere(i int) bool {
 			continue
 		}
 		for _, r := range p.hb.Groups {
-			if r.Group == st.ID && r.Hot && !r.Cut && r.Phase != wire.PhaseFailed {
+			if r.Group == st.ID && (r.Hot || !hot) && !r.Cut && r.Phase != wire.PhaseFailed {
 				return true
 			}
 		}

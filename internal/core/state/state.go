@@ -221,7 +221,7 @@ func (s *State) evict(e *cluster.Evict) string {
 	}
 	for i := range s.Groups {
 		if g := &s.Groups[i]; g.Owner == e.Node {
-			g.Owner = ""
+			g.disown("the target lost its lease")
 		}
 	}
 	return ""
@@ -304,9 +304,17 @@ func (s *State) released(r *cluster.Released) string {
 	}
 	g.Tenures = slices.Delete(g.Tenures, i, i+1)
 	if r.Epoch == g.Epoch {
-		g.Owner = ""
+		g.disown("the target gave it up")
 	}
 	return ""
+}
+
+// disown leaves the group to nobody. A move whose target was the owner has failed with that.
+func (g *Group) disown(reason string) {
+	g.Owner = ""
+	if g.Move != nil && g.Move.Assigned != 0 {
+		g.endMove(false, reason)
+	}
 }
 
 func (s *State) move(m *cluster.Move) string {

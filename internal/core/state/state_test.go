@@ -127,6 +127,17 @@ func TestMoves(t *testing.T) {
 	}
 }
 
+// A move whose target dies before it served has ended: else nobody could move the group again.
+func TestMoveEndsWithItsTarget(t *testing.T) {
+	for _, end := range []cluster.Part{evict("beta", 1), released(2)} {
+		s := begin(t)
+		apply(t, s, "", cluster.Part{Move: &cluster.Move{ID: "a", Group: "web", From: "alpha", To: "beta", Epoch: 1}}, assign("beta", 1, 2), end)
+		if g := s.Group("web"); g.Owner != "" || g.Move != nil || g.Ended == nil || g.Ended.Done {
+			t.Errorf("after %v: %+v, %+v", end, g, g.Ended)
+		}
+	}
+}
+
 func TestSnapshotHoldsEverything(t *testing.T) {
 	s := begin(t)
 	apply(t, s, "", evict("alpha", 1), assign("beta", 1, 2),
