@@ -29,13 +29,15 @@ type profile struct {
 var (
 	budgets = []time.Duration{100 * time.Millisecond, 150 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond,
 		500 * time.Millisecond, time.Second, 2 * time.Second, 3 * time.Second, 5 * time.Second, 10 * time.Second}
+	// mixed are the budgets of the long profile: a second under 100 ms costs as much as a hundred under 10 s.
+	mixed   = slices.Concat(budgets, budgets[5:])
 	anyKind = []Kind{Power, Wipe, Kill, Forget, Pause, Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, Dup, Late, Replay,
 		Drift, Wall, SlowDisk, HangDisk, LateGate, Fail, NoStart, NoStop, Switch, Failback}
 )
 
 var profiles = map[string]profile{
 	"mix": {doc: "any faults, five or more in 30 s; budgets from 100 ms to 10 s", goal: Converge,
-		takeovers: budgets, kinds: anyKind, least: 5, most: 24, run: 30 * time.Second},
+		takeovers: mixed, kinds: anyKind, least: 5, most: 24, run: 30 * time.Second},
 	"short": {doc: "any faults within a few lease lengths of each other", goal: Converge,
 		takeovers: budgets, kinds: anyKind, least: 5, most: 16},
 	"forming": {doc: "faults while the cluster forms", goal: Converge, early: true,
