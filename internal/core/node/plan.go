@@ -10,7 +10,8 @@ import (
 	"baton/internal/core/wire"
 )
 
-// tendPlan runs the planner on the coordinator, when something has changed and once per heartbeat.
+// tendPlan runs the planner on the coordinator, when something has changed and, for what only time brings
+// about, every other heartbeat.
 // Nothing is planned before its first own entry and its last proposal are applied.
 func (n *Node) tendPlan() {
 	r := n.raft
@@ -21,7 +22,7 @@ func (n *Node) tendPlan() {
 	if !n.planDue && n.now.Mono < n.planAt {
 		return
 	}
-	n.planDue, n.planAt = false, n.now.Mono.Add(n.timing.H)
+	n.planDue, n.planAt = false, n.now.Mono.Add(2*n.timing.H)
 	plan := decide.Make(n.facts())
 	n.tellDecisions(plan.Decisions)
 	if len(plan.Entries) > 0 {

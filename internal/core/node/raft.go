@@ -16,6 +16,7 @@ import (
 // Raft's own figures, counted in ticks of H (only a leader is ticked, for CheckQuorum and heartbeats).
 const (
 	electionTicks    = 10
+	heartbeatTicks   = 3   // three rounds within CheckQuorum's time: loss of 30 % on both links ends no leadership
 	maxAppendBytes   = 800 // so that an append fits a datagram, unless a single entry is larger
 	maxInflight      = 64
 	foundingIndex    = 1    // the log begins after the founding record
@@ -103,7 +104,7 @@ func (n *Node) found(f *cluster.Founding, disk *cluster.DiskImage) {
 	n.raft = r
 	r.note(entries, n.id())
 	r.rn, err = raft.NewRawNode(&raft.Config{
-		ID: uint64(n.inc), ElectionTick: electionTicks, HeartbeatTick: 1, Storage: r.store, Applied: r.applied,
+		ID: uint64(n.inc), ElectionTick: electionTicks, HeartbeatTick: heartbeatTicks, Storage: r.store, Applied: r.applied,
 		AsyncStorageWrites: true, MaxSizePerMsg: maxAppendBytes, MaxCommittedSizePerReady: maxCommittedSize,
 		MaxUncommittedEntriesSize: maxUncommitted, MaxInflightMsgs: maxInflight,
 		CheckQuorum: true, PreVote: true, Logger: quiet{},
