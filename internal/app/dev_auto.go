@@ -201,7 +201,7 @@ func (s *session) results(all []played) error {
 		case r.skipped != "":
 			rows = append(rows, []cell{{text: trickWords[r.name]}, {text: "-"}, {text: "-"}, {text: "-"}, {text: "-"}, {r.skipped, yellow}})
 			continue
-		case r.both > 0 && r.name == "freeze" && len(s.ground.lacks()) > 0:
+		case r.both > 0 && len(s.ground.lacks()) > 0: // a program learns only after the move that it is a standby now
 			verdict = cell{"two answered: no gate here", yellow}
 		case r.both > 0:
 			verdict = cell{"TWO ANSWERED AT ONCE", red}
