@@ -333,7 +333,12 @@ func (n *Node) tend() {
 	}
 	for i := range n.peers {
 		p := &n.peers[i]
-		if i == n.self {
+		if i == n.self { // judged like any other, also by itself should it come to lead
+			if n.leaseRuns() {
+				p.leaseDown = 0
+			} else if p.leaseDown == 0 {
+				p.leaseDown = n.now.Mono
+			}
 			continue
 		}
 		silent := p.det.Silent(n.now.Mono)

@@ -49,11 +49,6 @@ func (n *Node) nodeFacts(i int) cluster.NodeFacts {
 	if i == n.self {
 		x.Fresh, x.Heard, x.Incarnation, x.Boot = true, true, n.inc, n.boot
 		x.LeaseRuns, x.Sick = n.leaseRuns(), n.pulse.sick
-		if x.LeaseRuns {
-			p.leaseDown = 0
-		} else if p.leaseDown == 0 {
-			p.leaseDown = n.now.Mono
-		}
 	} else {
 		x.Fresh, x.Heard = p.det.Fresh(n.now.Mono) && p.hb != nil, p.det.Heard()
 		if p.hb != nil {
