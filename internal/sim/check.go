@@ -227,7 +227,8 @@ func (w *world) announced(e *cluster.LogEntry) {
 	}
 }
 
-// founding checks that there is one founding record.
+// founding checks that there is one founding record: one that a crash took before it was durable was never
+// told to anybody, and is none.
 func (w *world) founding(m *machine, record []byte) {
 	if record == nil {
 		return
@@ -236,7 +237,7 @@ func (w *world) founding(m *machine, record []byte) {
 		w.check.founding = record
 	}
 	if string(w.check.founding) != string(record) {
-		w.fail("invariant 3", "%s stores another founding record than the first", m.id)
+		w.fail("invariant 3", "%s has stored another founding record than the first", m.id)
 	}
 }
 

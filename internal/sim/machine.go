@@ -189,6 +189,7 @@ func (m *machine) startAgent() {
 	if m.record == nil {
 		clear(m.gates)
 	}
+	m.w.founding(m, m.disk.image.Founding)
 	boot := &node.Boot{Boot: m.boot, Run: m.run, Disk: m.disk.read(), Record: cloneRecord(m.record)}
 	if m.disk.image.Snapshot != nil {
 		m.applied = m.disk.image.Snapshot.Index
@@ -441,7 +442,6 @@ func (m *machine) healthy(group int) bool {
 }
 
 func (m *machine) persist(p cluster.Persist) {
-	m.w.founding(m, p.Founding)
 	m.disk.submit(p)
 	if m.disk.running == 0 {
 		m.beginWrite()
@@ -466,6 +466,7 @@ func (m *machine) written() {
 		return
 	}
 	n := m.disk.finish()
+	m.w.founding(m, m.disk.image.Founding)
 	if d := -m.synced; d > 0 && !m.w.plan.Blind {
 		m.synced = d
 		m.deliver(&node.Observed{Cut: m.cutGroups(), LinkDown: m.linksDown(), SyncNanos: d})
