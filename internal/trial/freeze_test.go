@@ -130,7 +130,8 @@ func TestAgentStopped(t *testing.T) {
 	}
 }
 
-// Where bpf() can't be had, nftables keeps the lease: power loss, hung agent, switchover.
+// Where bpf() can't be had, nftables keeps the lease, in every fault that needs it: hung agent, switchover,
+// power loss, silent and one-way cuts, a lost carrier, an agent killed and back, one that stays away.
 func TestNftables(t *testing.T) {
 	c := start(t, Options{Gate: "nftables"})
 	agent := c.Agent(Alpha).Process()
@@ -142,4 +143,21 @@ func TestNftables(t *testing.T) {
 	}
 	c.must(c.AwaitServing(Alpha, limit))
 	c.failsOver(Beta, c.at(c.Host(Alpha).PowerOff))
+
+	c.must(c.Host(Alpha).Boot())
+	c.must(c.AwaitServing(Beta, limit))
+	c.undisturbed("the agent of beta is killed", 2*c.takeover(), c.Agent(Beta).Process().Kill)
+	c.must(c.AwaitServing(Beta, limit))
+	owner, other := Beta, Alpha
+	for _, cut := range []func(host string) error{
+		func(h string) error { return c.Lab.CutSilent(h, "") },
+		func(h string) error { return c.Lab.CutOneWay(h, "", lab.Out) },
+		func(h string) error { return c.Lab.CutOneWay(h, "", lab.In) },
+		func(h string) error { return c.Lab.CutCarrier(h, LAN) },
+	} {
+		c.failsOver(other, c.at(func() error { return cut(owner) }))
+		c.must(c.Lab.Heal(owner, ""))
+		c.must(c.AwaitServing(other, limit))
+		owner, other = other, owner
+	}
 }
