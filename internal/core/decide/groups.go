@@ -202,7 +202,7 @@ func (p *planner) refusal(g *cluster.GroupFacts, to cluster.NodeID) string {
 	case !n.Heard:
 		return "was never heard"
 	case !n.Fresh:
-		return fmt.Sprintf("has not been heard for %v", p.f.Spec.Timing.D)
+		return fmt.Sprintf("has not been heard for more than %v", p.f.Spec.Timing.D)
 	case !n.Admitted:
 		return "holds no lease yet"
 	case n.NewBoot:
