@@ -376,8 +376,8 @@ func (n *Node) carryOn(u *unstored) {
 // quickly until they are answered: a lost one must not cost a heartbeat's time.
 func (n *Node) sendRaft(m *raftpb.Message) {
 	to := slices.IndexFunc(n.peers, func(p peer) bool { return uint64(p.inc) == m.GetTo() })
-	if to < 0 || to == n.self {
-		return
+	if to < 0 || to == n.self || m.GetFrom() != uint64(n.inc) {
+		return // what another has proposed, or asked of a leader, is not relayed: who wants it tries again
 	}
 	p := &n.peers[to]
 	again := resend{msg: m, at: n.now.Mono.Add(n.timing.Quick()), end: n.now.Mono.Add(n.lastingFor())}
@@ -392,10 +392,6 @@ func (n *Node) sendRaft(m *raftpb.Message) {
 	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
 		if !m.GetReject() {
 			n.election.granted(n)
-		}
-	case raftpb.MsgProp:
-		if m.GetFrom() != uint64(n.inc) {
-			return // another's proposal is not relayed: it tries again with whoever leads
 		}
 	case raftpb.MsgSnap:
 		n.raft.rn.ReportSnapshot(m.GetTo(), raft.SnapshotFinish) // a lost one is probed for again
