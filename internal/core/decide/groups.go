@@ -83,7 +83,11 @@ var groupRules = []groupRule{
 		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 			o := p.f.Node(g.Owner)
 			d.Evidence = append(d.Evidence, fmt.Sprintf("%s: uplink gone %v, disk does not answer %v", o.ID, p.report(g, o.ID).Cut, o.Sick))
-			return place(p, g, d)
+			if !o.Sick {
+				return place(p, g, d)
+			}
+			// Its disk keeps it from seeing that it is to hand over: what it does not release ends with its lease.
+			return append(evict(o), place(p, g, d)...)
 		}},
 	{id: "G40", verdict: Record, why: "it returns to its preferred node, which has been well for the time asked",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return p.failback(g) },
