@@ -217,6 +217,9 @@ func (w *world) announced(e *cluster.LogEntry) {
 		return
 	}
 	for _, p := range d.Parts {
+		if e := p.MoveEnd; e != nil && !e.Done {
+			w.check.groups[w.groupIndex(e.Group)].permits++ // what failed on the target goes back where it was
+		}
 		if p.Move == nil {
 			continue
 		}
