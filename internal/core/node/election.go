@@ -46,6 +46,12 @@ func (n *Node) turn() int {
 	return turn
 }
 
+// afresh begins the order of campaigns anew: a disk answers again, so rounds that failed tell nothing more.
+func (e *election) afresh(n *Node) {
+	e.failed = 0
+	e.nextAt = min(e.nextAt, n.now.Mono.Add(time.Duration(n.turn()+1)*e.step(n)))
+}
+
 func (n *Node) leaderHeard() {
 	n.election.heard, n.election.forgot = n.now.Mono, false
 }

@@ -329,6 +329,8 @@ func (n *Node) tend() {
 		n.planDue, n.groupsDue = true, true
 		if sick {
 			n.event("sick", n.id(), "the disk of %s has not answered for %v: it leaves decisions to others", n.id(), n.timing.L)
+		} else {
+			n.election.afresh(n)
 		}
 	}
 	for i := range n.peers {

@@ -201,6 +201,9 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 	} else if p.leaseDown == 0 {
 		p.leaseDown = n.now.Mono
 	}
+	if old != nil && old.Sick && !hb.Sick {
+		n.election.afresh(n)
+	}
 	p.deaf = n.isDeaf(hb)
 	if hb.Lead != 0 && n.raft != nil && hb.Lead >= n.raft.term() {
 		if p.deaf {
