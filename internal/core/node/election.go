@@ -114,7 +114,9 @@ func (n *Node) tendElection() {
 	if n.fresh() >= cluster.Quorum(len(n.peers)) {
 		e.failed++
 	}
-	e.nextAt = n.now.Mono.Add(time.Duration(len(n.peers)) * e.step(n))
+	// The wait grows with the turn: two candidates that met by chance would meet again after equal waits,
+	// and waits between n and 2n-1 steps differ however often either side has doubled its own.
+	e.nextAt = n.now.Mono.Add(time.Duration(len(n.peers)+n.turn()) * e.step(n))
 }
 
 // fresh counts the voters heard within D, this node included.

@@ -34,10 +34,11 @@ const (
 	runsName = "runs"    // how many agents have begun on this directory
 	lockName = "lock"
 
-	minSize    = 4 << 20 // bytes
-	maxLog     = 1 << 30 // bytes: a larger file is none of ours
-	blockSize  = 4096    // bytes: the log's size is a multiple
-	zeroChunk  = 1 << 20 // bytes written at once to fill a new log
+	minSize    = 4 << 20  // bytes
+	maxLog     = 1 << 30  // bytes: a larger file is none of ours
+	blockSize  = 4096     // bytes: the log's size is a multiple
+	zeroChunk  = 1 << 20  // bytes written at once to fill a new log
+	readChunk  = 64 << 10 // bytes read at once: some kernels let nobody else run on the core during a read
 	syncProbes = 9
 )
 
@@ -210,8 +211,10 @@ func (s *Store) load() error {
 		return corrupt(s.file.Name(), 0, fmt.Sprintf("%d bytes, a log has at most %d", info.Size(), maxLog))
 	}
 	b := make([]byte, info.Size())
-	if _, err := s.file.ReadAt(b, 0); err != nil {
-		return err
+	for at := 0; at < len(b); at += readChunk {
+		if _, err := s.file.ReadAt(b[at:min(at+readChunk, len(b))], int64(at)); err != nil {
+			return err
+		}
 	}
 	r, err := readLog(s.file.Name(), b)
 	if err != nil {
