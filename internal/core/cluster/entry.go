@@ -29,6 +29,26 @@ type Part struct {
 	MoveEnd  *MoveEnd  `json:"move_end,omitempty"`
 	Ban      *Ban      `json:"ban,omitempty"`
 	Unban    *Unban    `json:"unban,omitempty"`
+
+	Draft *Draft `json:"draft,omitempty"`
+	Adopt *Adopt `json:"adopt,omitempty"`
+	Drop  *Drop  `json:"drop,omitempty"`
+	Voter *Voter `json:"voter,omitempty"`
+	Lost  *Lost  `json:"lost,omitempty"`
+
+	Pause   *Pause   `json:"pause,omitempty"`
+	Resume  *Resume  `json:"resume,omitempty"`
+	Pin     *Pin     `json:"pin,omitempty"`
+	Unpin   *Unpin   `json:"unpin,omitempty"`
+	Drain   *Drain   `json:"drain,omitempty"`
+	Undrain *Undrain `json:"undrain,omitempty"`
+	Stop    *Stop    `json:"stop,omitempty"`
+	Start   *Start   `json:"start,omitempty"`
+	Restart *Restart `json:"restart,omitempty"`
+	Clear   *Clear   `json:"clear,omitempty"`
+
+	Token   *Token   `json:"token,omitempty"`
+	Untoken *Untoken `json:"untoken,omitempty"`
 }
 
 // Evict takes a node's lease away and ends its ownership of every group.
@@ -98,6 +118,135 @@ type Unban struct {
 	Node  NodeID  `json:"node"`
 }
 
+// Draft states the intent that a text become the cluster's configuration. It was decided on revision Base;
+// the present one stays until an Adopt, which comes once nothing that the text removes is in use any more.
+type Draft struct {
+	Base    Revision `json:"base"`
+	Text    []byte   `json:"text"`
+	Comment string   `json:"comment,omitempty"`
+	ID      string   `json:"id"` // of the command
+}
+
+// Adopt makes the draft made on Base the configuration, as revision Base+1.
+type Adopt struct {
+	Base Revision `json:"base"`
+}
+
+// Drop gives the draft made on Base up.
+type Drop struct {
+	Base   Revision `json:"base"`
+	Reason string   `json:"reason"`
+}
+
+// VoterOp is what a voter change does.
+type VoterOp string
+
+const (
+	// VoterLearn lets a newcomer copy the log without a vote.
+	VoterLearn VoterOp = "learn"
+	// VoterAdd gives a node that copies the log a vote.
+	VoterAdd VoterOp = "add"
+	// VoterRemove takes an incarnation out of the set, or a newcomer off the copying.
+	VoterRemove VoterOp = "remove"
+)
+
+// Voter changes the set of voters by one. It was decided on the set of log index Base.
+type Voter struct {
+	Op          VoterOp     `json:"op"`
+	Node        NodeID      `json:"node"`
+	Incarnation Incarnation `json:"incarnation"`
+	Base        uint64      `json:"base"`
+}
+
+// Lost is an operator's word that a node's data directory is gone for good, or that the node is to be
+// taken out though it can't be reached.
+type Lost struct {
+	Node        NodeID      `json:"node"`
+	Incarnation Incarnation `json:"incarnation"`
+}
+
+// Note is what a standing instruction of a person carries.
+type Note struct {
+	By     string   `json:"by"`
+	Reason string   `json:"reason,omitempty"`
+	Until  WallTime `json:"until"` // 0: until it is taken back
+}
+
+// Pause stops the planner from acting on a group; with Group empty, on any.
+type Pause struct {
+	Group GroupID `json:"group,omitempty"`
+	Note
+}
+
+// Resume ends a Pause.
+type Resume struct {
+	Group GroupID `json:"group,omitempty"`
+}
+
+// Pin keeps a group on a node: it runs there or nowhere.
+type Pin struct {
+	Group GroupID `json:"group"`
+	Node  NodeID  `json:"node"`
+	Note
+}
+
+// Unpin ends a Pin.
+type Unpin struct {
+	Group GroupID `json:"group"`
+}
+
+// Drain moves every group off a node and keeps them off.
+type Drain struct {
+	Node NodeID `json:"node"`
+	Note
+}
+
+// Undrain ends a Drain.
+type Undrain struct {
+	Node NodeID `json:"node"`
+}
+
+// Stop keeps a group, or one resource of it, stopped until a Start.
+type Stop struct {
+	Group    GroupID    `json:"group"`
+	Resource ResourceID `json:"resource,omitempty"`
+	Note
+}
+
+// Start ends a Stop.
+type Start struct {
+	Group    GroupID    `json:"group"`
+	Resource ResourceID `json:"resource,omitempty"`
+}
+
+// Restart stops and starts a group, or one resource of it, on its node. It was decided on Epoch.
+type Restart struct {
+	Group    GroupID    `json:"group"`
+	Resource ResourceID `json:"resource,omitempty"`
+	Epoch    Epoch      `json:"epoch"`
+	ID       string     `json:"id"` // of the command
+}
+
+// Clear forgets failures and bans of a group, or of one resource of it.
+type Clear struct {
+	Group    GroupID    `json:"group"`
+	Resource ResourceID `json:"resource,omitempty"`
+}
+
+// Token lets whoever has its secret use the API from afar. Only a hash of the secret is kept.
+type Token struct {
+	Name  string   `json:"name"`
+	Role  string   `json:"role"` // "view", "operate" or "admin"
+	Hash  []byte   `json:"hash"` // SHA-256 of the secret, which is random and long
+	By    string   `json:"by"`
+	Until WallTime `json:"until"` // 0: until it is revoked
+}
+
+// Untoken revokes a Token.
+type Untoken struct {
+	Name string `json:"name"`
+}
+
 // Encode returns the entry's stored form.
 func (e *Entry) Encode() []byte {
 	b, err := json.Marshal(e)
@@ -137,7 +286,77 @@ func (p Part) String() string {
 	case p.Unban != nil:
 		return fmt.Sprintf("unban %s from %s", p.Unban.Group, p.Unban.Node)
 	}
+	if s := p.asConfiguration(); s != "" {
+		return s
+	}
+	if s := p.asInstruction(); s != "" {
+		return s
+	}
 	return "nothing"
+}
+
+// asConfiguration renders what changes the configuration, its nodes and its tokens.
+func (p Part) asConfiguration() string {
+	switch {
+	case p.Draft != nil:
+		return fmt.Sprintf("draft of revision %d", p.Draft.Base+1)
+	case p.Adopt != nil:
+		return fmt.Sprintf("revision %d", p.Adopt.Base+1)
+	case p.Drop != nil:
+		return fmt.Sprintf("draft of revision %d given up: %s", p.Drop.Base+1, p.Drop.Reason)
+	case p.Voter != nil && p.Voter.Op == VoterLearn:
+		return fmt.Sprintf("%s copies the log (incarnation %x)", p.Voter.Node, uint64(p.Voter.Incarnation))
+	case p.Voter != nil && p.Voter.Op == VoterAdd:
+		return fmt.Sprintf("%s votes (incarnation %x)", p.Voter.Node, uint64(p.Voter.Incarnation))
+	case p.Voter != nil:
+		return fmt.Sprintf("%s votes no longer (incarnation %x)", p.Voter.Node, uint64(p.Voter.Incarnation))
+	case p.Lost != nil:
+		return fmt.Sprintf("%s is gone for good (incarnation %x)", p.Lost.Node, uint64(p.Lost.Incarnation))
+	case p.Token != nil:
+		return fmt.Sprintf("token %s, role %s", p.Token.Name, p.Token.Role)
+	case p.Untoken != nil:
+		return fmt.Sprintf("token %s revoked", p.Untoken.Name)
+	}
+	return ""
+}
+
+// asInstruction renders a person's standing instruction.
+func (p Part) asInstruction() string {
+	all := func(g GroupID) string {
+		if g == "" {
+			return "everything"
+		}
+		return string(g)
+	}
+	part := func(g GroupID, r ResourceID) string {
+		if r == "" {
+			return string(g)
+		}
+		return string(g) + "/" + string(r)
+	}
+	switch {
+	case p.Pause != nil:
+		return "pause " + all(p.Pause.Group)
+	case p.Resume != nil:
+		return "resume " + all(p.Resume.Group)
+	case p.Pin != nil:
+		return fmt.Sprintf("pin %s to %s", p.Pin.Group, p.Pin.Node)
+	case p.Unpin != nil:
+		return fmt.Sprintf("unpin %s", p.Unpin.Group)
+	case p.Drain != nil:
+		return fmt.Sprintf("drain %s", p.Drain.Node)
+	case p.Undrain != nil:
+		return fmt.Sprintf("undrain %s", p.Undrain.Node)
+	case p.Stop != nil:
+		return "stop " + part(p.Stop.Group, p.Stop.Resource)
+	case p.Start != nil:
+		return "start " + part(p.Start.Group, p.Start.Resource)
+	case p.Restart != nil:
+		return "restart " + part(p.Restart.Group, p.Restart.Resource)
+	case p.Clear != nil:
+		return "clear " + part(p.Clear.Group, p.Clear.Resource)
+	}
+	return ""
 }
 
 // Founding is the record that a cluster begins with: the first node by name writes exactly one.

@@ -52,6 +52,9 @@ type Command struct {
 	Group cluster.GroupID
 	To    cluster.NodeID // of OpSwitch; empty: the best candidate
 	By    string         // who asked, for the journal
+	// Part is what OpPropose asks to have applied, as it is.
+	Part cluster.Part
+	Why  string // for the journal; empty: "asked for"
 }
 
 // Op is what a command asks for.
@@ -62,6 +65,10 @@ const (
 	OpSwitch Op = iota + 1
 	// OpFailback moves a group to its preferred node.
 	OpFailback
+	// OpPropose puts Part into the log. The answer comes once it was applied, or was dropped as no longer
+	// fitting; for a Draft once it was adopted or given up, for a Restart, Stop, Start or Drain once it is
+	// carried out.
+	OpPropose
 )
 
 // Stored answers every Persist up to N.
@@ -100,7 +107,10 @@ type Output struct {
 	Decided  []decide.Decision // decisions that are new or have changed
 	Replies  []Reply
 	Applied  []cluster.LogEntry // entries applied in this Step, for observers
-	WakeAt   cluster.Instant    // call Step again no later
+	// Spec is the configuration that counts from now on, if it has changed; nil: it has not. The caller
+	// brings links, gate and resources into line with it before it carries out the rest.
+	Spec   *cluster.Spec
+	WakeAt cluster.Instant // call Step again no later
 }
 
 // Record is a numbered run record.

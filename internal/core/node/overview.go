@@ -138,3 +138,12 @@ func (n *Node) WouldMove(now cluster.Now, c *Command) (to cluster.NodeID, why, h
 	}
 	return m.To, "", ""
 }
+
+// Configuration returns the cluster's configuration, as far as this node has it.
+func (n *Node) Configuration() *cluster.Configuration {
+	if n.state == nil {
+		return &cluster.Configuration{}
+	}
+	f := &n.state.Founding
+	return &cluster.Configuration{Revisions: []cluster.RevisionText{{Revision: 1, Text: f.File, By: string(n.spec.Nodes[0].ID), Wall: f.Wall}}}
+}
