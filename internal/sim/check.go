@@ -14,10 +14,12 @@ type checker struct {
 	groups   []served
 	log      []applied
 	founding []byte
-	every    int64 // between two samples
-	from     int64 // samples begin
-	deadline int64 // goal Takeover: every group serves again from here on
-	watch    bool  // goal Still: the tolerated faults have begun
+	every    int64      // between two samples
+	from     int64      // samples begin
+	deadline int64      // goal Takeover: every group serves again from here on
+	said     instructed // by people
+	changed  int64      // when an instruction last took effect
+	watch    bool       // goal Still: the tolerated faults have begun
 }
 
 // served is what is known of a group's service.
@@ -38,6 +40,7 @@ type applied struct {
 }
 
 func (c *checker) init(w *world) {
+	c.said.init()
 	c.groups = make([]served, len(w.spec.Groups))
 	for i := range c.groups {
 		c.groups[i].server = -1
@@ -118,6 +121,7 @@ func (w *world) opened(m *machine, group int, epoch cluster.Epoch) {
 				m.id, id, epoch, o.id, o.gates[group].epoch, left)
 		}
 	}
+	w.place(m, id, epoch)
 	s := &w.check.groups[group]
 	switch {
 	case epoch < s.epoch:
@@ -130,7 +134,7 @@ func (w *world) opened(m *machine, group int, epoch cluster.Epoch) {
 			id, m.id, epoch, s.epoch)
 	}
 	if s.server != m.idx {
-		if s.server >= 0 && w.spec.Groups[group].Failover == cluster.FailoverManual && s.permits == 0 {
+		if s.server >= 0 && w.spec.Groups[group].Failover == cluster.FailoverManual && s.permits == 0 && !w.check.said.asked[placement{id, m.id, epoch}] {
 			w.fail("invariant 6", "%s, which only a command may move, went from %s to %s", id, w.machines[s.server].id, m.id)
 		}
 		if s.server >= 0 {
@@ -216,6 +220,9 @@ func (w *world) announced(e *cluster.LogEntry) {
 		w.fail("invariant 3", "entry %d can't be read: %v", e.Index, err)
 		return
 	}
+	if w.check.said.read(d) {
+		w.check.changed = w.now
+	}
 	for _, p := range d.Parts {
 		if e := p.MoveEnd; e != nil && !e.Done {
 			w.check.groups[w.groupIndex(e.Group)].permits++ // what failed on the target goes back where it was
@@ -266,6 +273,9 @@ func (c *checker) sample(w *world) {
 		if w.plan.Goal == Takeover && w.now > c.deadline && time.Duration(w.now-s.down) < plannedGap {
 			continue // a handover: a disk that hangs is found, and left, only later
 		}
+		if w.plan.Goal == Converge && c.changed > 0 && time.Duration(w.now-c.changed) < w.settling() {
+			continue
+		}
 		if w.plan.Goal == Converge && time.Duration(w.now-s.down) < w.plan.Groups[w.planGroup[g]].Start+plannedGap {
 			continue // a planned move, such as a failback, restarts what does not stand by hot
 		}
@@ -289,19 +299,21 @@ func (c *checker) because(w *world) string {
 }
 
 // expected tells whether a group must be served now: a majority of the voters is well, and a node that
-// may run it, on which it never failed, is well too.
+// may run it, on which it never failed, is well too; and no instruction keeps it from being served.
 func (w *world) expected(group int) bool {
 	spec := &w.spec.Groups[group]
 	if spec.Failover == cluster.FailoverManual && w.plan.Goal != Still {
 		return false
 	}
+	said := &w.check.said
 	well, able := 0, 0
 	for i, m := range w.machines {
 		if w.unfit(i) {
 			continue
 		}
 		well++
-		if spec.Prefers(m.id) >= 0 && !w.failedOn(i, group) {
+		_, drained := said.drained[m.id]
+		if spec.Prefers(m.id) >= 0 && !drained && said.forbids(spec.ID, m.id) == "" && !w.failedOn(i, group) {
 			able++
 		}
 	}
@@ -319,7 +331,7 @@ func (w *world) unfit(m int) bool {
 			continue
 		}
 		switch f.Kind {
-		case Power, Wipe, Kill, Forget, Pause, Isolate, OneWay, HangDisk, Uplink:
+		case Power, Wipe, Kill, Forget, Freeze, Isolate, OneWay, HangDisk, Uplink:
 			return true
 		}
 	}

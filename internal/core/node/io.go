@@ -55,6 +55,8 @@ type Command struct {
 	// Part is what OpPropose asks to have applied, as it is.
 	Part cluster.Part
 	Why  string // for the journal; empty: "asked for"
+	// NoWait asks for the answer of OpPropose as soon as the Part was applied, or dropped.
+	NoWait bool
 }
 
 // Op is what a command asks for.
@@ -164,5 +166,6 @@ const (
 	ApplyStale                 // an entry is applied though what it was decided on has changed
 	TwoFoundings               // whoever sees only empty nodes founds the cluster
 	NoBackoff                  // the step between campaigns is never doubled
+	Heedless                   // what people forbade is not heeded when a placement is applied
 	MutationCount
 )

@@ -116,7 +116,8 @@ func (n *Node) found(f *cluster.Founding, disk *cluster.DiskImage) {
 }
 
 func (n *Node) stateFlaws() state.Flaws {
-	return state.Flaws{EvictKeepsOwner: n.flaw == EvictKeepsOwner, ApplyStale: n.flaw == ApplyStale}
+	return state.Flaws{EvictKeepsOwner: n.flaw == EvictKeepsOwner, ApplyStale: n.flaw == ApplyStale,
+		Heedless: n.flaw == Heedless}
 }
 
 func must(err error) { cluster.Assert(err == nil, "raft storage: %v", err) }
@@ -436,6 +437,7 @@ func (n *Node) apply(entries []*raftpb.Entry) {
 			continue
 		}
 		j := n.state.Apply(e.GetIndex(), c)
+		n.instructed(e.GetIndex(), c)
 		if n.alive {
 			n.event("applied", "", "%s", describe(j))
 		}

@@ -24,6 +24,9 @@ type State struct {
 	Groups   []Group          `json:"groups"`  // in the order of the specification
 	Journal  []cluster.Line   `json:"journal"`
 
+	Instructions cluster.Instructions `json:"instructions"`
+	Asked        []Asked              `json:"asked,omitempty"` // answers to commands, oldest first
+
 	flaws Flaws
 }
 
@@ -31,6 +34,7 @@ type State struct {
 type Flaws struct {
 	EvictKeepsOwner bool
 	ApplyStale      bool
+	Heedless        bool // what people forbade is not heeded
 }
 
 // Node is a node's lease by the log.
@@ -135,13 +139,20 @@ func (s *State) Apply(index uint64, e *cluster.Entry) cluster.Line {
 	cluster.Assert(index > s.Applied, "entry %d is applied after %d", index, s.Applied)
 	s.Applied = index
 	j := cluster.Line{Index: index, Wall: e.Wall, By: e.By, Rule: e.Rule, Why: e.Why, Evidence: e.Evidence, Rejected: e.Rejected}
+	if e.ID != "" && s.Answer(e.ID) != nil {
+		j.Dropped = append(j.Dropped, "the same command again")
+		return j
+	}
 	for _, p := range e.Parts {
-		if dropped := s.applyPart(index, p); dropped != "" {
+		if dropped := s.applyPart(index, e.ID, p); dropped != "" {
 			j.Dropped = append(j.Dropped, p.String()+": "+dropped)
 			continue
 		}
 		j.Did = append(j.Did, p.String())
 		note(&j, p)
+	}
+	if e.ID != "" {
+		s.answer(index, e.ID, j.Dropped)
 	}
 	s.Journal = append(s.Journal, j)
 	if len(s.Journal) > journalMax {
@@ -162,6 +173,7 @@ func note(j *cluster.Line, p cluster.Part) {
 			j.Nodes = append(j.Nodes, n)
 		}
 	}
+	noteInstruction(p, group, node)
 	switch {
 	case p.Evict != nil:
 		node(p.Evict.Node)
@@ -186,7 +198,7 @@ func note(j *cluster.Line, p cluster.Part) {
 }
 
 // applyPart applies one part, or returns why it no longer fits.
-func (s *State) applyPart(index uint64, p cluster.Part) string {
+func (s *State) applyPart(index uint64, id string, p cluster.Part) string {
 	switch {
 	case p.Evict != nil:
 		return s.evict(p.Evict)
@@ -206,6 +218,9 @@ func (s *State) applyPart(index uint64, p cluster.Part) string {
 		return s.ban(p.Ban)
 	case p.Unban != nil:
 		return s.unban(p.Unban)
+	}
+	if dropped, known := s.instruct(index, id, p); known {
+		return dropped
 	}
 	return "this version does not know it"
 }
@@ -273,6 +288,9 @@ func (s *State) assign(index uint64, a *cluster.Assign) string {
 	}
 	if !n.Admitted {
 		return "the target holds no lease"
+	}
+	if why := s.forbids(a.Group, a.To); why != "" {
+		return why
 	}
 	if a.Epoch != g.Epoch+1 && !s.flaws.ApplyStale {
 		return fmt.Sprintf("it was decided on epoch %d, the group is at %d", a.Epoch-1, g.Epoch)
