@@ -367,9 +367,9 @@ func (p Part) asInstruction() string {
 	case p.Clear != nil:
 		return "clear " + part(p.Clear.Group, p.Clear.Resource)
 	case p.Performed != nil && p.Performed.Reason != "":
-		return fmt.Sprintf("task of %s given up: %s", p.Performed.Group, p.Performed.Reason)
+		return fmt.Sprintf("%s of %s given up: %s", p.Performed.Verb, part(p.Performed.Group, p.Performed.Resource), p.Performed.Reason)
 	case p.Performed != nil:
-		return fmt.Sprintf("task of %s done", p.Performed.Group)
+		return fmt.Sprintf("%s of %s done", p.Performed.Verb, part(p.Performed.Group, p.Performed.Resource))
 	}
 	return ""
 }

@@ -37,9 +37,11 @@ const (
 
 // Performed puts on record that the node that has a group has carried a Task out, or that it can't.
 type Performed struct {
-	Group  GroupID `json:"group"`
-	ID     string  `json:"id"`
-	Reason string  `json:"reason,omitempty"` // why not; empty: it is done
+	ID       string     `json:"id"` // of the task
+	Verb     TaskVerb   `json:"verb"`
+	Group    GroupID    `json:"group"`
+	Resource ResourceID `json:"resource,omitempty"`
+	Reason   string     `json:"reason,omitempty"` // why not; empty: it is done
 }
 
 // Pause returns what pauses a group: its own pause, else the pause of everything; nil: nothing does.

@@ -280,7 +280,11 @@ func (n *Node) carriedOut(w *askWork) (Reply, bool) {
 	case p.Drain != nil:
 		return n.drainEnded(w)
 	case p.Pin != nil && n.state.Group(p.Pin.Group) != nil && n.state.Group(p.Pin.Group).Owner != "":
-		return n.serves(p.Pin.Group, p.Pin.Node)
+		r, ended := n.serves(p.Pin.Group, p.Pin.Node)
+		if r.Done {
+			r.Text = n.done(p)
+		}
+		return r, ended
 	}
 	return Reply{Done: true, Text: n.done(&w.part)}, true
 }

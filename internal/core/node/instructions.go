@@ -73,7 +73,7 @@ func (n *Node) heed(l *local, mine bool, s *group.Situation) {
 	for i := range x.Tasks {
 		t := &x.Tasks[i]
 		w := n.task(t.ID)
-		if t.Group == id && mine && s.MayStart && w != nil && !w.begun && n.recOK >= w.record && t.Epoch == s.Epoch {
+		if t.Group == id && mine && s.MayStart && w != nil && !w.begun && !w.ended && n.recOK >= w.record && t.Epoch == s.Epoch {
 			w.begun = true
 			l.group.Restart(t.Resource)
 		}
@@ -138,7 +138,7 @@ func (n *Node) tellTasks() {
 		w.at = n.now.Mono.Add(n.tryEvery())
 		t := n.state.Instructions.Task(w.id)
 		entries = append(entries, cluster.Entry{Wall: n.now.Wall, By: string(n.id()), Why: string(t.Verb) + " was asked for", ID: w.id + "/performed",
-			Parts: []cluster.Part{{Performed: &cluster.Performed{Group: t.Group, ID: t.ID, Reason: w.reason}}}})
+			Parts: []cluster.Part{{Performed: &cluster.Performed{ID: t.ID, Verb: t.Verb, Group: t.Group, Resource: t.Resource, Reason: w.reason}}}})
 	}
 	if len(entries) > 0 {
 		n.propose(entries)
