@@ -55,6 +55,16 @@ type commands struct {
 	Status   statusCmd   `cmd:"" help:"Show nodes, groups, leases, epochs, and who would take over."`
 	Switch   switchCmd   `cmd:"" help:"Move a group to another node, on purpose."`
 	Failback failbackCmd `cmd:"" help:"Move a group back to its preferred node."`
+	Start    startCmd    `cmd:"" help:"Start a group that was stopped, or one resource of it."`
+	Stop     stopCmd     `cmd:"" help:"Stop a group everywhere, or one resource of it on its node; it stays so until it is started."`
+	Restart  restartCmd  `cmd:"" help:"Stop and start a group, or one resource of it, on its node, without a failover."`
+	Clear    clearCmd    `cmd:"" help:"Forget the failures of a group, or of one resource of it: bans and restarts."`
+	Pause    pauseCmd    `cmd:"" help:"Watch a group, or all, but do not act: nobody takes over."`
+	Resume   resumeCmd   `cmd:"" help:"End a pause."`
+	Pin      pinCmd      `cmd:"" help:"Keep a group on a node: it runs there or nowhere."`
+	Unpin    unpinCmd    `cmd:"" help:"End a pin."`
+	Drain    drainCmd    `cmd:"" help:"Move every group off a node, and keep them off."`
+	Undrain  undrainCmd  `cmd:"" help:"End a drain."`
 	Explain  explainCmd  `cmd:"" help:"Tell why a group is where it is, or show one entry of the history."`
 	History  historyCmd  `cmd:"" help:"List what was decided, and why."`
 	Check    checkCmd    `cmd:"" help:"Check the cluster file, this host, and what takeover it can keep."`

@@ -77,7 +77,11 @@ func (v statusView) explain(w io.Writer, g *batonv1.Group, history []*batonv1.Li
 	if g.Next != "" {
 		next = g.Next + " would take it over"
 	}
+	if g.NextBanned {
+		next += " if its node were lost, though it failed there: no better is left"
+	}
 	v.field(w, "next", next)
+	v.field(w, "standing", v.about(g)...)
 	v.field(w, "policy", "failover "+g.Failover+", failback "+g.Failback)
 	if m := g.Move; m != nil {
 		state := "the target prepares"

@@ -251,7 +251,7 @@ func (n *Node) tendAsk(w *askWork) bool {
 	}
 	if w.taken {
 		if r, ended = n.carriedOut(w); w.noWait && !ended {
-			r, ended = Reply{Done: true, Text: w.part.String() + ": in the log"}, true
+			r, ended = Reply{UnderWay: true, Text: w.part.String() + ": under way"}, true
 		}
 		if !ended && n.now.Mono >= w.deadline {
 			r, ended = *refuse("baton status", "%v: still under way after %v", w.part, actTimeout), true

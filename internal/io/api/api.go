@@ -27,6 +27,7 @@ type Backend interface {
 	History(ctx context.Context) ([]cluster.Line, error)
 	// Version names the agent's version.
 	Version() string
+	ActBackend
 }
 
 // MoveRequest asks for a switchover, or a failback.
@@ -44,6 +45,8 @@ type MoveReply struct {
 	Text string // one sentence
 	Hint string
 	To   cluster.NodeID
+	// UnderWay: it stands in the log, and nobody waits for its end.
+	UnderWay bool
 }
 
 // Limits of a Server.
@@ -70,6 +73,7 @@ func handler(b Backend) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(batonv1connect.NewBatonHandler(&handlers{backend: b, watchers: make(chan struct{}, maxWatchers)},
 		connect.WithReadMaxBytes(maxRequest)))
+	mux.Handle(batonv1connect.NewActHandler(&actHandlers{b}, connect.WithReadMaxBytes(maxRequest)))
 	p := &plain{b}
 	mux.HandleFunc("GET /healthz", p.healthy)
 	mux.HandleFunc("GET /readyz", p.ready)

@@ -60,6 +60,7 @@ type fake struct {
 	view   cluster.Overview
 	lines  []cluster.Line
 	asked  []MoveRequest
+	acted  []ActRequest
 	answer func(context.Context, MoveRequest) (MoveReply, error)
 	err    error
 }
@@ -78,6 +79,14 @@ func (f *fake) Move(ctx context.Context, r MoveRequest) (MoveReply, error) {
 	answer := f.answer
 	f.mu.Unlock()
 	return answer(ctx, r)
+}
+
+func (f *fake) Act(ctx context.Context, r ActRequest) (MoveReply, error) {
+	f.mu.Lock()
+	f.acted = append(f.acted, r)
+	answer := f.answer
+	f.mu.Unlock()
+	return answer(ctx, MoveRequest{})
 }
 
 func (f *fake) History(context.Context) ([]cluster.Line, error) { return f.lines, f.err }
