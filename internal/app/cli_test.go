@@ -158,7 +158,9 @@ func broken() *stage {
 func instructed() *stage {
 	s := healthy()
 	v := &s.view
-	note := func(by, reason string, until cluster.WallTime) cluster.Note { return cluster.Note{By: by, Reason: reason, Until: until} }
+	note := func(by, reason string, until cluster.WallTime) cluster.Note {
+		return cluster.Note{By: by, Reason: reason, Until: until}
+	}
 	v.Instructions = []cluster.InstructionView{
 		{Verb: "pause", Group: "billing", Note: note("root (pid 12)", "new switches", day("07:30:00"))},
 		{Verb: "pin", Group: "billing", Node: "alpha", Note: note("anna (pid 13)", "", 0)},

@@ -47,6 +47,7 @@ var generatedParts = []struct {
 	{"reference/cluster-file.md", "kinds", kindDocs},
 	{"reference/commands.md", "commands", commandDocs},
 	{"reference/commands.md", "simulate", simulateDocs},
+	{"reference/rules.md", "instructions", func(*testing.T) string { return ruleDocs("I") }},
 	{"reference/rules.md", "nodes", func(*testing.T) string { return ruleDocs("N") }},
 	{"reference/rules.md", "groups", func(*testing.T) string { return ruleDocs("G") }},
 	{"reference/events.md", "events", eventDocs},
@@ -546,17 +547,30 @@ func mutationDocs(t *testing.T) string {
 	return docsTable(rows)
 }
 
-// docsProto reads the schema's lines.
+// docsProto reads the schema's lines, those of baton.proto first.
 func docsProto(t *testing.T) []string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(docsRoot, "api/v1/baton.proto"))
+	files, err := filepath.Glob(filepath.Join(docsRoot, "api/v1/*.proto"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.Split(string(text), "\n")
+	slices.SortStableFunc(files, func(a, b string) int {
+		main := func(f string) int { return map[bool]int{true: 0, false: 1}[filepath.Base(f) == "baton.proto"] }
+		return main(a) - main(b)
+	})
+	var lines []string
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, strings.Split(string(text), "\n")...)
+	}
+	return lines
 }
 
 var (
+	protoService = regexp.MustCompile(`^service (\w+) \{`)
 	protoCall    = regexp.MustCompile(`^  rpc (\w+)\((\w+)\) returns \((stream )?(\w+)\)`)
 	protoMessage = regexp.MustCompile(`^message (\w+) \{(\})?`)
 	protoField   = regexp.MustCompile(`^  (repeated )?([\w.]+) (\w+) = \d+;(?: // (.*))?$`)
@@ -564,14 +578,17 @@ var (
 
 func callDocs(t *testing.T) string {
 	rows := [][]string{{"call", "asks with", "answers with", "does"}}
-	comment := ""
+	comment, service := "", ""
 	for _, line := range docsProto(t) {
 		if c, ok := strings.CutPrefix(strings.TrimSpace(line), "// "); ok {
 			comment = strings.TrimSpace(comment + " " + c)
 			continue
 		}
+		if m := protoService.FindStringSubmatch(line); m != nil {
+			service = m[1]
+		}
 		if m := protoCall.FindStringSubmatch(line); m != nil {
-			rows = append(rows, []string{quoted(m[1]), m[2], m[3] + m[4], docsSentence(strings.TrimPrefix(comment, m[1]+" "))})
+			rows = append(rows, []string{quoted(service + "/" + m[1]), m[2], m[3] + m[4], docsSentence(strings.TrimPrefix(comment, m[1]+" "))})
 		}
 		comment = ""
 	}

@@ -74,6 +74,9 @@ func (v statusView) explain(w io.Writer, g *batonv1.Group, history []*batonv1.Li
 	v.field(w, "evidence", g.Evidence...)
 	v.field(w, "not chosen", g.Rejected...)
 	next := "nobody could take it over now"
+	if paused(v.StatusResponse, g.Name) {
+		next = "nobody takes it over while it is paused"
+	}
 	if g.Next != "" {
 		next = g.Next + " would take it over"
 	}

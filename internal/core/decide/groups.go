@@ -95,12 +95,12 @@ var groupRules = []groupRule{
 			// Its disk keeps it from seeing that it is to hand over: what it does not release ends with its lease.
 			return append(evict(o), place(p, g, d)...)
 		}},
-	{id: "G34", verdict: Record, why: "its node is being drained, and another can take it", when: offDrained, then: moveOff},
-	{id: "G35", verdict: Wait, why: "its node is being drained: what needs no start elsewhere goes first", when: offDrainedLater, then: drainEvidence},
+	{id: "G34", verdict: Record, why: "its node is drained, and another can take it", when: offDrained, then: moveOff},
+	{id: "G35", verdict: Wait, why: "its node is drained: what needs no start elsewhere goes first", when: offDrainedLater, then: drainEvidence},
 	{id: "G31", verdict: Stay, why: "it failed on its node, and no other can take it: it is restarted there",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return reportOf(p, g, g.Owner).Failed },
 		then: explainNobody},
-	{id: "G36", verdict: Stay, why: "its node is being drained, but no other can take it: it stays", when: onDrained, then: onDrainedStays},
+	{id: "G36", verdict: Stay, why: "its node is drained, but no other can take it: it stays", when: onDrained, then: onDrainedStays},
 	{id: "G40", verdict: Record, why: "it returns to its preferred node, which has been well for the time asked",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return p.failback(g) },
 		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
@@ -154,7 +154,9 @@ func place(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 	best, rejected := p.choose(g)
 	d.Rejected = rejected
 	held := "not banned"
-	if p.banned(g, best.ID) != nil {
+	if p.f.Instructions.Pin(g.ID) != nil {
+		held = "pinned there"
+	} else if p.banned(g, best.ID) != nil {
 		held = "kept off after a failure, but no better is left"
 	}
 	d.Evidence = append(d.Evidence, fmt.Sprintf("%s: holds lease number %d, heard, %s", best.ID, best.Number, held))
@@ -229,7 +231,7 @@ func (p *planner) refusal(g *cluster.GroupFacts, to cluster.NodeID) string {
 		return why
 	}
 	if d := p.f.Instructions.Drain(to); d != nil {
-		return "is being drained " + d.Note.String()
+		return "is drained " + d.Note.String()
 	}
 	return ""
 }
@@ -259,14 +261,17 @@ func (p *planner) inability(g *cluster.GroupFacts, to cluster.NodeID) string {
 	case n.Sick:
 		return "says that its disk does not answer"
 	}
-	if b := p.banned(g, to); b != nil && !p.report(g, to).Hot && pin == nil {
+	if b := p.banned(g, to); b != nil && !p.report(g, to).Hot {
 		return "is banned after a failure: " + b.Reason
 	}
 	return ""
 }
 
-// banned returns the ban that keeps a group off a node, or nil.
+// banned returns the ban that keeps a group off a node, or nil. Where a person has pinned it, none counts.
 func (p *planner) banned(g *cluster.GroupFacts, node cluster.NodeID) *cluster.Ban {
+	if p.f.Instructions.Pin(g.ID) != nil {
+		return nil
+	}
 	for i := range g.Bans {
 		if g.Bans[i].Node == node && g.Bans[i].Until > p.f.Now.Wall {
 			return &g.Bans[i]

@@ -134,7 +134,7 @@ func instructPin(f *cluster.Facts, p *cluster.Pin) *Reply {
 		return refusePaused(p.Group, x)
 	}
 	if x := f.Instructions.Drain(p.Node); x != nil {
-		return refuse("baton undrain "+string(p.Node), "%s is being drained %v", p.Node, x.Note.String())
+		return refuse("baton undrain "+string(p.Node), "%s is drained %v", p.Node, x.Note.String())
 	}
 	asIf := *f
 	pinned := *f.Instructions
@@ -403,7 +403,7 @@ func (n *Node) drainEnded(w *askWork) (Reply, bool) {
 	for i := range f.Groups {
 		g := &f.Groups[i]
 		for _, t := range n.state.Groups[i].Tenures {
-			if t.Node == id && t.Epoch != g.Epoch {
+			if t.Node == id && (t.Epoch != g.Epoch || g.Owner != id) {
 				stuck = false // it hands over
 			}
 		}

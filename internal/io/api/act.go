@@ -25,8 +25,11 @@ type ActRequest struct {
 	NoWait bool   // return once it is in the log
 }
 
-// defaultSpan is for how long a drain or a pause stands if nobody says.
-const defaultSpan = 30 * time.Minute
+const (
+	defaultSpan = 30 * time.Minute     // for which a drain or a pause stands if nobody says
+	spanMax     = 366 * 24 * time.Hour // what is to stand longer stands until it is taken back
+	reasonMax   = 400                  // bytes; an entry of the log is to fit a datagram
+)
 
 // actHandlers implements the schema's service Act.
 type actHandlers struct{ backend Backend }
@@ -37,9 +40,12 @@ func note(span *durationpb.Duration, fallback time.Duration, reason string) (clu
 	n := cluster.Note{Reason: reason}
 	d := fallback
 	if span != nil {
-		if d = span.AsDuration(); !span.IsValid() || d <= 0 {
-			return n, failure(connect.CodeInvalidArgument, "for example 30m", "a time of %v is none for which anything could stand", d)
+		if d = span.AsDuration(); span.CheckValid() != nil || d <= 0 || d > spanMax {
+			return n, failure(connect.CodeInvalidArgument, "for example 30m", "nothing can stand for %v: more than 0, and at most a year", d)
 		}
+	}
+	if len(reason) > reasonMax {
+		return n, failure(connect.CodeInvalidArgument, "say it shorter", "the reason has %d bytes, and may have %d", len(reason), reasonMax)
 	}
 	if d > 0 {
 		n.Until = cluster.WallTime(time.Now().Add(d).UnixNano())

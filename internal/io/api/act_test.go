@@ -84,6 +84,8 @@ func TestActsThatAreWrong(t *testing.T) {
 	ctx := context.Background()
 	for what, err := range map[string]error{
 		"a time that is none": second(c.Act.Pause(ctx, &batonv1.PauseRequest{For: durationpb.New(-time.Second)})),
+		"a time without end":  second(c.Act.Pin(ctx, &batonv1.PinRequest{Group: "web", For: durationpb.New(200 * 365 * 24 * time.Hour)})),
+		"a novel":             second(c.Act.Stop(ctx, &batonv1.StopRequest{Group: "web", Reason: strings.Repeat("x", reasonMax+1)})),
 		"no group":            second(c.Act.Stop(ctx, &batonv1.StopRequest{})),
 		"no node":             second(c.Act.Drain(ctx, &batonv1.DrainRequest{})),
 	} {
