@@ -57,7 +57,7 @@ var profiles = map[string]profile{
 	"elections": {doc: "coordinators cut off, paused and restarted, slow disks", goal: Converge, takeovers: budgets,
 		always: []Kind{Isolate, Cut, OneWay}, kinds: []Kind{Kill, Power, SlowDisk, HangDisk, Freeze, Late, Loss, Switch}, least: 6, most: 16},
 	"people": {doc: "instructions: pauses, pins, drains, stops, starts, restarts, among faults", goal: Converge, takeovers: budgets,
-		always: []Kind{Pause, Pin, Drain, Stop, Stop, Restart, Restart}, kinds: anyKind, least: 8, most: 24},
+		always: []Kind{Pause, Pin, Drain, Stop, Stop, Restart, Restart, Clear}, kinds: anyKind, least: 8, most: 24},
 	"healthy": {doc: "no faults", goal: Converge, takeovers: []time.Duration{time.Second}, three: true, run: 30 * time.Second},
 }
 

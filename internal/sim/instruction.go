@@ -137,3 +137,16 @@ func (w *world) place(m *machine, g cluster.GroupID, e cluster.Epoch) {
 		w.fail("instructions", "%s serves %s under epoch %d, which an instruction forbade", m.id, g, e)
 	}
 }
+
+// restarting tells whether the node that serves a group is stopping something of it: somebody restarts it, and
+// where stops hang that takes as long as they may.
+func (w *world) restarting(group int) bool {
+	for _, m := range w.machines {
+		for i := range m.resources {
+			if r := &m.resources[i]; r.group == group && m.serves(group) && r.busy && r.doing.Target == cluster.TargetStopped {
+				return true
+			}
+		}
+	}
+	return false
+}

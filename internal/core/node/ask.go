@@ -300,7 +300,7 @@ func (n *Node) done(p *cluster.Part) string {
 		if x.Until == 0 {
 			return "until that is taken back"
 		}
-		return fmt.Sprintf("for %v", time.Duration(x.Until-n.now.Wall).Round(time.Second))
+		return fmt.Sprintf("for %v", max(time.Duration(x.Until-n.now.Wall), 0).Round(time.Second))
 	}
 	switch {
 	case p.Pause != nil && p.Pause.Group == "":
