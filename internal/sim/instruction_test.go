@@ -21,7 +21,7 @@ func TestInstructions(t *testing.T) {
 		"pinned": {"decide G33", "gate of web opens (epoch 2", "done true, web is pinned to beta", "power beta", "decide G23", "at 18s unpin web",
 			"gate of web opens (epoch 3"},
 		"drained": {"decide G36", "decide G35", "decide G34", "gate of web opens (epoch 2", "gate of mail opens (epoch 2",
-			"done false, alpha is drained, but db stays there", "undrain alpha (rule I01)", "decide G40", "gate of web opens (epoch 3"},
+			"done false, alpha is drained, but db stays there", "decide I01", "decide G40", "undrain alpha (rule I01)", "gate of web opens (epoch 3"},
 		"cleared":  {"decide G30", "done false, alpha can't take web: it is banned", "clear web", "done true, nothing is held against web", "done true, web serves on alpha"},
 		"heedless": {"done true, web is paused", "decide G30", "dropped assign web to beta as epoch 2: it was paused"},
 	} {
