@@ -38,6 +38,7 @@ const (
 	NoStop               // NODE GROUP: stops do not end in time
 	Switch               // GROUP [NODE]: command: a switchover
 	Failback             // GROUP: command: return to the preferred node
+	Apply                // WORDS: command: change the configuration (see Plan.change)
 	kindCount
 )
 
@@ -47,7 +48,7 @@ type shape struct {
 	nodes              int
 	group, link        bool
 	percent, duration  bool
-	ppm                bool
+	ppm, words         bool
 	lasts              bool // it has an end
 	optNode, wholeLink bool // the last node, or the link, may be missing
 }
@@ -78,6 +79,7 @@ var shapes = [kindCount]shape{
 	NoStop:   {verb: "failstop", nodes: 1, group: true, lasts: true},
 	Switch:   {verb: "switch", group: true, nodes: 1, optNode: true},
 	Failback: {verb: "failback", group: true},
+	Apply:    {verb: "apply", words: true},
 }
 
 func (k Kind) String() string { return shapes[k].verb }
@@ -100,6 +102,7 @@ type Fault struct {
 	Percent int
 	Amount  time.Duration // how late, how slow
 	PPM     int64
+	Words   string        // of Apply
 	For     time.Duration // how long it lasts; 0: to the end of the run
 }
 
@@ -145,6 +148,7 @@ func (f *Fault) String() string {
 	if s.ppm {
 		word(strconv.FormatInt(f.PPM, 10) + "ppm")
 	}
+	word(f.Words)
 	if s.lasts && f.For > 0 {
 		word("for " + f.For.String())
 	}
@@ -164,6 +168,10 @@ func parseFault(at time.Duration, words []string) (Fault, error) {
 	}
 	s := shapes[f.Kind]
 	words = words[1:]
+	if s.words {
+		f.Words = strings.Join(words, " ")
+		words = nil
+	}
 	if i := slices.Index(words, "for"); i >= 0 && s.lasts && i+1 < len(words) {
 		d, err := time.ParseDuration(words[i+1])
 		if err != nil {

@@ -89,6 +89,8 @@ var groupRules = []groupRule{
 			// Its disk keeps it from seeing that it is to hand over: what it does not release ends with its lease.
 			return append(evict(o), place(p, g, d)...)
 		}},
+	{id: "G41", verdict: Record, why: "its node may not run it from the next revision on: it moves, as in a switchover",
+		when: displaced, then: leave},
 	{id: "G40", verdict: Record, why: "it returns to its preferred node, which has been well for the time asked",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return p.failback(g) },
 		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
@@ -201,6 +203,8 @@ func (p *planner) refusal(g *cluster.GroupFacts, to cluster.NodeID) string {
 	switch {
 	case n == nil || p.f.Spec.Group(g.ID).Prefers(to) < 0:
 		return "is not among the group's nodes"
+	case barred(p.f, g, to) != "":
+		return barred(p.f, g, to)
 	case p.leaving[to] != "":
 		return "is being evicted: " + p.leaving[to]
 	case !n.Heard:

@@ -3,6 +3,7 @@ package node
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"time"
 
 	"baton/internal/core/cluster"
@@ -85,7 +86,10 @@ func (n *Node) storeFounding(rec *cluster.Founding) {
 
 // founded begins the cluster's life on this node, and tells the others of the record.
 func (n *Node) founded(rec *cluster.Founding) {
-	n.found(rec, &cluster.DiskImage{Incarnation: n.inc, Notes: n.durable})
+	r := n.load(&cluster.DiskImage{Incarnation: n.inc, Founding: rec.Encode()})
+	n.seat(n.spec.Links)
+	n.refit()
+	n.startRaft(r)
 	n.event("founded", n.id(), "the cluster %s is founded", rec.ID)
 	n.tellFounding()
 }
@@ -101,23 +105,28 @@ func (n *Node) tellFounding() {
 	}
 }
 
-// askIn answers an empty node: with the founding record if that names it by its own incarnation.
+// askIn answers an empty node: with the founding record if that names it by its own incarnation. Any other
+// is let in by the coordinator, to copy the log.
 func (n *Node) askIn(i int, a *wire.Ask) {
-	if n.raft == nil || !a.Empty {
+	if n.raft == nil || !a.Empty || n.state.IsBlank() {
 		return
 	}
 	n.send(i, n.ask())
-	if n.peers[i].inc == a.Incarnation {
+	id := n.peers[i].id
+	if slices.Contains(n.state.Founding.Nodes, cluster.FoundingNode{Node: id, Incarnation: a.Incarnation}) && n.peers[i].inc == a.Incarnation {
 		n.send(i, &wire.Founding{Record: n.state.Founding.Encode()})
 		return
 	}
-	n.stranger(&n.peers[i], a.Incarnation)
+	if n.peers[i].inc != a.Incarnation {
+		n.planDue = true
+		n.stranger(&n.peers[i], a.Incarnation)
+	}
 }
 
 // stranger tells of a node whose data directory is not the one that the cluster knows.
 func (n *Node) stranger(p *peer, inc cluster.Incarnation) {
 	n.once(fmt.Sprintf("stranger %s %x", p.id, uint64(inc)), "stranger", p.id,
-		"%s has another data directory than the one the cluster knows it by: its disk was lost or replaced, so it takes no part", p.id)
+		"%s has another data directory than the one the cluster knows it by: it is let in anew once its former self is silent", p.id)
 }
 
 // foundingIn stores a founding record, only if this node has none and the record names its own incarnation.
@@ -134,13 +143,15 @@ func (n *Node) foundingIn(m *wire.Founding) {
 		n.once("founding file", "founding.file", n.id(), "the cluster was founded with another file than this node's: copy the file from a node that runs")
 		return
 	}
-	if len(rec.Nodes) != len(n.peers) {
-		return
-	}
-	for i, f := range rec.Nodes {
-		if f.Node != n.peers[i].id || f.Incarnation == 0 || (i == n.self && f.Incarnation != n.inc) {
+	named := false
+	for _, f := range rec.Nodes {
+		if n.index(f.Node) < 0 || f.Incarnation == 0 || (f.Node == n.name && f.Incarnation != n.inc) {
 			return
 		}
+		named = named || f.Node == n.name
+	}
+	if !named {
+		return // it was formed without this node, which joins it like any newcomer
 	}
 	n.storeFounding(rec)
 }

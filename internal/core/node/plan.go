@@ -32,7 +32,7 @@ func (n *Node) tendPlan() {
 
 // facts makes the picture that the planner decides on.
 func (n *Node) facts() *cluster.Facts {
-	f := &cluster.Facts{Now: n.now, Self: n.id(), Spec: n.spec, Voters: len(n.peers), Age: n.now.Mono.Sub(n.start)}
+	f := &cluster.Facts{Now: n.now, Self: n.id(), Spec: n.spec, Voters: n.voters, Set: n.setFacts(), Draft: n.draftFacts(), Age: n.now.Mono.Sub(n.start)}
 	for i := range n.peers {
 		f.Nodes = append(f.Nodes, n.nodeFacts(i))
 	}
@@ -45,7 +45,8 @@ func (n *Node) facts() *cluster.Facts {
 func (n *Node) nodeFacts(i int) cluster.NodeFacts {
 	p, s := &n.peers[i], &n.state.Nodes[i]
 	x := cluster.NodeFacts{ID: p.id, Role: p.role, Number: s.Number, Admitted: s.Admitted, Over: s.Over(s.Number),
-		SaidOver: n.said.Over(i, s.Number)}
+		SaidOver: n.saidOver(s.ID, s.Number), Rests: n.restsOf(i)}
+	n.memberFacts(i, &x)
 	if i == n.self {
 		x.Fresh, x.Heard, x.Incarnation, x.Boot = true, true, n.inc, n.boot
 		x.LeaseRuns, x.Sick = n.leaseRuns(), n.pulse.sick
@@ -77,7 +78,7 @@ func (n *Node) nodeFacts(i int) cluster.NodeFacts {
 func (n *Node) silentTo(i int) []cluster.NodeID {
 	var out []cluster.NodeID
 	for v := range n.peers {
-		if v == i {
+		if v == i || !n.peers[v].votes {
 			continue
 		}
 		if v == n.self {
@@ -107,7 +108,7 @@ func (n *Node) groupFacts(i int) cluster.GroupFacts {
 	}
 	for _, t := range st.Tenures {
 		x := n.index(t.Node)
-		released := slices.Contains(l.heard, heardRelease{t.Epoch, x}) ||
+		released := slices.Contains(l.heard, heardRelease{t.Epoch, t.Node}) ||
 			(x == n.self && slices.Contains(n.released, wire.Tenure{Group: st.ID, Epoch: t.Epoch}))
 		if released {
 			g.Released = append(g.Released, t.Epoch)
@@ -172,6 +173,10 @@ func (n *Node) command(c *Command) {
 	}
 	if n.state == nil {
 		refuse("see baton status", "the cluster is still forming: %s", n.Waits())
+		return
+	}
+	if c.Op == OpPropose && c.Part.Draft != nil {
+		n.draftCommand(c)
 		return
 	}
 	spec := n.spec.Group(c.Group)
@@ -242,6 +247,10 @@ func (n *Node) tendMoves() {
 func (n *Node) moveEnded(m *moveWork) (Reply, bool) {
 	st := n.state.Group(m.move.Group)
 	r := Reply{ID: m.id}
+	if st == nil {
+		r.Text, r.Hint = fmt.Sprintf("%s was removed meanwhile", m.move.Group), "baton history"
+		return r, true
+	}
 	switch {
 	case st.Ended != nil && st.Ended.ID == m.move.ID && st.Ended.Done:
 		r.Done, r.Text = true, fmt.Sprintf("%s serves on %s, epoch %d", st.ID, m.move.To, st.Epoch)
