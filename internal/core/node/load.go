@@ -153,7 +153,6 @@ func (n *Node) letIn(i int, m *raftpb.Message) {
 	}
 	n.state = state.Blank(n.spec, n.read, n.stateFlaws())
 	n.startRaft(n.open(0, 0, n.state, cluster.HardState{}))
-	n.peers[i].become(cluster.Incarnation(m.GetFrom()), n.peers[i].det)
 	n.event("joining", n.id(), "%s copies the cluster's log from %s", n.id(), n.peers[i].id)
 	n.raftIn(i, m)
 }

@@ -119,6 +119,9 @@ func (r *replica) note(entries []*raftpb.Entry, self cluster.NodeID) {
 // raftIn hands a peer's message to Raft.
 func (n *Node) raftIn(i int, m *raftpb.Message) {
 	p := &n.peers[i]
+	if n.state.IsBlank() && m != nil && m.GetFrom() != uint64(p.inc) {
+		p.become(cluster.Incarnation(m.GetFrom()), p.det) // who has no copy yet takes the coordinator's word
+	}
 	if m == nil || m.GetFrom() != uint64(p.inc) || m.GetTo() != uint64(n.inc) || raft.IsLocalMsg(m.GetType()) {
 		return
 	}
