@@ -18,6 +18,8 @@ type checker struct {
 	every    int64         // between two samples
 	from     int64         // samples begin
 	deadline int64         // goal Takeover: every group serves again from here on
+	said     instructed    // by people
+	changed  int64         // when an instruction last took effect
 	watch    bool          // goal Still: the tolerated faults have begun
 	length   time.Duration // the longest lease of any revision
 }
@@ -40,6 +42,7 @@ type applied struct {
 }
 
 func (c *checker) init(w *world) {
+	c.said.init()
 	c.groups = make([]served, len(w.spec.Groups))
 	for i := range c.groups {
 		c.groups[i].server = -1
@@ -130,6 +133,7 @@ func (w *world) opened(m *machine, group int, epoch cluster.Epoch) {
 				m.id, id, epoch, o.id, o.gates[group].epoch, left)
 		}
 	}
+	w.place(m, id, epoch)
 	s := &w.check.groups[group]
 	switch {
 	case epoch < s.epoch:
@@ -142,7 +146,7 @@ func (w *world) opened(m *machine, group int, epoch cluster.Epoch) {
 			id, m.id, epoch, s.epoch)
 	}
 	if s.server != m.idx {
-		if s.server >= 0 && w.spec.Groups[group].Failover == cluster.FailoverManual && s.permits == 0 {
+		if s.server >= 0 && w.spec.Groups[group].Failover == cluster.FailoverManual && s.permits == 0 && !w.check.said.asked[placement{id, m.id, epoch}] {
 			w.fail("invariant 6", "%s, which only a command may move, went from %s to %s", id, w.machines[s.server].id, m.id)
 		}
 		if s.server >= 0 {
@@ -229,6 +233,9 @@ func (w *world) announced(e *cluster.LogEntry) {
 		w.fail("invariant 3", "entry %d can't be read: %v", e.Index, err)
 		return
 	}
+	if w.check.said.read(d) {
+		w.check.changed = w.now
+	}
 	for _, p := range d.Parts {
 		if e := p.MoveEnd; e != nil && !e.Done {
 			w.check.groups[w.groupIndex(e.Group)].permits++ // what failed on the target goes back where it was
@@ -279,6 +286,9 @@ func (c *checker) sample(w *world) {
 		if w.plan.Goal == Takeover && w.now > c.deadline && time.Duration(w.now-s.down) < plannedGap {
 			continue // a handover: a disk that hangs is found, and left, only later
 		}
+		if w.plan.Goal == Converge && c.changed > 0 && time.Duration(w.now-c.changed) < w.settling() {
+			continue
+		}
 		if w.plan.Goal == Converge && time.Duration(w.now-s.down) < w.plan.Groups[w.planGroup[g]].Start+plannedGap {
 			continue // a planned move, such as a failback, restarts what does not stand by hot
 		}
@@ -302,12 +312,13 @@ func (c *checker) because(w *world) string {
 }
 
 // expected tells whether a group must be served now: a majority of the voters is well, and a node that
-// may run it, on which it never failed, is well too.
+// may run it, on which it never failed, is well too; and no instruction keeps it from being served.
 func (w *world) expected(group int) bool {
 	spec := w.latest.spec.Group(w.spec.Groups[group].ID)
 	if spec == nil || spec.Failover == cluster.FailoverManual && w.plan.Goal != Still {
 		return false
 	}
+	said := &w.check.said
 	well, able := 0, 0
 	for i, m := range w.machines {
 		if w.unfit(i) {
@@ -316,7 +327,8 @@ func (w *world) expected(group int) bool {
 		if w.latest.applied == 0 || w.votes(m) {
 			well++
 		}
-		if spec.Prefers(m.id) >= 0 && !w.failedOn(i, group) {
+		_, drained := said.drained[m.id]
+		if spec.Prefers(m.id) >= 0 && !drained && said.forbids(spec.ID, m.id) == "" && !w.failedOn(i, group) {
 			able++
 		}
 	}
@@ -334,7 +346,7 @@ func (w *world) unfit(m int) bool {
 			continue
 		}
 		switch f.Kind {
-		case Power, Wipe, Kill, Forget, Pause, Isolate, OneWay, HangDisk, Uplink:
+		case Power, Wipe, Kill, Forget, Freeze, Isolate, OneWay, HangDisk, Uplink:
 			return true
 		}
 	}
@@ -354,7 +366,7 @@ func (w *world) failedOn(m, group int) bool {
 
 // finish looks at the end of a run.
 func (c *checker) finish(w *world) {
-	c.changed(w)
+	c.unfinished(w)
 	for i := range w.spec.Groups {
 		if c.groups[i].server >= 0 {
 			w.counts.Groups++
@@ -362,9 +374,9 @@ func (c *checker) finish(w *world) {
 	}
 }
 
-// changed checks that no change of the configuration or of the voters is stuck though the faults have ended:
+// unfinished checks that no change of the configuration or of the voters is stuck though the faults have ended:
 // where every node of the configuration is well, all of them vote, and no draft is under way.
-func (c *checker) changed(w *world) {
+func (c *checker) unfinished(w *world) {
 	if w.plan.Goal != Converge || w.latest.applied == 0 {
 		return
 	}

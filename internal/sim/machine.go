@@ -174,7 +174,7 @@ func (m *machine) agentGone() {
 	m.lead = 0
 	m.due = far
 	m.frozen = false
-	m.over(Pause) // who was frozen is gone
+	m.over(Freeze) // who was frozen is gone
 }
 
 // over ends what faults of a kind do to the machine.
@@ -381,6 +381,7 @@ func (m *machine) leave() {
 	m.agentGone()
 	m.out = true
 }
+func (m *machine) wallTime() cluster.WallTime { return cluster.WallTime(wallStart + m.w.now + m.wall) }
 
 func (m *machine) call(in node.Input) (out *node.Output) {
 	defer func() {
@@ -388,7 +389,7 @@ func (m *machine) call(in node.Input) (out *node.Output) {
 			m.w.panicked(m, r)
 		}
 	}()
-	now := cluster.Now{Mono: m.clock.read(m.w.now), Wall: cluster.WallTime(wallStart + m.w.now + m.wall)}
+	now := cluster.Now{Mono: m.clock.read(m.w.now), Wall: m.wallTime()}
 	return m.agent.Step(now, in)
 }
 
@@ -471,13 +472,14 @@ func (m *machine) serves(group int) bool {
 	return m.powered && m.gates[group].end > m.clock.read(m.w.now)
 }
 
-// healthy tells whether clients get answers here: the gate is open, everything runs, the uplink is there.
+// healthy tells whether clients get answers here: the gate is open, the uplink is there, and everything runs
+// but what a person has stopped.
 func (m *machine) healthy(group int) bool {
 	if !m.serves(group) || m.faultOn(Uplink, -1) {
 		return false
 	}
 	for i := range m.resources {
-		if r := &m.resources[i]; r.group == group && r.status != cluster.StatusRunning {
+		if r := &m.resources[i]; r.group == group && r.status != cluster.StatusRunning && !m.w.check.said.held(m.w.spec.Groups[group].ID, r.spec.ID) {
 			return false
 		}
 	}

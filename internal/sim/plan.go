@@ -140,12 +140,26 @@ func (p *Plan) check() error {
 				return fmt.Errorf("%v: no node %q", f, name)
 			}
 		}
-		if f.Group != "" && p.group(cluster.GroupID(f.Group)) < 0 {
-			return fmt.Errorf("%v: no group %q", f, f.Group)
+		if err := p.checkGroup(f); err != nil {
+			return err
 		}
 		if f.Link >= p.Links {
 			return fmt.Errorf("%v: the plan has %d links", f, p.Links)
 		}
+	}
+	return nil
+}
+
+func (p *Plan) checkGroup(f *Fault) error {
+	group, resource, _ := strings.Cut(f.Group, "/")
+	switch {
+	case group == "" || group == "all" && (f.Kind == Pause || f.Kind == Resume):
+	case p.group(cluster.GroupID(group)) < 0:
+		return fmt.Errorf("%v: no group %q", f, group)
+	case resource != "" && resource != "app" && resource != "ip":
+		return fmt.Errorf("%v: a group has the resources app and ip", f)
+	case resource != "" && (f.Kind < Stop || f.Kind > Clear):
+		return fmt.Errorf("%v: it takes a group", f)
 	}
 	return nil
 }

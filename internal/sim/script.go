@@ -77,7 +77,7 @@ func (p *Plan) Script() string {
 //	spread 20ms                      each fault comes up to so much later, as the seed says
 //	goal converge|takeover|still|safety
 //	at 2s power alpha for 500ms      a fault (see Kind)
-//	at 3s boot alpha                 ends an earlier fault of that node: boot, start, resume, heal
+//	at 3s boot alpha                 ends an earlier fault of that node: boot, relaunch, thaw, heal
 //	run 5s                           every fault that has an end has ended then
 //	settle 1s                        and so much later every group serves (goal converge)
 func Parse(text string) (*Plan, error) {
@@ -244,9 +244,9 @@ func (p *Plan) parseGroup(words []string) error {
 
 // ends says which earlier faults a closing verb ends.
 var ends = map[string][]Kind{
-	"boot":   {Power, Wipe},
-	"start":  {Kill, Forget},
-	"resume": {Pause},
+	"boot":     {Power, Wipe},
+	"relaunch": {Kill, Forget},
+	"thaw":     {Freeze},
 	"heal": {Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, Dup, Late, Replay, SlowDisk, HangDisk, LateGate,
 		NoStart, NoStop},
 }

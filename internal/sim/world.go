@@ -314,7 +314,7 @@ func (w *world) begin(i int) {
 	f.on = true
 	w.counts.Faults[f.Kind]++
 	w.note(nil, "fault: %v", f.Fault)
-	if f.For > 0 {
+	if f.For > 0 && shapes[f.Kind].lasts {
 		w.push(w.now+int64(f.For), evFaultEnd, 0, 0, 0, int32(i))
 	}
 	var m *machine
@@ -334,7 +334,7 @@ func (w *world) begin(i int) {
 		m.kill()
 		m.record = nil
 		clear(m.gates)
-	case Pause:
+	case Freeze:
 		m.frozen = true
 	case Drift:
 		m.clock.bend(w.now, f.PPM)
@@ -342,7 +342,7 @@ func (w *world) begin(i int) {
 		m.wall += int64(f.Amount)
 	case Fail:
 		m.fail(f.group)
-	case Switch, Failback:
+	case Switch, Failback, Pause, Resume, Pin, Unpin, Drain, Undrain, Stop, Start, Restart, Clear:
 		w.command(f)
 	case Apply:
 		w.apply(f)
@@ -367,9 +367,9 @@ func (w *world) end(i int) {
 		if m := w.machines[f.node]; m.powered && m.agent == nil && !w.killed(m) {
 			w.push(w.now+m.between(time.Millisecond, 5*time.Millisecond), evAgent, m.idx, m.life, 0, 0)
 		}
-	case Pause:
+	case Freeze:
 		m := w.machines[f.node]
-		m.frozen = m.faultOn(Pause, -1)
+		m.frozen = m.faultOn(Freeze, -1)
 		m.resume()
 	case HangDisk:
 		if m := w.machines[f.node]; m.disk.stuck && !m.faultOn(HangDisk, -1) {
@@ -458,12 +458,17 @@ func (w *world) command(f *active) {
 		return
 	}
 	w.commands++
-	c := &node.Command{ID: w.commands, Op: node.OpSwitch, Group: cluster.GroupID(f.Group), By: "operator"}
+	c := &node.Command{ID: w.commands, Group: cluster.GroupID(f.Group), By: "operator"}
 	if f.node >= 0 {
 		c.To = w.machines[f.node].id
 	}
-	if f.Kind == Failback {
+	switch f.Kind {
+	case Switch:
+		c.Op = node.OpSwitch
+	case Failback:
 		c.Op = node.OpFailback
+	default:
+		c.Op, c.Part = node.OpPropose, m.instruction(f, c.To)
 	}
 	m.deliver(c)
 }

@@ -16,6 +16,9 @@ type Entry struct {
 	Evidence []string `json:"evidence,omitempty"`
 	Rejected []string `json:"rejected,omitempty"`
 	Parts    []Part   `json:"parts"`
+	// ID of the command that the entry carries, if it does: proposed again until it is known to be in the
+	// log, it takes effect once.
+	ID string `json:"id,omitempty"`
 }
 
 // Part is one change of the state: exactly one field is set.
@@ -45,6 +48,8 @@ type Part struct {
 	Start   *Start   `json:"start,omitempty"`
 	Restart *Restart `json:"restart,omitempty"`
 	Clear   *Clear   `json:"clear,omitempty"`
+
+	Performed *Performed `json:"performed,omitempty"`
 
 	Token   *Token   `json:"token,omitempty"`
 	Untoken *Untoken `json:"untoken,omitempty"`
@@ -109,6 +114,8 @@ type Ban struct {
 	Node   NodeID   `json:"node"`
 	Until  WallTime `json:"until"`
 	Reason string   `json:"reason"`
+	// Resource that failed, if that is known.
+	Resource ResourceID `json:"resource,omitempty"`
 }
 
 // Unban ends a Ban.
@@ -174,7 +181,8 @@ type Pause struct {
 
 // Resume ends a Pause.
 type Resume struct {
-	Group GroupID `json:"group,omitempty"`
+	Group GroupID  `json:"group,omitempty"`
+	Only  WallTime `json:"only,omitempty"` // if that is its end; 0: whatever its end is
 }
 
 // Pin keeps a group on a node: it runs there or nowhere.
@@ -186,7 +194,8 @@ type Pin struct {
 
 // Unpin ends a Pin.
 type Unpin struct {
-	Group GroupID `json:"group"`
+	Group GroupID  `json:"group"`
+	Only  WallTime `json:"only,omitempty"` // if that is its end; 0: whatever its end is
 }
 
 // Drain moves every group off a node and keeps them off.
@@ -197,7 +206,8 @@ type Drain struct {
 
 // Undrain ends a Drain.
 type Undrain struct {
-	Node NodeID `json:"node"`
+	Node NodeID   `json:"node"`
+	Only WallTime `json:"only,omitempty"` // if that is its end; 0: whatever its end is
 }
 
 // Stop keeps a group, or one resource of it, stopped until a Start.
@@ -211,6 +221,7 @@ type Stop struct {
 type Start struct {
 	Group    GroupID    `json:"group"`
 	Resource ResourceID `json:"resource,omitempty"`
+	Only     WallTime   `json:"only,omitempty"` // if that is its end; 0: whatever its end is
 }
 
 // Restart stops and starts a group, or one resource of it, on its node. It was decided on Epoch.
@@ -349,6 +360,10 @@ func (p Part) asInstruction() string {
 		return "restart " + part(p.Restart.Group, p.Restart.Resource)
 	case p.Clear != nil:
 		return "clear " + part(p.Clear.Group, p.Clear.Resource)
+	case p.Performed != nil && p.Performed.Reason != "":
+		return fmt.Sprintf("%s of %s given up: %s", p.Performed.Verb, part(p.Performed.Group, p.Performed.Resource), p.Performed.Reason)
+	case p.Performed != nil:
+		return fmt.Sprintf("%s of %s done", p.Performed.Verb, part(p.Performed.Group, p.Performed.Resource))
 	}
 	return ""
 }

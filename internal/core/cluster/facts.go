@@ -13,6 +13,8 @@ type Facts struct {
 	Age    time.Duration // since this agent started: at first, nodes may still be booting
 	Nodes  []NodeFacts   // in the order of Spec.Nodes
 	Groups []GroupFacts  // in the order of Spec.Groups
+
+	Instructions *Instructions // people's, by the log
 }
 
 // NodeFacts is what is known of a node.

@@ -26,6 +26,7 @@ type Plan struct {
 // whose lease changes. Rules are tried in the order of the tables below; the first that fits decides.
 func Make(f *cluster.Facts) Plan {
 	p := &planner{f: f, leaving: make(map[cluster.NodeID]string)}
+	p.instructions()
 	for i := range f.Nodes {
 		p.node(&f.Nodes[i])
 	}
@@ -42,6 +43,7 @@ type planner struct {
 	plan Plan
 	// leaving names the nodes that this plan evicts, and why: their groups are placed in the same entry.
 	leaving map[cluster.NodeID]string
+	asked   bool // a person asks: a manual group may go anywhere
 }
 
 // nodeRule is a rule on one node's lease.
@@ -132,7 +134,11 @@ func (p *planner) node(n *cluster.NodeFacts) {
 // rescue places a group whose owner is evicted in the same entry.
 func (p *planner) rescue(g *cluster.GroupFacts, d *Decision) []cluster.Part {
 	spec := p.f.Spec.Group(g.ID)
-	if spec.Failover == cluster.FailoverManual {
+	if x := p.paused(g); x != nil {
+		d.Evidence = append(d.Evidence, fmt.Sprintf("%s stays where it is: it is paused %v", g.ID, x.Note.String()))
+		return nil
+	}
+	if spec.Failover == cluster.FailoverManual && !p.pinnedElsewhere(g) {
 		d.Evidence = append(d.Evidence, fmt.Sprintf("%s stays where it is: its failover is manual", g.ID))
 		return nil
 	}

@@ -25,6 +25,8 @@ var update = flag.Bool("update", false, "write the outcomes into testdata")
 //	     [move=TO[@EPOCH]] [ban=NODE[!]]          (! has run out)
 //	     NODE=FLAGS of serving, failed, hot, cut    (its report)
 //	age DURATION                                    since this agent started
+//	pause GROUP|all, pin GROUP NODE, drain NODE, stop GROUP[/RESOURCE]       a person's instruction; its end
+//	     may follow: for=DURATION, from now on (not above 0: it has come)
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -34,14 +36,9 @@ func TestScripts(t *testing.T) {
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) { runFile(t, file, used) })
 	}
-	for _, r := range nodeRules {
-		if used[r.id] == "" {
-			t.Errorf("no script in which rule %s decides", r.id)
-		}
-	}
-	for _, r := range groupRules {
-		if used[r.id] == "" {
-			t.Errorf("no script in which rule %s decides", r.id)
+	for _, r := range Rules() {
+		if used[r.ID] == "" {
+			t.Errorf("no script in which rule %s decides", r.ID)
 		}
 	}
 }
@@ -78,13 +75,14 @@ func runFile(t *testing.T, file string, used map[string]string) {
 // withoutRule plans with one rule taken out of its table. Later rules may rely on an earlier one: a plan
 // that can't be made without it is another outcome too.
 func withoutRule(f *cluster.Facts, id string) (outcome string) {
-	nodes, groups := nodeRules, groupRules
+	instructions, nodes, groups := instructionRules, nodeRules, groupRules
 	defer func() {
-		nodeRules, groupRules = nodes, groups
+		instructionRules, nodeRules, groupRules = instructions, nodes, groups
 		if r := recover(); r != nil {
 			outcome = fmt.Sprint(r)
 		}
 	}()
+	instructionRules = slices.DeleteFunc(slices.Clone(instructions), func(r instructionRule) bool { return r.id == id })
 	nodeRules = slices.DeleteFunc(slices.Clone(nodes), func(r nodeRule) bool { return r.id == id })
 	groupRules = slices.DeleteFunc(slices.Clone(groups), func(r groupRule) bool { return r.id == id })
 	return render(Make(f))
@@ -96,6 +94,9 @@ func render(p Plan) string {
 		subject := string(d.Group)
 		if subject == "" {
 			subject = string(d.Node)
+		}
+		if subject == "" {
+			subject = "all"
 		}
 		fmt.Fprintf(&b, "%s %s %s: %s\n", subject, d.Rule, d.Verdict, d.Why)
 		for _, e := range d.Evidence {
@@ -127,7 +128,7 @@ func rulesIn(text string) []string {
 
 func parse(t *testing.T, text string) *cluster.Facts {
 	t.Helper()
-	f := &cluster.Facts{Now: cluster.Now{Wall: cluster.WallTime(time.Hour)}, Self: "gamma", Age: time.Hour,
+	f := &cluster.Facts{Now: cluster.Now{Wall: cluster.WallTime(time.Hour)}, Self: "gamma", Age: time.Hour, Instructions: &cluster.Instructions{},
 		Spec: &cluster.Spec{Timing: cluster.Timing{Takeover: time.Second, L: 960 * time.Millisecond, D: 864 * time.Millisecond}}}
 	scanner := bufio.NewScanner(strings.NewReader(text))
 	type reports struct {
@@ -155,7 +156,7 @@ func parse(t *testing.T, text string) *cluster.Facts {
 			}
 			f.Groups, f.Spec.Groups = append(f.Groups, g), append(f.Spec.Groups, s)
 		default:
-			t.Fatalf("line %q", scanner.Text())
+			parseInstruction(t, f.Instructions, w)
 		}
 	}
 	f.Voters = len(f.Nodes)
@@ -172,6 +173,27 @@ func parse(t *testing.T, text string) *cluster.Facts {
 			Failed: has("failed"), Hot: has("hot"), Cut: has("cut"), Reason: map[bool]string{true: "app: exited with status 1"}[has("failed")]}
 	}
 	return f
+}
+
+func parseInstruction(t *testing.T, x *cluster.Instructions, w []string) {
+	note := cluster.Note{By: "ann", Reason: "new kernel"}
+	if end, ok := strings.CutPrefix(w[len(w)-1], "for="); ok {
+		note.Until = cluster.WallTime(time.Hour + duration(t, end))
+		w = w[:len(w)-1]
+	}
+	group, resource, _ := strings.Cut(w[1], "/")
+	switch w[0] {
+	case "pause":
+		x.Paused = append(x.Paused, cluster.Pause{Group: cluster.GroupID(strings.TrimPrefix(group, "all")), Note: note})
+	case "pin":
+		x.Pinned = append(x.Pinned, cluster.Pin{Group: cluster.GroupID(group), Node: cluster.NodeID(w[2]), Note: note})
+	case "drain":
+		x.Drained = append(x.Drained, cluster.Drain{Node: cluster.NodeID(group), Note: note})
+	case "stop":
+		x.Stopped = append(x.Stopped, cluster.Stop{Group: cluster.GroupID(group), Resource: cluster.ResourceID(resource), Note: note})
+	default:
+		t.Fatalf("line %q", strings.Join(w, " "))
+	}
 }
 
 func parseNode(t *testing.T, w []string) cluster.NodeFacts {

@@ -116,16 +116,33 @@ func (p *planner) draft() {
 	if d == nil {
 		return
 	}
-	switch why := unfit(p.f, d); {
+	why := unfit(p.f, d)
+	stop := stops(p.f, d)
+	switch {
 	case why != "":
 		p.propose(Decision{Rule: "D02", Verdict: Record, Why: "the draft is given up: it can't be adopted", Evidence: []string{why}},
 			[]cluster.Part{{Drop: &cluster.Drop{Base: d.Base, Reason: why}}})
+	case len(stop) > 0:
+		p.propose(Decision{Rule: "D04", Verdict: Record, Why: "the draft removes it: it is stopped first", Evidence: []string{d.Waits}}, stop)
 	case d.Waits == "":
 		p.propose(Decision{Rule: "D01", Verdict: Record, Why: "nothing that the draft removes is in use any more"},
 			[]cluster.Part{{Adopt: &cluster.Adopt{Base: d.Base}}})
 	default:
 		p.propose(Decision{Rule: "D03", Verdict: Wait, Why: "the draft waits", Evidence: []string{d.Waits}}, nil)
 	}
+}
+
+// stops returns the stops of the groups that the draft removes and that nobody has stopped.
+func stops(f *cluster.Facts, d *cluster.DraftFacts) []cluster.Part {
+	var parts []cluster.Part
+	for i := range f.Groups {
+		id := f.Groups[i].ID
+		if d.Spec != nil && d.Spec.Group(id) == nil && f.Instructions.Stop(id, "") == nil {
+			note := cluster.Note{By: d.By, Reason: fmt.Sprintf("revision %d removes it", d.Base+1)}
+			parts = append(parts, cluster.Part{Stop: &cluster.Stop{Group: id, Note: note}})
+		}
+	}
+	return parts
 }
 
 // unfit tells why a draft can never be adopted, or "".

@@ -55,6 +55,8 @@ type Command struct {
 	// Part is what OpPropose asks to have applied, as it is.
 	Part cluster.Part
 	Why  string // for the journal; empty: "asked for"
+	// NoWait asks for the answer of OpPropose as soon as the Part was applied, or dropped.
+	NoWait bool
 }
 
 // Op is what a command asks for.
@@ -178,5 +180,6 @@ const (
 	LaterAck                   // an ack of a later, shorter heartbeat backs an earlier, longer one
 	GraceState                 // the grace is for the lease length of the state, not the longest promised
 	SilenceOwnD                // a peer is silent after this node's D, not after that of the length it named
+	Heedless                   // what people forbade is not heeded when a placement is applied
 	MutationCount
 )

@@ -88,7 +88,8 @@ type Node struct {
 	cut      []cluster.GroupID
 	linkDown []bool
 	moves    []moveWork
-	drafts   []draftWork
+	asks     []askWork
+	tasks    []taskWork
 
 	lines      []wire.Lease  // "nothing left", being said
 	released   []wire.Tenure // releases being said
@@ -199,7 +200,7 @@ func (n *Node) resume(b *Boot) {
 		for i := range n.spec.Groups {
 			id := n.spec.Groups[i].ID
 			if r, ok := b.Record.Groups[id]; ok {
-				n.rec.Groups[id] = n.forget(cluster.GroupRecord{Activated: r.Activated, Released: slices.Clone(r.Released)})
+				n.rec.Groups[id] = n.forget(cluster.GroupRecord{Activated: r.Activated, Released: slices.Clone(r.Released), Instructed: r.Instructed})
 			}
 		}
 		n.number = n.rec.Number
@@ -298,7 +299,7 @@ func (n *Node) settle() {
 	n.tendGroups()
 	n.tendPlan()
 	n.tendMoves()
-	n.tendDrafts()
+	n.tendAsks()
 	n.tendPulse()
 	n.drainRaft()
 	n.tendRecord()
@@ -324,13 +325,7 @@ func (n *Node) nextWake() cluster.Instant {
 	} else if len(n.stores) == 0 {
 		at = min(at, n.wroteAt.Add(n.diskEvery()))
 	}
-	for i := range n.moves {
-		at = min(at, n.moves[i].at)
-	}
-	for i := range n.drafts {
-		at = min(at, n.drafts[i].at)
-	}
-	return at
+	return min(at, n.nextCommand())
 }
 
 // tend looks at the timers of detection, election and forming.

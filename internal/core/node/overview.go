@@ -42,6 +42,7 @@ func (n *Node) Overview(now cluster.Now) *cluster.Overview {
 		}
 		o.Nodes = append(o.Nodes, n.nodeView(i))
 	}
+	o.Instructions = n.instructionViews()
 	f := n.facts()
 	plan := decide.Make(f)
 	for i := range n.groups {
@@ -77,7 +78,9 @@ func (n *Node) nodeView(i int) cluster.NodeView {
 func (n *Node) groupView(i int, f *cluster.Facts, plan decide.Plan) cluster.GroupView {
 	st, spec, g := &n.state.Groups[i], n.groups[i].spec, &f.Groups[i]
 	v := cluster.GroupView{ID: st.ID, Owner: st.Owner, Last: st.Last, Epoch: st.Epoch, Policy: "automatic", Failback: "never",
-		Move: st.Move, Bans: slices.Clone(st.Bans), Next: decide.Best(f, g)}
+		Move: st.Move, Bans: slices.Clone(st.Bans)}
+	next, ban := decide.Next(f, g)
+	v.Next, v.NextBanned = next, ban != nil
 	if spec.Failover == cluster.FailoverManual {
 		v.Policy = "manual"
 	}
@@ -121,23 +124,23 @@ func (n *Node) History() []cluster.Line {
 	return slices.Clone(n.state.Journal)
 }
 
-// WouldMove tells what a command would do: the node that the group would go to, or why it is refused and
-// what to do instead. Nothing is changed.
-func (n *Node) WouldMove(now cluster.Now, c *Command) (to cluster.NodeID, why, hint string) {
+// WouldMove tells what a command would do: the node that the group would go to, or the answer where it would
+// not move. Nothing is changed.
+func (n *Node) WouldMove(now cluster.Now, c *Command) (cluster.NodeID, *Reply) {
 	if n.state == nil {
-		return "", "the cluster is still forming: " + n.Waits(), "baton status"
+		return "", refuse("baton status", "the cluster is still forming: %s", n.Waits())
 	}
 	n.now.Mono = max(n.now.Mono, now.Mono)
 	f := n.facts()
 	g := f.Group(c.Group)
 	if g == nil {
-		return "", fmt.Sprintf("there is no group %q", c.Group), "baton status lists the groups"
+		return "", refuse("baton status lists the groups", "there is no group %q", c.Group)
 	}
-	m, hint, why := Intend(f, g, c)
-	if why != "" {
-		return "", why, hint
+	m, r := Intend(f, g, c)
+	if r != nil {
+		return g.Owner, r
 	}
-	return m.To, "", ""
+	return m.To, nil
 }
 
 // Configuration returns the cluster's configuration, as far as this node has it.

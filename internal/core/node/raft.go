@@ -64,7 +64,8 @@ type unstored struct {
 }
 
 func (n *Node) stateFlaws() state.Flaws {
-	return state.Flaws{EvictKeepsOwner: n.flaw == EvictKeepsOwner, ApplyStale: n.flaw == ApplyStale}
+	return state.Flaws{EvictKeepsOwner: n.flaw == EvictKeepsOwner, ApplyStale: n.flaw == ApplyStale,
+		Heedless: n.flaw == Heedless}
 }
 
 func must(err error) { cluster.Assert(err == nil, "raft storage: %v", err) }
@@ -396,6 +397,7 @@ func (n *Node) apply(entries []*raftpb.Entry) {
 			n.takeRevision()
 		}
 		if c != nil {
+			n.instructed(e.GetIndex(), c)
 			n.noticeParts(c)
 		}
 	}

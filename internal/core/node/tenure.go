@@ -177,6 +177,7 @@ func (n *Node) tendGroup(i int) {
 		s.MayServe = s.MayStart && n.leaseRuns() && n.tenuresOver(i)
 		s.HotElsewhere = n.takerElsewhere(i, true)
 	}
+	n.heed(l, mine, &s)
 	l.outcome = l.group.Step(n.now.Mono, s)
 	n.out.Wants = append(n.out.Wants, l.outcome.Wants...)
 	n.groupsAt = min(n.groupsAt, l.outcome.WakeAt)
@@ -186,6 +187,7 @@ func (n *Node) tendGroup(i int) {
 		n.groupEvent("serving", st.ID, "%s serves %s, epoch %d", n.id(), st.ID, st.Epoch)
 	}
 	l.phase, l.reason = n.phase(l, mine, st.Epoch)
+	n.tendTasks(l, mine, st.Epoch)
 }
 
 // shut closes a group's gate.
@@ -249,6 +251,9 @@ func (n *Node) takerElsewhere(i int, hot bool) bool {
 	}
 	for k := range n.peers {
 		p := &n.peers[k]
+		if n.barred(st.ID, p.id) {
+			continue
+		}
 		if k == n.self || p.hb == nil || !p.det.Fresh(n.now.Mono) || !n.state.Nodes[k].Admitted || !p.hb.LeaseRuns || p.hb.Sick ||
 			slices.ContainsFunc(st.Bans, func(b cluster.Ban) bool { return b.Node == p.id && b.Until > n.now.Wall }) {
 			continue
@@ -326,7 +331,7 @@ func (n *Node) tendRecord() {
 	for i := range n.spec.Groups { // in the file's order: the map is copied, not walked
 		id := n.spec.Groups[i].ID
 		if g, ok := n.rec.Groups[id]; ok {
-			r.Groups[id] = cluster.GroupRecord{Activated: g.Activated, Released: slices.Clone(g.Released)}
+			r.Groups[id] = cluster.GroupRecord{Activated: g.Activated, Released: slices.Clone(g.Released), Instructed: g.Instructed}
 		}
 	}
 	n.out.Record = &Record{N: n.recN, Record: r}

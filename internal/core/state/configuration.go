@@ -158,6 +158,18 @@ func (s *State) fit(spec *cluster.Spec) {
 		}
 	}
 	s.Nodes, s.Groups, s.spec = nodes, groups, spec
+	s.forgetInstructions()
+}
+
+// forgetInstructions drops what people said of nodes and groups that are no more.
+func (s *State) forgetInstructions() {
+	x := &s.Instructions
+	gone := func(id cluster.GroupID) bool { return id != "" && s.Group(id) == nil }
+	x.Paused = slices.DeleteFunc(x.Paused, func(p cluster.Pause) bool { return gone(p.Group) })
+	x.Pinned = slices.DeleteFunc(x.Pinned, func(p cluster.Pin) bool { return gone(p.Group) || s.Node(p.Node) == nil })
+	x.Drained = slices.DeleteFunc(x.Drained, func(d cluster.Drain) bool { return s.Node(d.Node) == nil })
+	x.Stopped = slices.DeleteFunc(x.Stopped, func(p cluster.Stop) bool { return gone(p.Group) })
+	x.Tasks = slices.DeleteFunc(x.Tasks, func(t cluster.Task) bool { return gone(t.Group) })
 }
 
 // GroupEpoch is the epoch that a group had when it was removed: should its name come back, its epochs go on.

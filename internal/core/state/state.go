@@ -32,6 +32,9 @@ type State struct {
 	Former    []Node                 `json:"former,omitempty"`    // nodes that were removed: their numbers only grow
 	Epochs    []GroupEpoch           `json:"epochs,omitempty"`    // of groups that were removed
 
+	Instructions cluster.Instructions `json:"instructions"`
+	Asked        []Asked              `json:"asked,omitempty"` // answers to commands, oldest first
+
 	flaws     Flaws
 	read      Reader
 	spec      *cluster.Spec // of the revision that counts
@@ -43,6 +46,7 @@ type State struct {
 type Flaws struct {
 	EvictKeepsOwner bool
 	ApplyStale      bool
+	Heedless        bool // what people forbade is not heeded
 }
 
 // Node is a node's lease by the log.
@@ -173,6 +177,10 @@ func (s *State) Apply(index uint64, e *cluster.Entry) cluster.Line {
 	cluster.Assert(index > s.Applied, "entry %d is applied after %d", index, s.Applied)
 	s.Applied = index
 	j := cluster.Line{Index: index, Wall: e.Wall, By: e.By, Rule: e.Rule, Why: e.Why, Evidence: e.Evidence, Rejected: e.Rejected}
+	if e.ID != "" && s.Answer(e.ID) != nil {
+		j.Dropped = append(j.Dropped, "the same command again")
+		return j
+	}
 	for _, p := range e.Parts {
 		if dropped := s.applyPart(index, e, p); dropped != "" {
 			j.Dropped = append(j.Dropped, p.String()+": "+dropped)
@@ -180,6 +188,9 @@ func (s *State) Apply(index uint64, e *cluster.Entry) cluster.Line {
 		}
 		j.Did = append(j.Did, p.String())
 		note(&j, p)
+	}
+	if e.ID != "" {
+		s.answer(index, e.ID, j.Dropped)
 	}
 	s.Journal = append(s.Journal, j)
 	if len(s.Journal) > journalMax {
@@ -200,6 +211,7 @@ func note(j *cluster.Line, p cluster.Part) {
 			j.Nodes = append(j.Nodes, n)
 		}
 	}
+	noteInstruction(p, group, node)
 	switch {
 	case p.Evict != nil:
 		node(p.Evict.Node)
@@ -254,6 +266,9 @@ func (s *State) applyPart(index uint64, e *cluster.Entry, p cluster.Part) string
 		return s.drop(p.Drop)
 	case p.Voter != nil:
 		return s.voter(index, p.Voter)
+	}
+	if dropped, known := s.instruct(index, e.ID, p); known {
+		return dropped
 	}
 	return "this version does not know it"
 }
@@ -321,6 +336,9 @@ func (s *State) assign(index uint64, a *cluster.Assign) string {
 	}
 	if !n.Admitted {
 		return "the target holds no lease"
+	}
+	if why := s.forbids(a.Group, a.To); why != "" {
+		return why
 	}
 	if a.Epoch != g.Epoch+1 && !s.flaws.ApplyStale {
 		return fmt.Sprintf("it was decided on epoch %d, the group is at %d", a.Epoch-1, g.Epoch)
