@@ -18,7 +18,7 @@ type voterRule struct {
 var voterRules = []voterRule{
 	{id: "V01", why: "it has an empty disk and asks to be let in: it copies the log, without a vote",
 		when: func(f *cluster.Facts, n *cluster.NodeFacts) (cluster.VoterOp, *cluster.MemberFacts) {
-			if n.Asks == 0 || n.Leaves || newest(n) != nil && (!newest(n).Votes || !newest(n).Silent) {
+			if n.Asks == 0 || leaves(f, n) || newest(n) != nil && (!newest(n).Votes || !newest(n).Silent) {
 				return "", nil
 			}
 			return cluster.VoterLearn, &cluster.MemberFacts{Incarnation: n.Asks}
@@ -41,7 +41,7 @@ var voterRules = []voterRule{
 	{id: "V04", why: "it has copied the log and gets a vote",
 		when: func(f *cluster.Facts, n *cluster.NodeFacts) (cluster.VoterOp, *cluster.MemberFacts) {
 			m := newest(n)
-			if len(n.Members) != 1 || n.Leaves || m.Votes || !ready(m) || !f.Set.Settled || f.Set.Fresh+1 < cluster.Quorum(f.Voters+1) {
+			if len(n.Members) != 1 || leaves(f, n) || m.Votes || !ready(m) || !f.Set.Settled || f.Set.Fresh+1 < cluster.Quorum(f.Voters+1) {
 				return "", nil
 			}
 			return cluster.VoterAdd, m
@@ -49,7 +49,7 @@ var voterRules = []voterRule{
 	{id: "V05", why: "it leaves the cluster: it no longer votes",
 		when: func(f *cluster.Facts, n *cluster.NodeFacts) (cluster.VoterOp, *cluster.MemberFacts) {
 			m := newest(n)
-			if !n.Leaves || m == nil || !m.Votes || n.ID == f.Self || !over(n) || !mayRemove(f, m) {
+			if !leaves(f, n) || m == nil || !m.Votes || n.ID == f.Self || !over(n) || !mayRemove(f, m) {
 				return "", nil
 			}
 			return cluster.VoterDemote, m
@@ -57,7 +57,7 @@ var voterRules = []voterRule{
 	{id: "V06", why: "it leaves the cluster, and knows it or is not heard",
 		when: func(f *cluster.Facts, n *cluster.NodeFacts) (cluster.VoterOp, *cluster.MemberFacts) {
 			m := newest(n)
-			if !n.Leaves || m == nil || m.Votes || !(m.Knows || m.Silent) {
+			if !leaves(f, n) || m == nil || m.Votes || !(m.Knows || m.Silent) {
 				return "", nil
 			}
 			return cluster.VoterRemove, m
@@ -74,6 +74,11 @@ func newest(n *cluster.NodeFacts) *cluster.MemberFacts {
 
 // votes tells whether a node, as it is heard, is a voter.
 func votes(n *cluster.NodeFacts) bool { m := newest(n); return m != nil && m.Votes }
+
+// leaves tells whether a node leaves the cluster by a draft that can be adopted.
+func leaves(f *cluster.Facts, n *cluster.NodeFacts) bool {
+	return n.Leaves && f.Draft != nil && unfit(f, f.Draft) == ""
+}
 
 // ready tells whether a newcomer may get its vote.
 func ready(m *cluster.MemberFacts) bool { return !m.Votes && m.Heard && m.Copied }
@@ -107,8 +112,39 @@ func (p *planner) voters() {
 	}
 }
 
-// votersMin is the least number of voters: with two, the question who may go on alone has no answer here.
-const votersMin = 3
+// draftRule is a rule on the draft of the configuration under way.
+type draftRule struct {
+	id      string
+	verdict Verdict
+	when    func(f *cluster.Facts, d *cluster.DraftFacts) bool
+	why     string
+	then    func(f *cluster.Facts, d *cluster.DraftFacts, to *Decision) []cluster.Part
+}
+
+// draftRules bring a draft to its end. What it removes must not be in use any more: groups are stopped,
+// groups on nodes that may not run them move (G41), nodes that leave lose lease (N07) and vote (V05, V06).
+var draftRules = []draftRule{
+	{id: "D02", verdict: Record, why: "the draft is given up: it can't be adopted",
+		when: func(f *cluster.Facts, d *cluster.DraftFacts) bool { return unfit(f, d) != "" },
+		then: func(f *cluster.Facts, d *cluster.DraftFacts, to *Decision) []cluster.Part {
+			to.Evidence = []string{unfit(f, d)}
+			return []cluster.Part{{Drop: &cluster.Drop{Base: d.Base, Reason: unfit(f, d)}}}
+		}},
+	{id: "D04", verdict: Record, why: "the draft removes a group: it is stopped first",
+		when: func(f *cluster.Facts, d *cluster.DraftFacts) bool { return len(stops(f, d)) > 0 },
+		then: func(f *cluster.Facts, d *cluster.DraftFacts, _ *Decision) []cluster.Part { return stops(f, d) }},
+	{id: "D01", verdict: Record, why: "nothing that the draft removes is in use any more",
+		when: func(_ *cluster.Facts, d *cluster.DraftFacts) bool { return d.Waits == "" },
+		then: func(_ *cluster.Facts, d *cluster.DraftFacts, _ *Decision) []cluster.Part {
+			return []cluster.Part{{Adopt: &cluster.Adopt{Base: d.Base}}}
+		}},
+	{id: "D03", verdict: Wait, why: "the draft waits: what it removes is still in use",
+		when: func(*cluster.Facts, *cluster.DraftFacts) bool { return true },
+		then: func(_ *cluster.Facts, d *cluster.DraftFacts, to *Decision) []cluster.Part {
+			to.Evidence = []string{d.Waits}
+			return nil
+		}},
+}
 
 // draft decides on the draft of the configuration under way.
 func (p *planner) draft() {
@@ -116,21 +152,18 @@ func (p *planner) draft() {
 	if d == nil {
 		return
 	}
-	why := unfit(p.f, d)
-	stop := stops(p.f, d)
-	switch {
-	case why != "":
-		p.propose(Decision{Rule: "D02", Verdict: Record, Why: "the draft is given up: it can't be adopted", Evidence: []string{why}},
-			[]cluster.Part{{Drop: &cluster.Drop{Base: d.Base, Reason: why}}})
-	case len(stop) > 0:
-		p.propose(Decision{Rule: "D04", Verdict: Record, Why: "the draft removes it: it is stopped first", Evidence: []string{d.Waits}}, stop)
-	case d.Waits == "":
-		p.propose(Decision{Rule: "D01", Verdict: Record, Why: "nothing that the draft removes is in use any more"},
-			[]cluster.Part{{Adopt: &cluster.Adopt{Base: d.Base}}})
-	default:
-		p.propose(Decision{Rule: "D03", Verdict: Wait, Why: "the draft waits", Evidence: []string{d.Waits}}, nil)
+	for _, r := range draftRules {
+		if r.when(p.f, d) {
+			to := Decision{Rule: r.id, Verdict: r.verdict, Why: r.why}
+			parts := r.then(p.f, d, &to)
+			p.propose(to, parts)
+			return
+		}
 	}
 }
+
+// votersMin is the least number of voters: with two, the question who may go on alone has no answer here.
+const votersMin = 3
 
 // stops returns the stops of the groups that the draft removes and that nobody has stopped.
 func stops(f *cluster.Facts, d *cluster.DraftFacts) []cluster.Part {
@@ -165,7 +198,7 @@ func displaced(p *planner, g *cluster.GroupFacts) bool {
 		return false
 	}
 	spec := d.Spec.Group(g.ID)
-	return spec != nil && spec.Prefers(g.Owner) < 0
+	return spec != nil && (spec.Prefers(g.Owner) < 0 || d.Spec.Node(g.Owner) == nil)
 }
 
 // barred tells why a node may not take a group any more by the draft under way, or "".
@@ -184,7 +217,8 @@ func barred(f *cluster.Facts, g *cluster.GroupFacts, id cluster.NodeID) string {
 }
 
 func leave(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
-	best, rejected := p.choose(g)
+	asked := &planner{f: p.f, leaving: p.leaving, asked: true} // by whoever changes the configuration
+	best, rejected := asked.choose(g)
 	d.Rejected = rejected
 	if best == nil {
 		d.Evidence = append(d.Evidence, "no other node can take it now: the draft waits")
