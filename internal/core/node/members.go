@@ -277,6 +277,14 @@ func (n *Node) namedLength(hb *wire.Heartbeat) time.Duration {
 	return hb.L
 }
 
+// silenceOf is the silence after which a node is suspected: 0.9 of the lease length that its heartbeats name.
+func (n *Node) silenceOf(i int) time.Duration {
+	if i == n.self {
+		return n.timing.D
+	}
+	return n.peers[i].det.D()
+}
+
 // setFacts tells the planner of the set of voters, and whether it may change.
 func (n *Node) setFacts() cluster.SetFacts {
 	set := n.state.Set()

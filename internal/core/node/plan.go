@@ -91,7 +91,7 @@ func (n *Node) silentTo(i int) []cluster.NodeID {
 			continue
 		}
 		for _, h := range p.hb.Heard {
-			if h.Node == n.peers[i].id && h.Ago >= n.peers[i].det.D() {
+			if h.Node == n.peers[i].id && h.Ago >= n.silenceOf(i) {
 				out = append(out, p.id)
 			}
 		}

@@ -132,7 +132,10 @@ func (n *Node) raftIn(i int, m *raftpb.Message) {
 			p.append.msg = nil
 		}
 		if !m.GetReject() {
-			p.snapshot = 0
+			if p.snapshot != 0 { // taken; Raft may wait for that word where its log begins later by now
+				p.snapshot = 0
+				defer n.raft.rn.ReportSnapshot(m.GetFrom(), raft.SnapshotFinish)
+			}
 			p.durable = max(p.durable, m.GetIndex())
 		}
 	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
