@@ -144,6 +144,7 @@ func (w *world) adopted(m *machine) {
 		return
 	}
 	w.latest.revision, w.latest.spec = s.Revision(), s.Spec()
+	w.check.said.adopted(s.Spec())
 	w.check.length = max(w.check.length, s.Spec().Timing.L)
 	for _, o := range w.machines {
 		switch in := s.Spec().Node(o.id) != nil; {

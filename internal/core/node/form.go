@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"baton/internal/core/cluster"
+	"baton/internal/core/state"
 	"baton/internal/core/wire"
 )
 
@@ -24,7 +25,7 @@ const askMax = 100 * time.Millisecond
 func (n *Node) askEvery() time.Duration { return min(n.timing.H, askMax) }
 
 func (n *Node) ask() *wire.Ask {
-	return &wire.Ask{Incarnation: n.inc, File: n.file, Empty: n.raft == nil}
+	return &wire.Ask{Incarnation: n.inc, File: n.file, Empty: n.raft == nil || n.state.IsBlank()}
 }
 
 func (n *Node) tendFounding() {
@@ -111,7 +112,12 @@ func (n *Node) askIn(i int, a *wire.Ask) {
 	if n.raft == nil || !a.Empty || n.state.IsBlank() {
 		return
 	}
-	n.send(i, n.ask())
+	answer := n.ask()
+	if p := &n.peers[i]; a.File != sha256.Sum256(n.spec.Text) && n.now.Mono >= p.textAt {
+		p.textAt = n.now.Mono.Add(textEvery)
+		answer.Text = n.spec.Text
+	}
+	n.send(i, answer)
 	id := n.peers[i].id
 	if slices.Contains(n.state.Founding.Nodes, cluster.FoundingNode{Node: id, Incarnation: a.Incarnation}) && n.peers[i].inc == a.Incarnation {
 		n.send(i, &wire.Founding{Record: n.state.Founding.Encode()})
@@ -120,6 +126,46 @@ func (n *Node) askIn(i int, a *wire.Ask) {
 	if n.peers[i].inc != a.Incarnation {
 		n.planDue = true
 		n.stranger(&n.peers[i], a.Incarnation)
+	}
+}
+
+// textEvery is how often at the most a newcomer is sent the cluster file.
+const textEvery = time.Second
+
+// fileIn takes the cluster file from a member, on a node that has no copy of the log: its own may be older,
+// and it must know every node that may coordinate.
+func (n *Node) fileIn(a *wire.Ask) {
+	if a.Empty || a.Text == nil || (n.founding == nil && !n.state.IsBlank()) || (n.founding != nil && n.founding.pending) {
+		return
+	}
+	spec, err := n.read(a.Text)
+	if err != nil || spec.Node(n.name) == nil {
+		n.once("file "+string(a.File[:4]), "file.other", n.id(), "the cluster's file differs from this node's, and can't be used here: take it anew by baton join")
+		return
+	}
+	if n.state != nil {
+		n.state = state.Blank(spec, n.read, n.stateFlaws())
+		n.takeRevision()
+	} else {
+		before := n.spec.Links
+		n.takeSpec(spec)
+		n.seat(before)
+		n.refit()
+		n.out.Spec = spec
+	}
+	n.file = sha256.Sum256(spec.Text)
+}
+
+// tendCopy asks on while this node has no copy of the log yet.
+func (n *Node) tendCopy() {
+	if n.now.Mono < n.askAt {
+		return
+	}
+	n.askAt = n.now.Mono.Add(n.askEvery())
+	for i := range n.peers {
+		if i != n.self {
+			n.send(i, n.ask())
+		}
 	}
 }
 

@@ -60,9 +60,10 @@ type Node struct {
 	holder   *lease.Holder
 	voter    *lease.Voter
 	said     *lease.Said
-	groups   []local // in the order of Spec.Groups; nil group where this node may not run it
-	voters   int     // how many are in the set of the last change applied
-	left     bool    // this node was made to leave the cluster
+	groups   []local         // in the order of Spec.Groups; nil group where this node may not run it
+	voters   int             // how many are in the set of the last change applied
+	askAt    cluster.Instant // of a node that has no copy of the log yet
+	left     bool            // this node was made to leave the cluster
 
 	number  cluster.Number // in use; 0: none
 	rec     cluster.Record
@@ -325,6 +326,9 @@ func (n *Node) nextWake() cluster.Instant {
 	} else if len(n.stores) == 0 {
 		at = min(at, n.wroteAt.Add(n.diskEvery()))
 	}
+	if n.raft != nil && n.state.IsBlank() {
+		at = min(at, n.askAt)
+	}
 	return min(at, n.nextCommand())
 }
 
@@ -364,6 +368,9 @@ func (n *Node) tend() {
 		n.tendElection()
 		n.resendRaft()
 		n.tendDisk()
+		if n.state.IsBlank() {
+			n.tendCopy()
+		}
 	} else {
 		n.tendFounding()
 	}

@@ -46,6 +46,7 @@ type peer struct {
 	proposed []byte          // the proposal that it last forwarded here
 	asked    wire.Ask        // what it last said while the cluster forms
 	askedAt  cluster.Instant
+	textAt   cluster.Instant // not before this is it sent the cluster file again
 
 	stranger   cluster.Incarnation // of the last heartbeat that was not of its newest incarnation
 	strangerAt cluster.Instant

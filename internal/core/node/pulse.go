@@ -133,6 +133,7 @@ func (n *Node) packet(in *Packet) {
 		}
 	case *wire.Ask:
 		p.asked, p.askedAt = *m, n.now.Mono
+		n.fileIn(m)
 		n.askIn(i, m)
 	case *wire.Founding:
 		n.foundingIn(m)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -23,6 +24,7 @@ const (
 	compactAfter     = 1024 // entries applied since the last snapshot; Config.CompactAfter overrides it
 	compactKeepShare = 4    // of that, one in so many is kept for followers that lag a little
 	maxUncommitted   = 1 << 20
+	snapshotPatience = 200 * time.Millisecond
 	maxCommittedSize = 1 << 20
 )
 
@@ -351,7 +353,7 @@ func (n *Node) sendRaft(m *raftpb.Message) {
 			n.election.granted(n)
 		}
 	case raftpb.MsgSnap:
-		p.snapshot = n.now.Mono.Add(n.lastingFor())
+		p.snapshot = n.now.Mono.Add(max(n.timing.L/2, snapshotPatience))
 	default:
 	}
 	n.send(to, &wire.Raft{Msg: m})
