@@ -85,9 +85,6 @@ func (n *Node) load(disk *cluster.DiskImage) *replica {
 	last, err := r.store.LastIndex()
 	must(err)
 	r.durable, r.last = last, last
-	if n.rec.Number == 0 {
-		r.usable = last
-	}
 	for _, e := range entries {
 		if e.GetIndex() > r.applied && e.GetIndex() <= r.hard.Commit {
 			n.applyOne(r, e)
@@ -124,7 +121,7 @@ func (n *Node) open(index, term uint64, s *state.State, hard cluster.HardState) 
 func (n *Node) startRaft(r *replica) {
 	n.raft = r
 	if n.rec.Number == 0 {
-		r.usable = max(r.usable, r.last)
+		r.usable = r.last
 	}
 	var err error
 	r.rn, err = raft.NewRawNode(&raft.Config{

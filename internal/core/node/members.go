@@ -285,6 +285,19 @@ func (n *Node) silenceOf(i int) time.Duration {
 	return n.peers[i].det.D()
 }
 
+// swapVoters is a planted bug: who replaces a lost disk gets its vote in the entry that removes the former one.
+func (n *Node) swapVoters(entries []cluster.Entry) {
+	for i := range entries {
+		v := entries[i].Parts[0].Voter
+		if v == nil || v.Op != cluster.VoterRemove || !n.state.Votes(v.Incarnation) {
+			continue
+		}
+		if m := n.state.Member(v.Node); m != nil && m.Incarnation != v.Incarnation {
+			entries[i].Parts = append(entries[i].Parts, cluster.Part{Voter: &cluster.Voter{Op: cluster.VoterAdd, Node: v.Node, Incarnation: m.Incarnation, Base: v.Base}})
+		}
+	}
+}
+
 // setFacts tells the planner of the set of voters, and whether it may change.
 func (n *Node) setFacts() cluster.SetFacts {
 	set := n.state.Set()

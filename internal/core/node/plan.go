@@ -23,6 +23,9 @@ func (n *Node) tendPlan() {
 	n.planDue, n.planAt = false, n.now.Mono.Add(2*n.timing.H)
 	plan := decide.Make(n.facts())
 	n.tellDecisions(plan.Decisions)
+	if n.flaw == SwapVoters {
+		n.swapVoters(plan.Entries)
+	}
 	if len(plan.Entries) > 0 {
 		n.propose(plan.Entries)
 	}

@@ -67,7 +67,7 @@ type unstored struct {
 
 func (n *Node) stateFlaws() state.Flaws {
 	return state.Flaws{EvictKeepsOwner: n.flaw == EvictKeepsOwner, ApplyStale: n.flaw == ApplyStale,
-		Heedless: n.flaw == Heedless}
+		Heedless: n.flaw == Heedless, Swap: n.flaw == SwapVoters}
 }
 
 func must(err error) { cluster.Assert(err == nil, "raft storage: %v", err) }

@@ -47,6 +47,7 @@ type Flaws struct {
 	EvictKeepsOwner bool
 	ApplyStale      bool
 	Heedless        bool // what people forbade is not heeded
+	Swap            bool // two voters change in one entry
 }
 
 // Node is a node's lease by the log.
