@@ -334,8 +334,8 @@ func (a *agent) openLinks(run cluster.RunID, key []byte) error {
 		Handler: func(from cluster.NodeID, run cluster.RunID, link int, m wire.Message) {
 			a.inbox.packet(&node.Packet{From: from, Run: run, Link: link, Msg: m})
 		},
-		Changed: func(link int, up bool, detail string) {
-			a.log.Info("link", "link", a.spec.Links[link].Name, "up", up, "detail", detail)
+		Changed: func(link string, up bool, detail string) {
+			a.log.Info("link", "link", link, "up", up, "detail", detail)
 		},
 	})
 	if err != nil {
