@@ -119,7 +119,7 @@ func TestReplaceLetsRunOn(t *testing.T) {
 func TestReplaceFindsWhatEnded(t *testing.T) {
 	first, second := &scripted{t: t, status: cluster.StatusRunning}, &scripted{t: t, status: cluster.StatusStopped}
 	d := newDesk(t, first, Env{})
-	env := Env{Group: d.group, Spec: cluster.ResourceSpec{ID: "r"}, RunDir: d.dir}
+	env := Env{Group: d.group, Spec: cluster.ResourceSpec{ID: "r"}, RunDir: d.env.RunDir}
 	d.Replace(second, env)
 	d.expect(0, cluster.StatusStopped, "found so when its description had changed")
 	first.env.Changed(cluster.StatusFailed, "late news of what is gone")
@@ -136,7 +136,7 @@ func TestReplaceDuringAnOperation(t *testing.T) {
 	d := newDesk(t, first, Env{})
 	d.Want(want(1, cluster.TargetRunning))
 	<-begun
-	d.Replace(second, Env{Group: d.group, Spec: cluster.ResourceSpec{ID: "r"}, RunDir: d.dir})
+	d.Replace(second, Env{Group: d.group, Spec: cluster.ResourceSpec{ID: "r"}, RunDir: d.env.RunDir})
 	d.expect(1, cluster.StatusRunning, "")
 	if got := first.called() + "; " + second.called(); got != "start 5, close; start 5" {
 		t.Errorf("called %s", got)
@@ -163,20 +163,20 @@ func TestReplaceByAnotherKind(t *testing.T) {
 		return nil
 	}
 	d := newDesk(t, first, Env{})
-	if err := os.WriteFile(filepath.Join(d.dir, "old"), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(d.env.RunDir, "old"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.Replace(stranger{second}, Env{Group: d.group, Spec: cluster.ResourceSpec{ID: "r"}, RunDir: d.dir})
+	d.Replace(stranger{second}, Env{Group: d.group, Spec: cluster.ResourceSpec{ID: "r"}, RunDir: d.env.RunDir})
 	d.silent()
 	d.Want(want(1, cluster.TargetRunning))
 	d.expect(1, cluster.StatusRunning, "")
 	if got := first.called() + "; " + second.called(); got != "stop, stop, close; start 5" {
 		t.Errorf("called %s", got)
 	}
-	if _, err := os.Stat(filepath.Join(d.dir, "old")); err == nil {
+	if _, err := os.Stat(filepath.Join(d.env.RunDir, "old")); err == nil {
 		t.Error("the directory was not cleared")
 	}
-	if m, err := Recall(d.dir); err != nil || m.Kind != "stranger" {
+	if m, err := Recall(d.env.RunDir); err != nil || m.Kind != "stranger" {
 		t.Errorf("the directory is for %+v, %v", m, err)
 	}
 }
@@ -197,6 +197,35 @@ func TestReplaceByWhatCannotBe(t *testing.T) {
 		if got.N != 0 {
 			t.Fatalf("answer %+v", got)
 		}
+	}
+}
+
+// A resource that can't be made is tried again at each Want.
+func TestBroken(t *testing.T) {
+	d, env := programs(t, spec("exec sleep 1000", nil))
+	d.Close()
+	state := filepath.Join(env.RunDir, "process.json")
+	if err := os.WriteFile(state, []byte("no JSON"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	answers := make(chan cluster.Done, 10)
+	tell := func(done cluster.Done) { answers <- done }
+	_, err := NewWorker(Process{}, env, tell)
+	if err == nil || !strings.Contains(err.Error(), state) {
+		t.Fatalf("made with an unreadable state: %v", err)
+	}
+	w := NewBroken(Process{}, env, tell, err)
+	defer w.Close()
+	w.Want(want(1, cluster.TargetRunning))
+	if got := <-answers; got.N != 1 || got.Status != cluster.StatusFailed || !strings.Contains(got.Reason, state) {
+		t.Errorf("answer %+v", got)
+	}
+	if err := os.Remove(state); err != nil {
+		t.Fatal(err)
+	}
+	w.Want(want(2, cluster.TargetRunning))
+	if got := <-answers; got.N != 2 || got.Status != cluster.StatusRunning {
+		t.Errorf("answer %+v", got)
 	}
 }
 
@@ -229,7 +258,7 @@ func TestRetireAgain(t *testing.T) {
 	if err := d.Retire(t.Context()); err == nil || !strings.Contains(err.Error(), "it hangs") {
 		t.Errorf("retired: %v", err)
 	}
-	if _, err := os.Stat(d.dir); err != nil {
+	if _, err := os.Stat(d.env.RunDir); err != nil {
 		t.Errorf("the directory of what runs on: %v", err)
 	}
 	s.stop = nil

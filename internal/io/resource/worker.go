@@ -32,8 +32,8 @@ type Worker struct {
 
 	calling sync.Mutex // held while a method of res runs; guards what follows
 	kind    Kind
-	spec    cluster.ResourceSpec
-	dir     string
+	env     Env
+	spec    cluster.ResourceSpec // of env
 	res     Resource
 	// patience is the longest time that a former description, by which it may run still, gives it to stop.
 	patience time.Duration
@@ -63,16 +63,25 @@ type change struct {
 // resource did by itself (of several such changes that wait, the last one counts).
 func NewWorker(kind Kind, env Env, done func(cluster.Done)) (*Worker, error) {
 	w := newWorker(kind, env, done)
-	env.Changed = w.changed
 	former, err := Recall(env.RunDir)
-	if err == nil {
-		w.patience = former.StopTimeout
-		err = remember(kind.Spec().Name, env)
+	if err != nil {
+		return w.begin(err)
 	}
-	if err == nil {
-		w.res, err = kind.New(env)
+	w.patience = former.StopTimeout
+	w.make()
+	if b, ok := w.res.(broken); ok {
+		return w.begin(b.cause)
 	}
-	return w.begin(err)
+	return w.begin(nil)
+}
+
+// NewBroken makes a worker for a resource that NewWorker could not make. At each Want it is tried again; until
+// then the answer is the reason.
+func NewBroken(kind Kind, env Env, done func(cluster.Done), reason error) *Worker {
+	w := newWorker(kind, env, done)
+	w.res = broken{reason}
+	_, _ = w.begin(nil) // it fails with the error given
+	return w
 }
 
 // NewLeftover makes a worker for what a run directory tells of and no file describes: it is there to be
@@ -85,7 +94,7 @@ func NewLeftover(kind Kind, env Env, done func(cluster.Done)) (w *Worker, err er
 }
 
 func newWorker(kind Kind, env Env, done func(cluster.Done)) *Worker {
-	w := &Worker{group: env.Group, id: env.Spec.ID, kind: kind, spec: env.Spec, dir: env.RunDir,
+	w := &Worker{group: env.Group, id: env.Spec.ID, kind: kind, spec: env.Spec, env: env,
 		done: done, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	w.life, w.end = context.WithCancel(context.Background())
 	return w
@@ -138,7 +147,7 @@ func (w *Worker) Retire(ctx context.Context) error {
 	w.mu.Unlock()
 	w.calling.Lock()
 	err := w.res.Stop(ctx)
-	dir := w.dir
+	dir := w.env.RunDir
 	w.calling.Unlock()
 	if err != nil {
 		return fmt.Errorf("stop %s/%s, which is to go: %w", w.group, w.id, err)
@@ -281,16 +290,9 @@ func (w *Worker) become() bool {
 		return true
 	}
 	w.calling.Lock()
-	d.env.Changed = w.changed
-	err := remember(d.kind.Spec().Name, d.env)
-	if err == nil {
-		w.res, err = d.kind.New(d.env)
-	}
-	if err != nil {
-		w.res = broken{err}
-	}
 	w.patience = max(w.patience, w.spec.StopTimeout)
-	w.kind, w.spec, w.dir = d.kind, d.env.Spec, d.env.RunDir
+	w.kind, w.env, w.spec = d.kind, d.env, d.env.Spec
+	w.make()
 	w.calling.Unlock()
 	w.mu.Lock()
 	if w.other == d {
@@ -308,6 +310,19 @@ func (w *Worker) become() bool {
 	return true
 }
 
+// make makes the resource; where that fails, what stands for it knows why. It is called with calling held.
+func (w *Worker) make() {
+	env := w.env
+	env.Changed = w.changed
+	err := remember(w.kind.Spec().Name, env)
+	if err == nil {
+		w.res, err = w.kind.New(env)
+	}
+	if err != nil {
+		w.res = broken{err}
+	}
+}
+
 // makeRoom lets go of the resource. One of another kind than the next is stopped before, and its directory
 // cleared.
 func (w *Worker) makeRoom(d *description) error {
@@ -319,7 +334,7 @@ func (w *Worker) makeRoom(d *description) error {
 		if err := w.res.Stop(ctx); err != nil {
 			return fmt.Errorf("stop the %s that it was: %w", w.kind.Spec().Name, err)
 		}
-		if err := os.RemoveAll(w.dir); err != nil {
+		if err := os.RemoveAll(w.env.RunDir); err != nil {
 			return fmt.Errorf("clear the directory of the %s that it was: %w", w.kind.Spec().Name, err)
 		}
 	}
@@ -370,6 +385,9 @@ func (e errRestart) Unwrap() error { return e.cause }
 func (w *Worker) reach(ctx context.Context, want cluster.Want) error {
 	w.calling.Lock()
 	defer w.calling.Unlock()
+	if _, ok := w.res.(broken); ok {
+		w.make()
+	}
 	if want.Restart && want.Target != cluster.TargetStopped {
 		if err := w.res.Stop(ctx); err != nil {
 			return errRestart{err}
