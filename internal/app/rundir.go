@@ -38,10 +38,26 @@ func openRunDir(path string) (*runDir, error) {
 	return &runDir{path: path, temp: filepath.Join(path, "record.new")}, nil
 }
 
-// resource makes a resource's own directory.
-func (d *runDir) resource(g cluster.GroupID, r cluster.ResourceID) (string, error) {
-	p := filepath.Join(d.path, "resources", string(g), string(r))
-	return p, os.MkdirAll(p, 0o755)
+// resource names a resource's own directory.
+func (d *runDir) resource(g cluster.GroupID, r cluster.ResourceID) string {
+	return filepath.Join(d.path, "resources", string(g), string(r))
+}
+
+// places lists the resources that have a directory.
+func (d *runDir) places() (all []place) {
+	dirs, _ := filepath.Glob(d.resource("*", "*")) // the pattern is well formed
+	for _, dir := range dirs {
+		all = append(all, place{cluster.GroupID(filepath.Base(filepath.Dir(dir))), cluster.ResourceID(filepath.Base(dir))})
+	}
+	return all
+}
+
+// tidy removes the directories of groups that have no resource here any more.
+func (d *runDir) tidy() {
+	dirs, _ := filepath.Glob(filepath.Join(d.path, "resources", "*"))
+	for _, dir := range dirs {
+		_ = os.Remove(dir) // it fails where there is something in it
+	}
 }
 
 // load returns the run record of this boot, or nil. One that can't be read counts as none.
