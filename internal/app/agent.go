@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -79,9 +78,11 @@ type agent struct {
 	replies  map[uint64]chan node.Reply
 	commands uint64
 	uplinks  map[cluster.GroupID]string // interface of each group's addresses
+	leave    leave                      // what the agent was told; the loop's alone
+	manager  *supervisor
 }
 
-// RunAgent runs this node until the context ends. It returns nil if it was told to stop.
+// RunAgent runs this node until the context ends, or SIGHUP comes. It returns nil if it was told to end.
 func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	if opt.Log == nil {
 		w := newLogWriter(os.Stderr)
@@ -95,7 +96,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	lockMemory(opt.Log)
 	a := &agent{opt: opt, log: opt.Log.With("node", self), self: self, ended: make(chan struct{}),
 		replies: make(map[uint64]chan node.Reply), gates: make(map[cluster.GroupID]cluster.Gate),
-		persists: make(chan cluster.Persist, persistsMax)}
+		persists: make(chan cluster.Persist, persistsMax), manager: findSupervisor(opt.Log)}
 	defer func() { err = errors.Join(err, a.close()) }()
 	boot, err := a.open(spec, key)
 	if err != nil {
@@ -109,12 +110,14 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	var helpers sync.WaitGroup
 	helpers.Go(func() { a.watchLinks(beside) })
 	helpers.Go(func() { a.sweepGate(beside) })
+	helpers.Go(func() { a.awaitLeave(ctx) })
+	helpers.Go(func() { a.manager.accompany(beside) })
 	defer func() {
 		stop()
 		helpers.Wait()
 		err = errors.Join(err, server.Close())
 	}()
-	return a.loop(ctx, boot)
+	return a.loop(boot)
 }
 
 // readSetup reads the file, this node's name, and the key.
@@ -315,14 +318,11 @@ func (a *agent) openResources(b *node.Boot) error {
 }
 
 func (a *agent) openResource(g cluster.GroupID, r cluster.ResourceSpec) (*resource.Worker, error) {
-	i := slices.IndexFunc(kinds, func(k resource.Kind) bool { return k.Spec().Name == r.Kind })
-	dir, err := a.run.resource(g, r.ID)
+	kind, env, err := a.resource(g, r)
 	if err != nil {
-		return nil, fmt.Errorf("make the directory of %s/%s: %w", g, r.ID, err)
+		return nil, err
 	}
-	env := resource.Env{Cluster: a.spec.Cluster, Node: a.self, Group: g, Spec: r, RunDir: dir,
-		Log: a.log.With("group", g, "resource", r.ID)}
-	return resource.NewWorker(kinds[i], env, func(d cluster.Done) { a.inbox.put(&node.Done{Done: d}) })
+	return resource.NewWorker(kind, env, func(d cluster.Done) { a.inbox.put(&node.Done{Done: d}) })
 }
 
 func (a *agent) openLinks(run cluster.RunID, key []byte) error {
