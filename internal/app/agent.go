@@ -77,11 +77,14 @@ type agent struct {
 	gatesAt  cluster.Instant
 	replies  map[uint64]chan node.Reply
 	commands uint64
+	keyFile  string
 	quit     error // why this node must not go on; the loop's alone
+	leave    leave // what the agent was told; the loop's alone
+	manager  *supervisor
 	*fitting
 }
 
-// RunAgent runs this node until the context ends. It returns nil if it was told to stop.
+// RunAgent runs this node until the context ends, or SIGHUP comes. It returns nil if it was told to end.
 func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	if opt.Log == nil {
 		w := newLogWriter(os.Stderr)
@@ -95,7 +98,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	lockMemory(opt.Log)
 	a := &agent{opt: opt, log: opt.Log.With("node", self), self: self, ended: make(chan struct{}),
 		replies: make(map[uint64]chan node.Reply), gates: make(map[cluster.GroupID]cluster.Gate),
-		persists: make(chan cluster.Persist, persistsMax), fitting: newFitting()}
+		persists: make(chan cluster.Persist, persistsMax), fitting: newFitting(), manager: findSupervisor(opt.Log)}
 	defer func() { err = errors.Join(err, a.close()) }()
 	boot, err := a.open(spec, key)
 	if err != nil {
@@ -109,12 +112,14 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	var helpers sync.WaitGroup
 	helpers.Go(func() { a.watchLinks(beside) })
 	helpers.Go(func() { a.sweepGate(beside) })
+	helpers.Go(func() { a.awaitLeave(ctx) })
+	helpers.Go(func() { a.manager.accompany(beside) })
 	defer func() {
 		stop()
 		helpers.Wait()
 		err = errors.Join(err, server.Close())
 	}()
-	return a.loop(ctx, boot)
+	return a.loop(boot)
 }
 
 // readSetup reads the file, this node's name, and the key.
@@ -180,7 +185,6 @@ func (a *agent) open(spec *cluster.Spec, key []byte) (*node.Boot, error) {
 	if a.spec, err = a.settleSpec(spec, &image); err != nil {
 		return nil, err
 	}
-	a.spec = a.fitted(a.spec)
 	a.shared.Store(a.spec)
 	if a.run, err = openRunDir(a.opt.RunDir); err != nil {
 		return nil, err
@@ -203,27 +207,28 @@ func (a *agent) open(spec *cluster.Spec, key []byte) (*node.Boot, error) {
 	return b, a.openLinks(b.Run, key)
 }
 
-// settleSpec takes the file that the cluster was founded with, if it was: from then on the configuration
-// is the cluster's, and a local file that differs is not used.
+// settleSpec takes the configuration that this node's log has come to, if it has one: from then on the
+// configuration is the cluster's, and a local file that differs is not used.
 func (a *agent) settleSpec(local *cluster.Spec, image *cluster.DiskImage) (*cluster.Spec, error) {
-	if image.Founding == nil {
-		return local, nil
-	}
-	f, err := cluster.DecodeFounding(image.Founding)
+	a.keyFile = local.KeyFile
+	spec, err := node.SpecOf(a.self, image, a.fitted(local), a.read)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", a.opt.DataDir, err)
+		return nil, fail(exitFailed, "start it with the data directory of this node; or move "+a.opt.DataDir+" away, and baton join", "%s: %v", a.opt.DataDir, err)
 	}
-	if bytes.Equal(f.File, local.Text) {
-		return local, nil
+	if !bytes.Equal(spec.Text, local.Text) {
+		a.log.Warn("the cluster file differs from the configuration of the cluster, and is not used", "file", a.opt.ConfigFile, "hint", "baton apply FILE, or baton config restore")
 	}
-	a.log.Warn("the cluster file differs from the one that the cluster was founded with, and is not used",
-		"file", a.opt.ConfigFile, "hint", "this version can't change a running cluster's file: restore it")
-	spec, err := config.Parse("the file that the cluster was founded with", f.File, Kinds())
+	return spec, nil
+}
+
+// read reads a text that the log holds, for the core.
+func (a *agent) read(text []byte) (*cluster.Spec, error) {
+	spec, err := config.Parse("the cluster's configuration", text, Kinds())
 	if err != nil {
 		return nil, err
 	}
-	spec.KeyFile = local.KeyFile
-	return spec, nil
+	spec.KeyFile = a.keyFile
+	return a.fitted(spec), nil
 }
 
 // fitted fits this node's own timers to its disk: a sync is on the takeover's path. A lease shorter than

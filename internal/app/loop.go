@@ -30,8 +30,9 @@ const sweepEvery = time.Second
 var errBroken = errors.New("a rule that must always hold was broken")
 
 // loop drives the core: it alone touches it. One input at a time goes in, and what comes out is done
-// before the next. It ends when the context does, after everything served here was handed over.
-func (a *agent) loop(ctx context.Context, boot *node.Boot) (err error) {
+// before the next. It ends when the agent was told to leave: after everything served here was handed over,
+// or at once where it runs on.
+func (a *agent) loop(boot *node.Boot) (err error) {
 	a.pace(realtime(a.spec.Timing))
 	defer close(a.ended)
 	defer func() {
@@ -39,11 +40,10 @@ func (a *agent) loop(ctx context.Context, boot *node.Boot) (err error) {
 			err = a.fail(r)
 		}
 	}()
-	a.node = node.New(node.Config{Self: a.self, Spec: a.spec})
+	a.node = node.New(node.Config{Self: a.self, Spec: a.spec, Read: a.read})
 	a.disk.Go(a.writeDisk)
 	wake := a.step(boot)
 	var inputs []node.Input
-	leave := (<-chan struct{})(ctx.Done())
 	var leaving *departure
 	for {
 		var calls []func(*node.Node)
@@ -67,12 +67,17 @@ func (a *agent) loop(ctx context.Context, boot *node.Boot) (err error) {
 		}
 		a.refreshGates(now.Mono)
 		a.guardAgain(now.Mono)
-		select {
-		case <-leave:
-			leave = nil
+		a.manager.turns.Add(1)
+		if a.hasLeft(now.Mono) {
+			return a.farewell()
+		}
+		switch {
+		case a.leave == letRun:
+			a.log.Info("ending for a restart: what runs here runs on")
+			return nil
+		case a.leave == handOver && leaving == nil:
 			leaving = a.depart(now.Mono)
 			wake = min(wake, now.Mono)
-		default:
 		}
 		if leaving != nil && a.departed(leaving) {
 			return nil
@@ -95,6 +100,9 @@ func (a *agent) step(in node.Input) cluster.Instant {
 			if a.quit = a.reconfigure(out.Spec); a.quit != nil {
 				return now.Mono
 			}
+		}
+		if out.Left && a.leftAt == 0 {
+			a.left(now.Mono)
 		}
 		var gated, recorded uint64
 		for _, g := range out.Gates {
@@ -227,6 +235,7 @@ func (a *agent) writeDisk() {
 // fail handles a broken rule: nothing new is started, the lease runs out by itself, and the supervisor
 // restarts the agent. It never guesses on.
 func (a *agent) fail(r any) error {
+	a.manager.quiet.Store(true)
 	a.log.Error("internal error: this node gives up its lease and restarts", "cause", r, "stack", string(debug.Stack()))
 	time.Sleep(a.spec.Timing.Promised(a.spec.Timing.L))
 	return fmt.Errorf("%w: %v", errBroken, r)
@@ -241,6 +250,13 @@ type departure struct {
 // depart asks for a switchover of every group owned here.
 func (a *agent) depart(now cluster.Instant) *departure {
 	d := &departure{deadline: time.Now().Add(leaveLimit)}
+	limit := leaveLimit + stopMargin
+	for _, g := range a.spec.Groups {
+		for _, r := range g.Resources {
+			limit += r.StopTimeout
+		}
+	}
+	a.manager.stopping(limit)
 	o := a.node.Overview(cluster.Now{Mono: now, Wall: cluster.WallTime(time.Now().UnixNano())})
 	for i := range o.Groups {
 		if o.Groups[i].Owner != a.self {

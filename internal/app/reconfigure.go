@@ -23,6 +23,8 @@ type fitting struct {
 	shared     atomic.Pointer[cluster.Spec] // what counts, for all but the loop
 	interfaces interfaces
 
+	leftAt cluster.Instant // when this node learned that it has left the cluster; 0: it has not
+
 	raised bool // the loop's thread has realtime priority
 	nice   int  // of the threads before
 

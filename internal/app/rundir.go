@@ -60,6 +60,20 @@ func (d *runDir) tidy() {
 	}
 }
 
+// remove removes what the agent keeps there, the socket of one that is gone included, and the directory if
+// nothing else is in it.
+func (d *runDir) remove(socket string) error {
+	var errs []error
+	errs = append(errs, os.RemoveAll(filepath.Join(d.path, "resources")))
+	for _, path := range []string{filepath.Join(d.path, "record.json"), d.temp, socket} {
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	_ = os.Remove(d.path) // what is not the agent's stays
+	return errors.Join(errs...)
+}
+
 // load returns the run record of this boot, or nil. One that can't be read counts as none.
 func (d *runDir) load(boot cluster.BootID) (*cluster.Record, error) {
 	b, err := os.ReadFile(filepath.Join(d.path, "record.json"))
