@@ -38,6 +38,7 @@ const (
 	NoStop               // NODE GROUP: stops do not end in time
 	Switch               // GROUP [NODE]: command: a switchover
 	Failback             // GROUP: command: return to the preferred node
+	Apply                // WORDS: command: change the configuration (see Plan.change)
 	Pause                // GROUP|all [for DURATION]: command; its end is the coordinator's doing, as of those below
 	Resume               // GROUP|all: command
 	Pin                  // GROUP NODE [for DURATION]: command
@@ -57,7 +58,7 @@ type shape struct {
 	nodes              int
 	group, link        bool
 	percent, duration  bool
-	ppm                bool
+	ppm, words         bool
 	lasts              bool // it has an end
 	standing           bool // a command that carries its end
 	optNode, wholeLink bool // the last node, or the link, may be missing
@@ -89,6 +90,7 @@ var shapes = [kindCount]shape{
 	NoStop:   {verb: "failstop", nodes: 1, group: true, lasts: true},
 	Switch:   {verb: "switch", group: true, nodes: 1, optNode: true},
 	Failback: {verb: "failback", group: true},
+	Apply:    {verb: "apply", words: true},
 	Pause:    {verb: "pause", group: true, standing: true},
 	Resume:   {verb: "resume", group: true},
 	Pin:      {verb: "pin", group: true, nodes: 1, optNode: true, standing: true},
@@ -121,6 +123,7 @@ type Fault struct {
 	Percent int
 	Amount  time.Duration // how late, how slow
 	PPM     int64
+	Words   string        // of Apply
 	For     time.Duration // how long it lasts; 0: to the end of the run
 }
 
@@ -166,6 +169,7 @@ func (f *Fault) String() string {
 	if s.ppm {
 		word(strconv.FormatInt(f.PPM, 10) + "ppm")
 	}
+	word(f.Words)
 	if (s.lasts || s.standing) && f.For > 0 {
 		word("for " + f.For.String())
 	}
@@ -185,6 +189,10 @@ func parseFault(at time.Duration, words []string) (Fault, error) {
 	}
 	s := shapes[f.Kind]
 	words = words[1:]
+	if s.words {
+		f.Words = strings.Join(words, " ")
+		words = nil
+	}
 	if i := slices.Index(words, "for"); i >= 0 && (s.lasts || s.standing) && i+1 < len(words) {
 		d, err := time.ParseDuration(words[i+1])
 		if err != nil {

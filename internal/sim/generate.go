@@ -23,6 +23,7 @@ type profile struct {
 	run       time.Duration // 0: by takeover
 	three     bool          // three nodes, all of them members of every group
 	groups    int           // at least so many
+	changes   bool          // the configuration changes: nodes join and leave, takeover and groups change
 	early     bool          // faults from the first instant on, while the cluster forms
 }
 
@@ -58,6 +59,9 @@ var profiles = map[string]profile{
 		always: []Kind{Isolate, Cut, OneWay}, kinds: []Kind{Kill, Power, SlowDisk, HangDisk, Freeze, Late, Loss, Switch}, least: 6, most: 16},
 	"people": {doc: "instructions: pauses, pins, drains, stops, starts, restarts, among faults", goal: Converge, takeovers: budgets,
 		always: []Kind{Pause, Pin, Drain, Stop, Stop, Restart, Restart, Clear}, kinds: anyKind, least: 8, most: 24},
+	"members": {doc: "nodes join, leave and lose disks, the takeover changes, with faults at every step", goal: Converge, takeovers: budgets[:7],
+		always: []Kind{Apply, Apply, Wipe}, kinds: []Kind{Power, Kill, Forget, Freeze, Isolate, OneWay, Cut, SlowDisk, Late, Replay, Loss, Switch},
+		changes: true, least: 6, most: 18},
 	"healthy": {doc: "no faults", goal: Converge, takeovers: []time.Duration{time.Second}, three: true, run: 30 * time.Second},
 }
 
@@ -216,6 +220,9 @@ func (g *generator) faults() {
 	}
 	at := g.between(from, p.Run)
 	wiped := false
+	if g.f.changes {
+		g.outside()
+	}
 	for range g.f.least + g.rand.IntN(g.f.most-g.f.least+1) {
 		k := kinds[g.rand.IntN(len(kinds))]
 		if k == Wipe && (wiped || at < g.settled()) {
@@ -230,6 +237,39 @@ func (g *generator) faults() {
 	}
 	if !wiped && g.chance(20) {
 		g.forGood()
+	}
+}
+
+// outside leaves the last nodes out of the first configuration, as far as a cluster remains, and lengthens
+// the run: a change takes a few lease lengths.
+func (g *generator) outside() {
+	p := g.plan
+	p.Run += 10 * g.l
+	names := []cluster.NodeID{}
+	for len(p.Nodes) < 5 {
+		p.Nodes = append(p.Nodes, PlanNode{ID: nodeNames[len(p.Nodes)], Role: cluster.Witness})
+	}
+	for _, n := range p.Nodes[3:] {
+		if g.chance(60) {
+			names = append(names, n.ID)
+		}
+	}
+	p.Out = names
+}
+
+// words draws one change of the configuration.
+func (g *generator) words() string {
+	p := g.plan
+	n := p.Nodes[1+g.rand.IntN(len(p.Nodes)-1)].ID
+	switch g.rand.IntN(8) {
+	case 0, 1:
+		return "takeover=" + g.f.takeovers[g.rand.IntN(len(g.f.takeovers))].String()
+	case 2:
+		return "mark=" + string(p.Groups[g.rand.IntN(len(p.Groups))].ID)
+	case 3, 4:
+		return "-" + string(n)
+	default:
+		return "+" + string(n)
 	}
 }
 
@@ -296,6 +336,8 @@ func (g *generator) fault(k Kind, at time.Duration) Fault {
 		f.Amount = g.between(2*time.Millisecond, 30*time.Millisecond)
 	case LateGate:
 		f.Amount = g.near() / 2
+	case Apply:
+		f.Words = g.words()
 	case Pause, Resume, Pin, Unpin, Drain, Undrain, Stop, Start, Restart, Clear:
 		g.instruction(&f)
 	case Switch:

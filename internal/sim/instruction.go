@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"maps"
 	"strings"
 
 	"baton/internal/core/cluster"
@@ -149,4 +150,12 @@ func (w *world) restarting(group int) bool {
 		}
 	}
 	return false
+}
+
+// adopted forgets what was said of groups and nodes that a revision no longer names.
+func (s *instructed) adopted(spec *cluster.Spec) {
+	maps.DeleteFunc(s.paused, func(g cluster.GroupID, _ cluster.Note) bool { return g != "" && spec.Group(g) == nil })
+	maps.DeleteFunc(s.pinned, func(g cluster.GroupID, p cluster.Pin) bool { return spec.Group(g) == nil || spec.Node(p.Node) == nil })
+	maps.DeleteFunc(s.drained, func(n cluster.NodeID, _ cluster.Note) bool { return spec.Node(n) == nil })
+	maps.DeleteFunc(s.stopped, func(r resourceOf, _ cluster.Note) bool { return spec.Group(r.group) == nil })
 }

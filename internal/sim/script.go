@@ -34,6 +34,9 @@ func (p *Plan) Script() string {
 	for _, n := range p.Nodes {
 		fmt.Fprintf(b, "node %s %v %dppm\n", n.ID, n.Role, n.PPM)
 	}
+	for _, n := range p.Out {
+		fmt.Fprintf(b, "out %s\n", n)
+	}
 	for _, g := range p.Groups {
 		fmt.Fprintf(b, "group %s", g.ID)
 		for _, n := range g.Nodes {
@@ -69,6 +72,7 @@ func (p *Plan) Script() string {
 //	node alpha member 2500ppm        a machine; its clock runs 0.25 % fast
 //	nodes alpha beta gamma:witness   the same, shorter
 //	group web alpha beta hot manual failback=1s start=50ms
+//	out delta                        machines that are not in the first configuration
 //	links 2, latency 100us 200us, sync 200us 900us, stalls 1s 15ms, seed 7, codec, blind, compact 10
 //	spread 20ms                      each fault comes up to so much later, as the seed says
 //	goal converge|takeover|still|safety
@@ -159,6 +163,10 @@ func (p *Plan) parseLine(words []string) error {
 			if err := p.parseNode(name, role, ""); err != nil {
 				return err
 			}
+		}
+	case "out":
+		for _, w := range words[1:] {
+			p.Out = append(p.Out, cluster.NodeID(w))
 		}
 	case "node":
 		err = p.parseNode(words[1], at(words, 2), at(words, 3))

@@ -37,7 +37,6 @@ type Part struct {
 	Adopt *Adopt `json:"adopt,omitempty"`
 	Drop  *Drop  `json:"drop,omitempty"`
 	Voter *Voter `json:"voter,omitempty"`
-	Lost  *Lost  `json:"lost,omitempty"`
 
 	Pause   *Pause   `json:"pause,omitempty"`
 	Resume  *Resume  `json:"resume,omitempty"`
@@ -153,6 +152,8 @@ const (
 	VoterLearn VoterOp = "learn"
 	// VoterAdd gives a node that copies the log a vote.
 	VoterAdd VoterOp = "add"
+	// VoterDemote takes a node's vote; it goes on copying the log, so that it learns of that.
+	VoterDemote VoterOp = "demote"
 	// VoterRemove takes an incarnation out of the set, or a newcomer off the copying.
 	VoterRemove VoterOp = "remove"
 )
@@ -163,13 +164,6 @@ type Voter struct {
 	Node        NodeID      `json:"node"`
 	Incarnation Incarnation `json:"incarnation"`
 	Base        uint64      `json:"base"`
-}
-
-// Lost is an operator's word that a node's data directory is gone for good, or that the node is to be
-// taken out though it can't be reached.
-type Lost struct {
-	Node        NodeID      `json:"node"`
-	Incarnation Incarnation `json:"incarnation"`
 }
 
 // Note is what a standing instruction of a person carries.
@@ -319,10 +313,10 @@ func (p Part) asConfiguration() string {
 		return fmt.Sprintf("%s copies the log (incarnation %x)", p.Voter.Node, uint64(p.Voter.Incarnation))
 	case p.Voter != nil && p.Voter.Op == VoterAdd:
 		return fmt.Sprintf("%s votes (incarnation %x)", p.Voter.Node, uint64(p.Voter.Incarnation))
-	case p.Voter != nil:
+	case p.Voter != nil && p.Voter.Op == VoterDemote:
 		return fmt.Sprintf("%s votes no longer (incarnation %x)", p.Voter.Node, uint64(p.Voter.Incarnation))
-	case p.Lost != nil:
-		return fmt.Sprintf("%s is gone for good (incarnation %x)", p.Lost.Node, uint64(p.Lost.Incarnation))
+	case p.Voter != nil:
+		return fmt.Sprintf("%s is out (incarnation %x)", p.Voter.Node, uint64(p.Voter.Incarnation))
 	case p.Token != nil:
 		return fmt.Sprintf("token %s, role %s", p.Token.Name, p.Token.Role)
 	case p.Untoken != nil:

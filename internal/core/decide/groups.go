@@ -95,6 +95,8 @@ var groupRules = []groupRule{
 			// Its disk keeps it from seeing that it is to hand over: what it does not release ends with its lease.
 			return append(evict(o), place(p, g, d)...)
 		}},
+	{id: "G41", verdict: Record, why: "its node may not run it from the next revision on: it moves, as in a switchover",
+		when: displaced, then: leave},
 	{id: "G34", verdict: Record, why: "its node is drained, and another can take it", when: offDrained, then: moveOff},
 	{id: "G35", verdict: Wait, why: "its node is drained: what needs no start elsewhere goes first", when: offDrainedLater, then: drainEvidence},
 	{id: "G31", verdict: Stay, why: "it failed on its node, and no other can take it: it is restarted there",
@@ -242,6 +244,8 @@ func (p *planner) inability(g *cluster.GroupFacts, to cluster.NodeID) string {
 	switch {
 	case n == nil || p.f.Spec.Group(g.ID).Prefers(to) < 0:
 		return "is not among the group's nodes"
+	case barred(p.f, g, to) != "":
+		return barred(p.f, g, to)
 	case pin != nil && pin.Node != to:
 		return fmt.Sprintf("is not where it is pinned: to %s, %v", pin.Node, pin.Note.String())
 	case p.leaving[to] != "":

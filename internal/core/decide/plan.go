@@ -33,6 +33,8 @@ func Make(f *cluster.Facts) Plan {
 	for i := range f.Groups {
 		p.group(&f.Groups[i])
 	}
+	p.voters()
+	p.draft()
 	return p.plan
 }
 
@@ -86,9 +88,14 @@ var nodeRules = []nodeRule{
 			return n.Admitted && slices.ContainsFunc(f.Groups, func(g cluster.GroupFacts) bool { return slices.Contains(g.Behind, n.ID) })
 		},
 		parts: evict},
+	{id: "N07", verdict: Evict, why: "it leaves the cluster, and nothing is assigned to it any more",
+		when: func(f *cluster.Facts, n *cluster.NodeFacts) bool {
+			return n.Admitted && leaves(f, n) && !slices.ContainsFunc(f.Groups, func(g cluster.GroupFacts) bool { return g.Owner == n.ID })
+		},
+		parts: evict},
 	{id: "N05", verdict: Admit, why: "it is heard, and its former lease is over",
 		when: func(f *cluster.Facts, n *cluster.NodeFacts) bool {
-			return !n.Admitted && n.Role != cluster.Witness && n.Fresh && n.Boot != 0 && (n.Over || n.SaidOver) &&
+			return !n.Admitted && !leaves(f, n) && votes(n) && n.Role != cluster.Witness && n.Fresh && n.Boot != 0 && (n.Over || n.SaidOver) &&
 				len(n.SilentTo) < cluster.Quorum(f.Voters) // else it would be evicted again at once
 		},
 		parts: admit},

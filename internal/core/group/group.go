@@ -79,6 +79,7 @@ type resource struct {
 	wanted  cluster.Epoch
 	retryAt cluster.Instant // not before this instant
 	backoff time.Duration
+	stale   bool // it is up by a former description: it must be restarted
 	held    bool // a person has stopped it
 	again   bool // a person restarts it: it is to be stopped first
 }
@@ -114,6 +115,9 @@ func (g *Group) Done(d cluster.Done, now cluster.Instant) bool {
 	}
 	r.pending = 0
 	r.status, r.reason = d.Status, d.Reason
+	if d.N != 0 || d.Status == cluster.StatusStopped {
+		r.stale = false
+	}
 	switch d.Status {
 	case cluster.StatusRunning:
 		if d.N != 0 {
@@ -207,7 +211,7 @@ func (g *Group) owner(now cluster.Instant, s Situation, o *Outcome) {
 }
 
 func (r *resource) runs(e cluster.Epoch) bool {
-	return r.status == cluster.StatusRunning && r.epoch == e
+	return r.status == cluster.StatusRunning && r.epoch == e && !r.stale
 }
 
 // bystander takes resources down in reverse order to the depth that each stands by at, then brings those
@@ -283,6 +287,9 @@ func (g *Group) restartNow(now cluster.Instant, r *resource, t cluster.Target, s
 }
 
 func (r *resource) at(t cluster.Target, e cluster.Epoch) bool {
+	if r.stale {
+		return false
+	}
 	switch t {
 	case cluster.TargetRunning:
 		return r.runs(e)
@@ -299,7 +306,7 @@ func (g *Group) want(now cluster.Instant, r *resource, t cluster.Target, epoch c
 	if t == cluster.TargetStopped {
 		deadline = r.spec.StopTimeout
 	}
-	restart := r.status == cluster.StatusFailed && t != cluster.TargetStopped
+	restart := (r.stale || r.status == cluster.StatusFailed) && t != cluster.TargetStopped
 	r.pending, r.target, r.wanted = *g.counter, t, epoch
 	o.Wants = append(o.Wants, cluster.Want{N: *g.counter, Group: g.spec.ID, Resource: r.spec.ID,
 		Target: t, Epoch: epoch, Deadline: deadline, Restart: restart})

@@ -289,11 +289,6 @@ func (n *Node) carriedOut(w *askWork) (Reply, bool) {
 	return Reply{Done: true, Text: n.done(&w.part)}, true
 }
 
-// draftEnded tells how a draft of the configuration has ended, if it has.
-func (n *Node) draftEnded(w *askWork) (Reply, bool) {
-	return Reply{Done: true, Text: w.part.String()}, true
-}
-
 // done says that a part took effect.
 func (n *Node) done(p *cluster.Part) string {
 	span := func(x *cluster.Note) string {

@@ -6,6 +6,7 @@ import (
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/decide"
+	"baton/internal/core/state"
 	"baton/internal/core/wire"
 )
 
@@ -21,7 +22,7 @@ func (n *Node) Overview(now cluster.Now) *cluster.Overview {
 	}
 	n.now.Mono = max(n.now.Mono, now.Mono)
 	n.now.Wall = now.Wall
-	o.Quorum = n.fresh() >= cluster.Quorum(len(n.peers))
+	o.Quorum = n.voters > 0 && n.fresh() >= cluster.Quorum(n.voters)
 	o.Forming = n.Waits()
 	if n.founding != nil && o.Forming == "" {
 		o.Forming = "the founding record is on its way"
@@ -144,9 +145,24 @@ func (n *Node) WouldMove(now cluster.Now, c *Command) (cluster.NodeID, *Reply) {
 
 // Configuration returns the cluster's configuration, as far as this node has it.
 func (n *Node) Configuration() *cluster.Configuration {
+	c := &cluster.Configuration{}
 	if n.state == nil {
-		return &cluster.Configuration{}
+		return c
 	}
-	f := &n.state.Founding
-	return &cluster.Configuration{Revisions: []cluster.RevisionText{{Revision: 1, Text: f.File, By: string(n.spec.Nodes[0].ID), Wall: f.Wall}}}
+	c.Revisions = slices.Clone(n.state.Revisions)
+	if n.state.Draft != nil {
+		d := *n.state.Draft
+		next, err := n.state.DraftSpec()
+		if err != nil {
+			d.Waits = err.Error()
+		} else {
+			d.Waits = n.state.DraftWaits(next)
+		}
+		c.Draft = &d
+	}
+	return c
 }
+
+// State returns the replicated state as this node has it, for observers: it must not be changed. nil: the
+// cluster is still forming.
+func (n *Node) State() *state.State { return n.state }

@@ -23,6 +23,9 @@ func (n *Node) tendPlan() {
 	n.planDue, n.planAt = false, n.now.Mono.Add(2*n.timing.H)
 	plan := decide.Make(n.facts())
 	n.tellDecisions(plan.Decisions)
+	if n.flaw == SwapVoters {
+		n.swapVoters(plan.Entries)
+	}
 	if len(plan.Entries) > 0 {
 		n.propose(plan.Entries)
 	}
@@ -30,8 +33,8 @@ func (n *Node) tendPlan() {
 
 // facts makes the picture that the planner decides on.
 func (n *Node) facts() *cluster.Facts {
-	f := &cluster.Facts{Now: n.now, Self: n.id(), Spec: n.spec, Voters: len(n.peers), Age: n.now.Mono.Sub(n.start),
-		Instructions: &n.state.Instructions}
+	f := &cluster.Facts{Now: n.now, Self: n.id(), Spec: n.spec, Voters: n.voters, Set: n.setFacts(), Draft: n.draftFacts(),
+		Age: n.now.Mono.Sub(n.start), Instructions: &n.state.Instructions}
 	for i := range n.peers {
 		f.Nodes = append(f.Nodes, n.nodeFacts(i))
 	}
@@ -44,7 +47,8 @@ func (n *Node) facts() *cluster.Facts {
 func (n *Node) nodeFacts(i int) cluster.NodeFacts {
 	p, s := &n.peers[i], &n.state.Nodes[i]
 	x := cluster.NodeFacts{ID: p.id, Role: p.role, Number: s.Number, Admitted: s.Admitted, Over: s.Over(s.Number),
-		SaidOver: n.said.Over(i, s.Number)}
+		SaidOver: n.saidOver(s.ID, s.Number), Rests: n.restsOf(i)}
+	n.memberFacts(i, &x)
 	if i == n.self {
 		x.Fresh, x.Heard, x.Incarnation, x.Boot = true, true, n.inc, n.boot
 		x.LeaseRuns, x.Sick = n.leaseRuns(), n.pulse.sick
@@ -76,7 +80,7 @@ func (n *Node) nodeFacts(i int) cluster.NodeFacts {
 func (n *Node) silentTo(i int) []cluster.NodeID {
 	var out []cluster.NodeID
 	for v := range n.peers {
-		if v == i {
+		if v == i || !n.peers[v].votes {
 			continue
 		}
 		if v == n.self {
@@ -90,7 +94,7 @@ func (n *Node) silentTo(i int) []cluster.NodeID {
 			continue
 		}
 		for _, h := range p.hb.Heard {
-			if h.Node == n.peers[i].id && h.Ago >= n.peers[i].det.D() {
+			if h.Node == n.peers[i].id && h.Ago >= n.silenceOf(i) {
 				out = append(out, p.id)
 			}
 		}
@@ -106,7 +110,7 @@ func (n *Node) groupFacts(i int) cluster.GroupFacts {
 	}
 	for _, t := range st.Tenures {
 		x := n.index(t.Node)
-		released := slices.Contains(l.heard, heardRelease{t.Epoch, x}) ||
+		released := slices.Contains(l.heard, heardRelease{t.Epoch, t.Node}) ||
 			(x == n.self && slices.Contains(n.released, wire.Tenure{Group: st.ID, Epoch: t.Epoch}))
 		if released {
 			g.Released = append(g.Released, t.Epoch)

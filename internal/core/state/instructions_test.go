@@ -141,7 +141,7 @@ func TestInstructionsOutliveASnapshot(t *testing.T) {
 	s := begin(t)
 	s.Apply(s.Applied+1, &cluster.Entry{ID: "1", Parts: []cluster.Part{{Restart: &cluster.Restart{Group: "web", Epoch: 1, ID: "1"}},
 		{Pause: &cluster.Pause{Note: cluster.Note{By: "ann", Reason: "why", Until: 7}}}}})
-	r, err := Decode(s.Encode(), Flaws{})
+	r, err := Decode(s.Encode(), read, Flaws{})
 	if err != nil || !reflect.DeepEqual(r.Instructions, s.Instructions) || !reflect.DeepEqual(r.Asked, s.Asked) {
 		t.Errorf("%v: %+v became %+v", err, s.Instructions, r.Instructions)
 	}
