@@ -49,7 +49,7 @@ type instructed struct {
 	pinned  map[cluster.GroupID]cluster.Pin  //
 	drained map[cluster.NodeID]cluster.Note  //
 	stopped map[resourceOf]cluster.Note      // with no resource: the whole group
-	asked   map[placement]bool               // an Assign to where the group was pinned then
+	asked   map[placement]bool               // an Assign to where the group was pinned then, or went by a pin just before
 	allowed map[placement]bool               // whether an Assign in the log was allowed when it came
 }
 
@@ -102,7 +102,8 @@ func (x *instructed) read(e *cluster.Entry) bool {
 			}
 		case p.Assign != nil:
 			at := placement{p.Assign.Group, p.Assign.To, p.Assign.Epoch}
-			x.asked[at] = x.asked[at] || x.pinned[p.Assign.Group].Node == p.Assign.To
+			before := placement{p.Assign.Group, p.Assign.To, p.Assign.Epoch - 1} // which may never have opened
+			x.asked[at] = x.asked[at] || x.asked[before] || x.pinned[p.Assign.Group].Node == p.Assign.To
 			x.allowed[at] = x.allowed[at] || x.forbids(p.Assign.Group, p.Assign.To) == ""
 		}
 	}
