@@ -185,6 +185,7 @@ func (a *agent) open(spec *cluster.Spec, key []byte) (*node.Boot, error) {
 	if a.spec, err = a.settleSpec(spec, &image); err != nil {
 		return nil, err
 	}
+	a.tellFit(a.spec.Timing)
 	a.shared.Store(a.spec)
 	if a.run, err = openRunDir(a.opt.RunDir); err != nil {
 		return nil, err
@@ -235,19 +236,24 @@ func (a *agent) read(text []byte) (*cluster.Spec, error) {
 // the others' is safe, since each promise is for the length that is named.
 func (a *agent) fitted(spec *cluster.Spec) *cluster.Spec {
 	t := spec.Timing
-	sync := a.store.SyncTime()
-	fitted, _, err := config.Derive(t.Takeover, t.Stall, max(t.Sync, sync), t.RTT)
+	fitted, _, err := config.Derive(t.Takeover, t.Stall, max(t.Sync, a.store.SyncTime()), t.RTT)
 	if err != nil {
-		a.log.Warn("this disk is too slow for the takeover asked for, which can't be promised", "sync", sync, "cause", err)
-		return spec
-	}
-	if fitted.L != t.L {
-		a.log.Warn("this disk is slow: this node's lease is shorter", "sync", sync, "lease", fitted.L, "file", t.L)
+		return spec // tellFit tells
 	}
 	fitted.Longest = t.L
 	s := *spec
 	s.Timing = fitted
 	return &s
+}
+
+// tellFit tells how far this node's timers are from those of the file.
+func (a *agent) tellFit(t cluster.Timing) {
+	sync := a.store.SyncTime()
+	if _, _, err := config.Derive(t.Takeover, t.Stall, max(t.Sync, sync), t.RTT); err != nil {
+		a.log.Warn("this disk is too slow for the takeover asked for, which can't be promised", "sync", sync, "cause", err)
+	} else if t.L < t.Longest {
+		a.log.Warn("this disk is slow: this node's lease is shorter", "sync", sync, "lease", t.L, "file", t.Longest)
+	}
 }
 
 // openGate opens the kernel's gate and closes what no run record speaks for.
@@ -345,7 +351,11 @@ func (a *agent) close() error {
 	for _, s := range a.slots {
 		s.close()
 	}
-	if a.gate != nil {
+	switch {
+	case a.gate == nil:
+	case a.bare:
+		errs = append(errs, a.gate.Remove())
+	default:
 		errs = append(errs, a.gate.Close())
 	}
 	if a.store != nil {

@@ -427,6 +427,7 @@ var eventNotes = map[string]string{
 	"silent":              "One node's opinion. A majority of them evicts (rule N02).",
 	"snapshot.unreadable": "A snapshot of a newer version. Bring this node up to date.",
 	"stall":               "The machine paused. If it happens often, ask for a longer takeover: `baton check --measure 1m`.",
+	"foreign":             "The data directory was another cluster's: `systemctl stop baton`, move it away, and `baton join`. Where it is the others that lost theirs, start them with their own.",
 	"stranger":            "See [a node lost its disk](../how-to.md#a-node-lost-its-disk).",
 }
 

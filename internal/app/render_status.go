@@ -59,7 +59,7 @@ func (v statusView) header(w io.Writer) {
 		fmt.Fprintf(w, " at %s", t.AsTime().Local().Format("15:04:05"))
 	}
 	if v.Forming != "" {
-		fmt.Fprintf(w, "\nThe cluster forms: %s. Nothing serves before it is founded, which needs every voter once.\n", v.Forming)
+		fmt.Fprintf(w, "\nThe cluster forms: %s. A cluster is founded once all its voters have met; until this node belongs to one, it serves nothing.\n", v.Forming)
 		return
 	}
 	coordinator := "no coordinator known"
