@@ -28,8 +28,13 @@ type Client struct {
 // newClient returns a client of the agent that a transport leads to. The host stands in no address.
 func newClient(t *http.Transport, scheme, token string) *Client {
 	h, base := &http.Client{Transport: bearer{t, token}}, scheme+"://baton"
-	return &Client{batonv1connect.NewBatonClient(h, base), batonv1connect.NewAccessClient(h, base),
-		batonv1connect.NewJoinClient(h, base), batonv1connect.NewKeysClient(h, base), t}
+	return &Client{
+		transport:   t,
+		BatonClient: batonv1connect.NewBatonClient(h, base),
+		Access:      batonv1connect.NewAccessClient(h, base),
+		Join:        batonv1connect.NewJoinClient(h, base),
+		Keys:        batonv1connect.NewKeysClient(h, base),
+	}
 }
 
 // bearer adds a token to each request.
