@@ -139,6 +139,9 @@ func runCommand(ctx context.Context, args []string, in io.Reader, out, errOut io
 	if err != nil {
 		return finish(k, fail(exitUsage, usageHint(err), "%v", err))
 	}
+	if c.Socket == "" { // an empty BATON_SOCKET
+		c.Socket = defaultSocket
+	}
 	k.socket, k.json = c.Socket, c.JSON
 	k.remote, k.lost = choose(&c)
 	parsed.BindTo(ctx, (*context.Context)(nil))

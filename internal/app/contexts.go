@@ -161,7 +161,7 @@ func (c *remoteContext) secret() (string, error) {
 			if errors.As(err, &told) {
 				return "", err
 			}
-			return "", fail(exitUsage, "", "read the token: %v", err)
+			return "", fail(exitUsage, "add the context anew, with --token or --token-file", "read the token: %v", err)
 		}
 		text = string(raw)
 	}
@@ -189,10 +189,6 @@ func checkToken(text string) (string, error) {
 
 // client returns a client of whichever of the context's addresses answers.
 func (c *remoteContext) client() (*api.Client, error) {
-	token, err := c.secret()
-	if err != nil {
-		return nil, err
-	}
 	var pins []identity.Fingerprint
 	for _, text := range c.Authority {
 		pin, err := identity.ParseFingerprint(text)
@@ -206,6 +202,10 @@ func (c *remoteContext) client() (*api.Client, error) {
 		return nil, fail(exitUsage, "baton context add, as baton token add prints it on a node; or "+pinVariable+"=sha256:…", "nothing says which authority to believe")
 	case len(c.Addresses) == 0:
 		return nil, fail(exitUsage, "baton context add NAME ADDRESS …", "no address is known")
+	}
+	token, err := c.secret()
+	if err != nil {
+		return nil, err
 	}
 	addresses := make([]string, len(c.Addresses))
 	for i, a := range c.Addresses {
