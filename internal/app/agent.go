@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -78,6 +79,7 @@ type agent struct {
 	replies  map[uint64]chan node.Reply
 	commands uint64
 	keyFile  string
+	access   *access
 	quit     error // why this node must not go on; the loop's alone
 	leave    leave // what the agent was told; the loop's alone
 	manager  *supervisor
@@ -91,7 +93,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 		defer w.Close()
 		opt.Log = slog.New(slog.NewTextHandler(w, nil))
 	}
-	spec, self, key, err := readSetup(opt)
+	spec, self, keys, err := readSetup(opt)
 	if err != nil {
 		return err
 	}
@@ -100,7 +102,10 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 		replies: make(map[uint64]chan node.Reply), gates: make(map[cluster.GroupID]cluster.Gate),
 		persists: make(chan cluster.Persist, persistsMax), fitting: newFitting(), manager: findSupervisor(opt.Log)}
 	defer func() { err = errors.Join(err, a.close()) }()
-	boot, err := a.open(spec, key)
+	if a.access, err = newAccess(self, spec.KeyFile, keys); err != nil {
+		return err
+	}
+	boot, err := a.open(spec)
 	if err != nil {
 		return err
 	}
@@ -108,12 +113,14 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	a.access.server.Store(server)
 	beside, stop := context.WithCancel(context.Background())
 	var helpers sync.WaitGroup
 	helpers.Go(func() { a.watchLinks(beside) })
 	helpers.Go(func() { a.sweepGate(beside) })
 	helpers.Go(func() { a.awaitLeave(ctx) })
 	helpers.Go(func() { a.manager.accompany(beside) })
+	helpers.Go(func() { a.watchKeys(beside) })
 	defer func() {
 		stop()
 		helpers.Wait()
@@ -123,28 +130,21 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 }
 
 // readSetup reads the file, this node's name, and the key.
-func readSetup(opt AgentOptions) (*cluster.Spec, cluster.NodeID, []byte, error) {
+func readSetup(opt AgentOptions) (*cluster.Spec, cluster.NodeID, wire.Keys, error) {
 	text, err := os.ReadFile(opt.ConfigFile)
 	if err != nil {
-		return nil, "", nil, fmt.Errorf("read the cluster file: %w", err)
+		return nil, "", wire.Keys{}, fmt.Errorf("read the cluster file: %w", err)
 	}
 	spec, err := config.Parse(opt.ConfigFile, text, Kinds())
 	if err != nil {
-		return nil, "", nil, err
+		return nil, "", wire.Keys{}, err
 	}
 	self, err := nodeName(opt.Node, spec)
 	if err != nil {
-		return nil, "", nil, err
+		return nil, "", wire.Keys{}, err
 	}
-	keyText, err := os.ReadFile(spec.KeyFile)
-	if err != nil {
-		return nil, "", nil, fail(exitUsage, "make one with baton keygen "+spec.KeyFile+", and copy it to every node", "read the cluster key: %v", err)
-	}
-	key, err := wire.ParseKey(string(keyText))
-	if err != nil {
-		return nil, "", nil, fail(exitUsage, "copy the key anew from another node", "%s: %v", spec.KeyFile, err)
-	}
-	return spec, self, key, nil
+	keys, err := readKeyFile(spec.KeyFile)
+	return spec, self, keys, err
 }
 
 func nodeName(name string, spec *cluster.Spec) (cluster.NodeID, error) {
@@ -166,7 +166,7 @@ func nodeName(name string, spec *cluster.Spec) (cluster.NodeID, error) {
 }
 
 // open opens the real parts and gathers what a former run has left.
-func (a *agent) open(spec *cluster.Spec, key []byte) (*node.Boot, error) {
+func (a *agent) open(spec *cluster.Spec) (*node.Boot, error) {
 	boot, err := bootID()
 	if err != nil {
 		return nil, err
@@ -205,7 +205,7 @@ func (a *agent) open(spec *cluster.Spec, key []byte) (*node.Boot, error) {
 	if err := a.openResources(b); err != nil {
 		return nil, err
 	}
-	return b, a.openLinks(b.Run, key)
+	return b, a.openLinks(b.Run)
 }
 
 // settleSpec takes the configuration that this node's log has come to, if it has one: from then on the
@@ -320,12 +320,14 @@ func (a *agent) openResources(b *node.Boot) error {
 	return nil
 }
 
-func (a *agent) openLinks(run cluster.RunID, key []byte) error {
-	sealer, err := wire.NewSealer(key, a.self, run)
+func (a *agent) openLinks(run cluster.RunID) error {
+	keys := a.access.keys.present()
+	sealer, err := wire.NewSealer(keys.First, a.self, run)
 	if err != nil {
 		return fmt.Errorf("the cluster key: %w", err)
 	}
-	a.links, err = link.Open(link.Config{Key: key, Sealer: sealer, Links: a.spec.Links,
+	a.links, err = link.Open(link.Config{Keys: keys.All(), Identity: a.access.identity, Sealer: sealer, Links: a.spec.Links,
+		Address: func() netip.AddrPort { return apiAddress(a.spec, a.self) }, Others: a.access.take,
 		Handler: func(from cluster.NodeID, run cluster.RunID, link int, m wire.Message) {
 			a.inbox.packet(&node.Packet{From: from, Run: run, Link: link, Msg: m})
 		},
@@ -336,6 +338,7 @@ func (a *agent) openLinks(run cluster.RunID, key []byte) error {
 	if err != nil {
 		return err
 	}
+	a.access.keys.use = a.useKeys
 	return a.inbox.listen(a.links)
 }
 

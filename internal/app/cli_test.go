@@ -23,6 +23,7 @@ var update = flag.Bool("golden", false, "write the golden files anew; review wha
 
 // stage is a cluster that looks as it is told and does what it is told.
 type stage struct {
+	fakeAccess
 	mu    sync.Mutex
 	view  cluster.Overview
 	lines []cluster.Line
@@ -443,7 +444,7 @@ func TestWhoAsked(t *testing.T) {
 	if n := len(s.asked); n != 2 || !s.asked[0].DryRun || s.asked[1].DryRun || s.asked[1].To != "beta" {
 		t.Errorf("without waiting: first whether, then do; asked were %+v", s.asked)
 	}
-	if by := s.asked[0].By; !strings.HasSuffix(by, fmt.Sprintf(" (pid %d)", os.Getpid())) {
+	if by := s.asked[0].By; !strings.HasSuffix(by, fmt.Sprintf(" (uid %d) on alpha", os.Getuid())) {
 		t.Errorf("it was asked by %q", by)
 	}
 }
