@@ -59,6 +59,17 @@ var rules = map[string]role{
 	batonv1connect.BatonSwitchProcedure:   operate,
 	batonv1connect.BatonFailbackProcedure: operate,
 
+	batonv1connect.ActPauseProcedure:   operate,
+	batonv1connect.ActResumeProcedure:  operate,
+	batonv1connect.ActPinProcedure:     operate,
+	batonv1connect.ActUnpinProcedure:   operate,
+	batonv1connect.ActDrainProcedure:   operate,
+	batonv1connect.ActUndrainProcedure: operate,
+	batonv1connect.ActStopProcedure:    operate,
+	batonv1connect.ActStartProcedure:   operate,
+	batonv1connect.ActRestartProcedure: operate,
+	batonv1connect.ActClearProcedure:   operate,
+
 	batonv1connect.AccessListTokensProcedure:  admin,
 	batonv1connect.AccessAddTokenProcedure:    admin,
 	batonv1connect.AccessRevokeTokenProcedure: admin,

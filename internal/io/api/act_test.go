@@ -55,7 +55,7 @@ func TestActs(t *testing.T) {
 			t.Fatalf("%s: %v, %v", x.want, r, err)
 		}
 		got := f.acted[len(f.acted)-1]
-		if got.Part.String() != x.want || got.NoWait == x.wait || !strings.Contains(got.By, "pid") {
+		if got.Part.String() != x.want || got.NoWait == x.wait || !strings.Contains(got.By, "uid") {
 			t.Errorf("asked for %v, want %s: %+v", got.Part, x.want, got)
 		}
 		n := cluster.Note{}
