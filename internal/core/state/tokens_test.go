@@ -9,8 +9,8 @@ import (
 )
 
 func TestTokens(t *testing.T) {
-	s := &State{}
-	index := uint64(0)
+	s := begin(t)
+	index := s.Applied
 	apply := func(p cluster.Part) string {
 		index++
 		l := s.Apply(index, &cluster.Entry{By: "root", Parts: []cluster.Part{p}})
@@ -46,7 +46,7 @@ func TestTokens(t *testing.T) {
 	if len(before) != 1 || before[0].Name != "ci" {
 		t.Errorf("a list that was handed out has changed: %v", before)
 	}
-	again, err := Decode(s.Encode(), Flaws{})
+	again, err := Decode(s.Encode(), read, Flaws{})
 	if err != nil || len(again.Tokens) != tokensMax-1 || string(again.Tokens[0].Hash) != "0" {
 		t.Errorf("after a snapshot: %d tokens, %v", len(again.Tokens), err)
 	}
