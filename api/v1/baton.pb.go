@@ -118,6 +118,7 @@ type StatusResponse struct {
 	Links         []string               `protobuf:"bytes,12,rep,name=links,proto3" json:"links,omitempty"`
 	Nodes         []*Node                `protobuf:"bytes,13,rep,name=nodes,proto3" json:"nodes,omitempty"`   // by name
 	Groups        []*Group               `protobuf:"bytes,14,rep,name=groups,proto3" json:"groups,omitempty"` // by name
+	Drift         *Drift                 `protobuf:"bytes,30,opt,name=drift,proto3" json:"drift,omitempty"`   // of this node's own file; absent: it is as the present revision
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -246,6 +247,13 @@ func (x *StatusResponse) GetNodes() []*Node {
 func (x *StatusResponse) GetGroups() []*Group {
 	if x != nil {
 		return x.Groups
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetDrift() *Drift {
+	if x != nil {
+		return x.Drift
 	}
 	return nil
 }
@@ -1763,9 +1771,9 @@ var File_v1_baton_proto protoreflect.FileDescriptor
 
 const file_v1_baton_proto_rawDesc = "" +
 	"\n" +
-	"\x0ev1/baton.proto\x12\bbaton.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n" +
+	"\x0ev1/baton.proto\x12\bbaton.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x0fv1/config.proto\"\x0f\n" +
 	"\rStatusRequest\"\x0e\n" +
-	"\fWatchRequest\"\xa9\x03\n" +
+	"\fWatchRequest\"\xd0\x03\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -1781,7 +1789,8 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\x06timing\x18\v \x01(\v2\x10.baton.v1.TimingR\x06timing\x12\x14\n" +
 	"\x05links\x18\f \x03(\tR\x05links\x12$\n" +
 	"\x05nodes\x18\r \x03(\v2\x0e.baton.v1.NodeR\x05nodes\x12'\n" +
-	"\x06groups\x18\x0e \x03(\v2\x0f.baton.v1.GroupR\x06groups\"\xbe\x03\n" +
+	"\x06groups\x18\x0e \x03(\v2\x0f.baton.v1.GroupR\x06groups\x12%\n" +
+	"\x05drift\x18\x1e \x01(\v2\x0f.baton.v1.DriftR\x05drift\"\xbe\x03\n" +
 	"\x06Timing\x125\n" +
 	"\btakeover\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\btakeover\x12/\n" +
 	"\x05lease\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x127\n" +
@@ -1952,55 +1961,57 @@ var file_v1_baton_proto_goTypes = []any{
 	(*VersionResponse)(nil),       // 21: baton.v1.VersionResponse
 	(*Hint)(nil),                  // 22: baton.v1.Hint
 	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*Drift)(nil),                 // 24: baton.v1.Drift
+	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
 }
 var file_v1_baton_proto_depIdxs = []int32{
 	23, // 0: baton.v1.StatusResponse.time:type_name -> google.protobuf.Timestamp
 	3,  // 1: baton.v1.StatusResponse.timing:type_name -> baton.v1.Timing
 	4,  // 2: baton.v1.StatusResponse.nodes:type_name -> baton.v1.Node
 	6,  // 3: baton.v1.StatusResponse.groups:type_name -> baton.v1.Group
-	24, // 4: baton.v1.Timing.takeover:type_name -> google.protobuf.Duration
-	24, // 5: baton.v1.Timing.lease:type_name -> google.protobuf.Duration
-	24, // 6: baton.v1.Timing.heartbeat:type_name -> google.protobuf.Duration
-	24, // 7: baton.v1.Timing.detect:type_name -> google.protobuf.Duration
-	24, // 8: baton.v1.Timing.stall:type_name -> google.protobuf.Duration
-	24, // 9: baton.v1.Timing.sync:type_name -> google.protobuf.Duration
-	24, // 10: baton.v1.Timing.round_trip:type_name -> google.protobuf.Duration
-	24, // 11: baton.v1.Timing.step:type_name -> google.protobuf.Duration
-	24, // 12: baton.v1.Node.ago:type_name -> google.protobuf.Duration
-	5,  // 13: baton.v1.Node.links:type_name -> baton.v1.NodeLink
-	24, // 14: baton.v1.Node.lease_left:type_name -> google.protobuf.Duration
-	24, // 15: baton.v1.NodeLink.ago:type_name -> google.protobuf.Duration
-	7,  // 16: baton.v1.Group.move:type_name -> baton.v1.Move
-	8,  // 17: baton.v1.Group.bans:type_name -> baton.v1.Ban
-	9,  // 18: baton.v1.Group.nodes:type_name -> baton.v1.GroupNode
-	10, // 19: baton.v1.Group.resources:type_name -> baton.v1.Resource
-	23, // 20: baton.v1.Ban.until:type_name -> google.protobuf.Timestamp
-	2,  // 21: baton.v1.ExplainResponse.status:type_name -> baton.v1.StatusResponse
-	6,  // 22: baton.v1.ExplainResponse.group:type_name -> baton.v1.Group
-	19, // 23: baton.v1.ExplainResponse.line:type_name -> baton.v1.Line
-	19, // 24: baton.v1.ExplainResponse.history:type_name -> baton.v1.Line
-	19, // 25: baton.v1.HistoryResponse.lines:type_name -> baton.v1.Line
-	23, // 26: baton.v1.Line.time:type_name -> google.protobuf.Timestamp
-	0,  // 27: baton.v1.Baton.Status:input_type -> baton.v1.StatusRequest
-	1,  // 28: baton.v1.Baton.Watch:input_type -> baton.v1.WatchRequest
-	11, // 29: baton.v1.Baton.Switch:input_type -> baton.v1.SwitchRequest
-	13, // 30: baton.v1.Baton.Failback:input_type -> baton.v1.FailbackRequest
-	15, // 31: baton.v1.Baton.Explain:input_type -> baton.v1.ExplainRequest
-	17, // 32: baton.v1.Baton.History:input_type -> baton.v1.HistoryRequest
-	20, // 33: baton.v1.Baton.Version:input_type -> baton.v1.VersionRequest
-	2,  // 34: baton.v1.Baton.Status:output_type -> baton.v1.StatusResponse
-	2,  // 35: baton.v1.Baton.Watch:output_type -> baton.v1.StatusResponse
-	12, // 36: baton.v1.Baton.Switch:output_type -> baton.v1.SwitchResponse
-	14, // 37: baton.v1.Baton.Failback:output_type -> baton.v1.FailbackResponse
-	16, // 38: baton.v1.Baton.Explain:output_type -> baton.v1.ExplainResponse
-	18, // 39: baton.v1.Baton.History:output_type -> baton.v1.HistoryResponse
-	21, // 40: baton.v1.Baton.Version:output_type -> baton.v1.VersionResponse
-	34, // [34:41] is the sub-list for method output_type
-	27, // [27:34] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	24, // 4: baton.v1.StatusResponse.drift:type_name -> baton.v1.Drift
+	25, // 5: baton.v1.Timing.takeover:type_name -> google.protobuf.Duration
+	25, // 6: baton.v1.Timing.lease:type_name -> google.protobuf.Duration
+	25, // 7: baton.v1.Timing.heartbeat:type_name -> google.protobuf.Duration
+	25, // 8: baton.v1.Timing.detect:type_name -> google.protobuf.Duration
+	25, // 9: baton.v1.Timing.stall:type_name -> google.protobuf.Duration
+	25, // 10: baton.v1.Timing.sync:type_name -> google.protobuf.Duration
+	25, // 11: baton.v1.Timing.round_trip:type_name -> google.protobuf.Duration
+	25, // 12: baton.v1.Timing.step:type_name -> google.protobuf.Duration
+	25, // 13: baton.v1.Node.ago:type_name -> google.protobuf.Duration
+	5,  // 14: baton.v1.Node.links:type_name -> baton.v1.NodeLink
+	25, // 15: baton.v1.Node.lease_left:type_name -> google.protobuf.Duration
+	25, // 16: baton.v1.NodeLink.ago:type_name -> google.protobuf.Duration
+	7,  // 17: baton.v1.Group.move:type_name -> baton.v1.Move
+	8,  // 18: baton.v1.Group.bans:type_name -> baton.v1.Ban
+	9,  // 19: baton.v1.Group.nodes:type_name -> baton.v1.GroupNode
+	10, // 20: baton.v1.Group.resources:type_name -> baton.v1.Resource
+	23, // 21: baton.v1.Ban.until:type_name -> google.protobuf.Timestamp
+	2,  // 22: baton.v1.ExplainResponse.status:type_name -> baton.v1.StatusResponse
+	6,  // 23: baton.v1.ExplainResponse.group:type_name -> baton.v1.Group
+	19, // 24: baton.v1.ExplainResponse.line:type_name -> baton.v1.Line
+	19, // 25: baton.v1.ExplainResponse.history:type_name -> baton.v1.Line
+	19, // 26: baton.v1.HistoryResponse.lines:type_name -> baton.v1.Line
+	23, // 27: baton.v1.Line.time:type_name -> google.protobuf.Timestamp
+	0,  // 28: baton.v1.Baton.Status:input_type -> baton.v1.StatusRequest
+	1,  // 29: baton.v1.Baton.Watch:input_type -> baton.v1.WatchRequest
+	11, // 30: baton.v1.Baton.Switch:input_type -> baton.v1.SwitchRequest
+	13, // 31: baton.v1.Baton.Failback:input_type -> baton.v1.FailbackRequest
+	15, // 32: baton.v1.Baton.Explain:input_type -> baton.v1.ExplainRequest
+	17, // 33: baton.v1.Baton.History:input_type -> baton.v1.HistoryRequest
+	20, // 34: baton.v1.Baton.Version:input_type -> baton.v1.VersionRequest
+	2,  // 35: baton.v1.Baton.Status:output_type -> baton.v1.StatusResponse
+	2,  // 36: baton.v1.Baton.Watch:output_type -> baton.v1.StatusResponse
+	12, // 37: baton.v1.Baton.Switch:output_type -> baton.v1.SwitchResponse
+	14, // 38: baton.v1.Baton.Failback:output_type -> baton.v1.FailbackResponse
+	16, // 39: baton.v1.Baton.Explain:output_type -> baton.v1.ExplainResponse
+	18, // 40: baton.v1.Baton.History:output_type -> baton.v1.HistoryResponse
+	21, // 41: baton.v1.Baton.Version:output_type -> baton.v1.VersionResponse
+	35, // [35:42] is the sub-list for method output_type
+	28, // [28:35] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_v1_baton_proto_init() }
@@ -2008,6 +2019,7 @@ func file_v1_baton_proto_init() {
 	if File_v1_baton_proto != nil {
 		return
 	}
+	file_v1_config_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -82,6 +82,8 @@ type agent struct {
 	leave    leave // what the agent was told; the loop's alone
 	manager  *supervisor
 	*fitting
+	file  *fileKeeper
+	peers Peers // nil: other nodes' agents can't be asked
 }
 
 // RunAgent runs this node until the context ends, or SIGHUP comes. It returns nil if it was told to end.
@@ -98,7 +100,8 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	lockMemory(opt.Log)
 	a := &agent{opt: opt, log: opt.Log.With("node", self), self: self, ended: make(chan struct{}),
 		replies: make(map[uint64]chan node.Reply), gates: make(map[cluster.GroupID]cluster.Gate),
-		persists: make(chan cluster.Persist, persistsMax), fitting: newFitting(), manager: findSupervisor(opt.Log)}
+		persists: make(chan cluster.Persist, persistsMax), fitting: newFitting(), manager: findSupervisor(opt.Log),
+		file: newFileKeeper(self, opt.ConfigFile, opt.DataDir, opt.Log)}
 	defer func() { err = errors.Join(err, a.close()) }()
 	boot, err := a.open(spec, key)
 	if err != nil {
@@ -114,6 +117,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	helpers.Go(func() { a.sweepGate(beside) })
 	helpers.Go(func() { a.awaitLeave(ctx) })
 	helpers.Go(func() { a.manager.accompany(beside) })
+	helpers.Go(func() { a.file.run(beside) })
 	defer func() {
 		stop()
 		helpers.Wait()

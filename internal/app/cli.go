@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -53,11 +54,15 @@ type commands struct {
 
 	Agent    agentCmd    `cmd:"" help:"Run this node."`
 	Dev      devCmd      `cmd:"" help:"Run a whole cluster on this machine, to try it."`
+	Init     initCmd     `cmd:"" help:"Make a cluster: ask, propose, write the cluster file and the key."`
 	Status   statusCmd   `cmd:"" help:"Show nodes, groups, leases, epochs, and who would take over."`
 	Switch   switchCmd   `cmd:"" help:"Move a group to another node, on purpose."`
 	Failback failbackCmd `cmd:"" help:"Move a group back to its preferred node."`
 	Explain  explainCmd  `cmd:"" help:"Tell why a group is where it is, or show one entry of the history."`
 	History  historyCmd  `cmd:"" help:"List what was decided, and why."`
+	Apply    applyCmd    `cmd:"" help:"Change the running cluster: show what a new cluster file does, ask, do it."`
+	Edit     editCmd     `cmd:"" help:"Edit the cluster file that counts, then apply it."`
+	Config   configCmd   `cmd:"" help:"Show, compare and take back revisions of the cluster file."`
 	Check    checkCmd    `cmd:"" help:"Check the cluster file, this host, and what takeover it can keep."`
 	Keygen   keygenCmd   `cmd:"" help:"Make a cluster key."`
 	Bench    benchCmd    `cmd:"" help:"Measure, on this machine, the outages that clients see."`
@@ -76,6 +81,8 @@ type console struct {
 	paint  palette
 	// progress says that somebody looks on: what happens meanwhile is told on err.
 	progress bool
+	typed    *bufio.Reader // in, once something was read from it
+	asked    *api.Client   // the agent that was asked
 }
 
 // failure is an error that knows its exit code and what to do next.
@@ -127,7 +134,9 @@ func runCommand(ctx context.Context, args []string, in io.Reader, out, errOut io
 	}
 	k.socket, k.json = c.Socket, c.JSON
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	return finish(k, parsed.Run(k))
+	code = finish(k, parsed.Run(k))
+	k.note()
+	return code
 }
 
 // usageHint names the help that fits what was mistyped.
@@ -135,7 +144,7 @@ func usageHint(err error) string {
 	var wrong *kong.ParseError
 	if errors.As(err, &wrong) {
 		if c := wrong.Context.Selected(); c != nil {
-			return "baton " + c.Name + " --help"
+			return "baton " + c.Path() + " --help"
 		}
 	}
 	return "baton --help lists the commands"
@@ -170,7 +179,20 @@ type exitCode int
 func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // agent returns a client of the agent.
-func (k *console) agent() *api.Client { return api.Dial(k.socket) }
+func (k *console) agent() *api.Client {
+	k.asked = api.Dial(k.socket)
+	return k.asked
+}
+
+// note tells what the agent noted beside its answers: that its own cluster file is not what counts.
+func (k *console) note() {
+	if k.asked == nil {
+		return
+	}
+	if text, hint := k.asked.Note(); text != "" {
+		fmt.Fprintf(k.err, "note: %s\nhint: %s\n", text, hint)
+	}
+}
 
 // trouble turns an error of the agent's client into what the user is told.
 func (k *console) trouble(err error) error {

@@ -349,15 +349,26 @@ func commandDocs(t *testing.T) string {
 	var b strings.Builder
 	b.WriteString("### Flags of every command\n\n" + flagTable(m.Flags, nil))
 	for _, c := range m.Children {
-		if c.Hidden {
-			continue
-		}
-		fmt.Fprintf(&b, "\n### baton %s\n\n%s\n\n    baton %s\n", c.Name, c.Help, c.Summary())
-		if rows := flagTable(c.Flags, c.Positional); rows != "" {
-			b.WriteString("\n" + rows)
-		}
+		commandDoc(&b, c)
 	}
 	return b.String()
+}
+
+// commandDoc describes a command, or the commands below it.
+func commandDoc(b *strings.Builder, c *kong.Node) {
+	if c.Hidden {
+		return
+	}
+	for _, below := range c.Children {
+		commandDoc(b, below)
+	}
+	if len(c.Children) > 0 {
+		return
+	}
+	fmt.Fprintf(b, "\n### baton %s\n\n%s\n\n    baton %s\n", strings.TrimPrefix(c.Path(), "baton "), c.Help, strings.TrimPrefix(c.Summary(), "baton "))
+	if rows := flagTable(c.Flags, c.Positional); rows != "" {
+		b.WriteString("\n" + rows)
+	}
 }
 
 func flagTable(flags []*kong.Flag, positional []*kong.Positional) string {
@@ -553,11 +564,19 @@ func mutationDocs(t *testing.T) string {
 // docsProto reads the schema's lines.
 func docsProto(t *testing.T) []string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(docsRoot, "api/v1/baton.proto"))
-	if err != nil {
-		t.Fatal(err)
+	names, err := filepath.Glob(filepath.Join(docsRoot, "api/v1/*.proto"))
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no schema: %v", err)
 	}
-	return strings.Split(string(text), "\n")
+	var lines []string
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, strings.Split(string(text), "\n")...)
+	}
+	return lines
 }
 
 var (
@@ -569,13 +588,17 @@ var (
 func callDocs(t *testing.T) string {
 	rows := [][]string{{"call", "asks with", "answers with", "does"}}
 	comment := ""
+	service := ""
 	for _, line := range docsProto(t) {
 		if c, ok := strings.CutPrefix(strings.TrimSpace(line), "// "); ok {
 			comment = strings.TrimSpace(comment + " " + c)
 			continue
 		}
+		if name, ok := strings.CutPrefix(line, "service "); ok {
+			service = strings.TrimSuffix(name, " {")
+		}
 		if m := protoCall.FindStringSubmatch(line); m != nil {
-			rows = append(rows, []string{quoted(m[1]), m[2], m[3] + m[4], docsSentence(strings.TrimPrefix(comment, m[1]+" "))})
+			rows = append(rows, []string{quoted(service + "/" + m[1]), m[2], m[3] + m[4], docsSentence(strings.TrimPrefix(comment, m[1]+" "))})
 		}
 		comment = ""
 	}

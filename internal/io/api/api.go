@@ -27,6 +27,7 @@ type Backend interface {
 	History(ctx context.Context) ([]cluster.Line, error)
 	// Version names the agent's version.
 	Version() string
+	ConfigBackend
 }
 
 // MoveRequest asks for a switchover, or a failback.
@@ -70,11 +71,12 @@ func handler(b Backend) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(batonv1connect.NewBatonHandler(&handlers{backend: b, watchers: make(chan struct{}, maxWatchers)},
 		connect.WithReadMaxBytes(maxRequest)))
+	mux.Handle(batonv1connect.NewConfigHandler(&configHandlers{b}, connect.WithReadMaxBytes(maxText)))
 	p := &plain{b}
 	mux.HandleFunc("GET /healthz", p.healthy)
 	mux.HandleFunc("GET /readyz", p.ready)
 	mux.HandleFunc("GET /v1/groups/{group}/primary", p.primary)
-	return allowed(mux)
+	return allowed(noting(b, mux))
 }
 
 // Listen opens the socket at path, for root and group baton (if the system has it), and answers there

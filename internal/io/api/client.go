@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"sync"
 	"syscall"
 
 	"connectrpc.com/connect"
@@ -17,7 +18,9 @@ import (
 // Client asks an agent over its socket. Its errors are for Explain.
 type Client struct {
 	batonv1connect.BatonClient
+	Config    batonv1connect.ConfigClient
 	transport *http.Transport
+	notes     *notes
 }
 
 // Dial returns a client of the agent that listens on socket. It connects with the first request.
@@ -27,7 +30,35 @@ func Dial(socket string) *Client {
 		return d.DialContext(ctx, "unix", socket)
 	}}
 	// The host stands in no address: the socket is the agent.
-	return &Client{batonv1connect.NewBatonClient(&http.Client{Transport: t}, "http://baton"), t}
+	n := &notes{next: t}
+	h := &http.Client{Transport: n}
+	return &Client{batonv1connect.NewBatonClient(h, "http://baton"), batonv1connect.NewConfigClient(h, "http://baton"), t, n}
+}
+
+// Note returns what the agent noted beside its last answer, and what to do about it; empty: nothing.
+func (c *Client) Note() (text, hint string) {
+	c.notes.mu.Lock()
+	defer c.notes.mu.Unlock()
+	return c.notes.text, c.notes.hint
+}
+
+// notes keeps the note of the last answer.
+type notes struct {
+	next http.RoundTripper
+	mu   sync.Mutex
+	text string
+	hint string
+}
+
+// RoundTrip implements http.RoundTripper.
+func (n *notes) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := n.next.RoundTrip(r)
+	if err == nil {
+		n.mu.Lock()
+		n.text, n.hint = answer.Header.Get(NoteHeader), answer.Header.Get(NoteHintHeader)
+		n.mu.Unlock()
+	}
+	return answer, err
 }
 
 // Close lets go of connections that are not in use.
