@@ -128,11 +128,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 
 // readSetup reads the file, this node's name, and the key.
 func readSetup(opt AgentOptions) (*cluster.Spec, cluster.NodeID, []byte, error) {
-	text, err := os.ReadFile(opt.ConfigFile)
-	if err != nil {
-		return nil, "", nil, fmt.Errorf("read the cluster file: %w", err)
-	}
-	spec, err := config.Parse(opt.ConfigFile, text, Kinds())
+	spec, err := readOwnFile(opt)
 	if err != nil {
 		return nil, "", nil, err
 	}
@@ -149,6 +145,28 @@ func readSetup(opt AgentOptions) (*cluster.Spec, cluster.NodeID, []byte, error) 
 		return nil, "", nil, fail(exitUsage, "copy the key anew from another node", "%s: %v", spec.KeyFile, err)
 	}
 	return spec, self, key, nil
+}
+
+// readOwnFile reads this node's own cluster file. One that somebody edited wrongly is not used, as no edited
+// file is, so it keeps no agent from starting whose data directory has a text that counted.
+func readOwnFile(opt AgentOptions) (*cluster.Spec, error) {
+	text, err := os.ReadFile(opt.ConfigFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the cluster file: %w", err)
+	}
+	spec, err := config.Parse(opt.ConfigFile, text, Kinds())
+	if err == nil {
+		return spec, nil
+	}
+	if kept := newFileKeeper("", opt.ConfigFile, opt.DataDir, opt.Log).newestKept(); kept != "" {
+		if text, bad := os.ReadFile(kept); bad == nil {
+			if spec, bad := config.Parse(kept, text, Kinds()); bad == nil {
+				opt.Log.Warn("the cluster file can't be read, and is not used", "file", opt.ConfigFile, "instead", kept, "cause", err)
+				return spec, nil
+			}
+		}
+	}
+	return nil, err
 }
 
 func nodeName(name string, spec *cluster.Spec) (cluster.NodeID, error) {

@@ -173,6 +173,15 @@ func (k *fileKeeper) revisions() []cluster.Revision {
 	return out
 }
 
+// newestKept returns the file of the newest revision that is kept; empty: none is.
+func (k *fileKeeper) newestKept() string {
+	all := k.revisions()
+	if len(all) == 0 {
+		return ""
+	}
+	return k.kept(all[len(all)-1])
+}
+
 // known tells whether a text is one of the cluster's revisions, so that it is nobody's edit.
 func (k *fileKeeper) known(text []byte) bool {
 	return slices.ContainsFunc(k.revisions(), func(r cluster.Revision) bool {
