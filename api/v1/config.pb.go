@@ -914,6 +914,102 @@ func (x *ValidateResponse) GetProblems() []*Problem {
 	return nil
 }
 
+type DropDraftRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropDraftRequest) Reset() {
+	*x = DropDraftRequest{}
+	mi := &file_v1_config_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropDraftRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropDraftRequest) ProtoMessage() {}
+
+func (x *DropDraftRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_config_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropDraftRequest.ProtoReflect.Descriptor instead.
+func (*DropDraftRequest) Descriptor() ([]byte, []int) {
+	return file_v1_config_proto_rawDescGZIP(), []int{13}
+}
+
+type DropDraftResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Done          bool                   `protobuf:"varint,1,opt,name=done,proto3" json:"done,omitempty"` // false: there is none, or it counts already
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	Hint          string                 `protobuf:"bytes,3,opt,name=hint,proto3" json:"hint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropDraftResponse) Reset() {
+	*x = DropDraftResponse{}
+	mi := &file_v1_config_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropDraftResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropDraftResponse) ProtoMessage() {}
+
+func (x *DropDraftResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_config_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropDraftResponse.ProtoReflect.Descriptor instead.
+func (*DropDraftResponse) Descriptor() ([]byte, []int) {
+	return file_v1_config_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *DropDraftResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *DropDraftResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *DropDraftResponse) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
+}
+
 type RestoreRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -922,7 +1018,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_v1_config_proto_msgTypes[13]
+	mi := &file_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1030,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_config_proto_msgTypes[13]
+	mi := &file_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1043,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 type RestoreResponse struct {
@@ -961,7 +1057,7 @@ type RestoreResponse struct {
 
 func (x *RestoreResponse) Reset() {
 	*x = RestoreResponse{}
-	mi := &file_v1_config_proto_msgTypes[14]
+	mi := &file_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1069,7 @@ func (x *RestoreResponse) String() string {
 func (*RestoreResponse) ProtoMessage() {}
 
 func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_config_proto_msgTypes[14]
+	mi := &file_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1082,7 @@ func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
 func (*RestoreResponse) Descriptor() ([]byte, []int) {
-	return file_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RestoreResponse) GetFile() string {
@@ -1079,17 +1175,23 @@ const file_v1_config_proto_rawDesc = "" +
 	"\x0fValidateRequest\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\"A\n" +
 	"\x10ValidateResponse\x12-\n" +
-	"\bproblems\x18\x01 \x03(\v2\x11.baton.v1.ProblemR\bproblems\"\x10\n" +
+	"\bproblems\x18\x01 \x03(\v2\x11.baton.v1.ProblemR\bproblems\"\x12\n" +
+	"\x10DropDraftRequest\"O\n" +
+	"\x11DropDraftResponse\x12\x12\n" +
+	"\x04done\x18\x01 \x01(\bR\x04done\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x12\n" +
+	"\x04hint\x18\x03 \x01(\tR\x04hint\"\x10\n" +
 	"\x0eRestoreRequest\"U\n" +
 	"\x0fRestoreResponse\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x12\n" +
-	"\x04copy\x18\x03 \x01(\tR\x04copy2\xec\x02\n" +
+	"\x04copy\x18\x03 \x01(\tR\x04copy2\xb2\x03\n" +
 	"\x06Config\x128\n" +
 	"\x05Apply\x12\x16.baton.v1.ApplyRequest\x1a\x17.baton.v1.ApplyResponse\x12I\n" +
 	"\tGetConfig\x12\x1a.baton.v1.GetConfigRequest\x1a\x1b.baton.v1.GetConfigResponse\"\x03\x90\x02\x01\x12U\n" +
 	"\rListRevisions\x12\x1e.baton.v1.ListRevisionsRequest\x1a\x1f.baton.v1.ListRevisionsResponse\"\x03\x90\x02\x01\x12F\n" +
-	"\bValidate\x12\x19.baton.v1.ValidateRequest\x1a\x1a.baton.v1.ValidateResponse\"\x03\x90\x02\x01\x12>\n" +
+	"\bValidate\x12\x19.baton.v1.ValidateRequest\x1a\x1a.baton.v1.ValidateResponse\"\x03\x90\x02\x01\x12D\n" +
+	"\tDropDraft\x12\x1a.baton.v1.DropDraftRequest\x1a\x1b.baton.v1.DropDraftResponse\x12>\n" +
 	"\aRestore\x12\x18.baton.v1.RestoreRequest\x1a\x19.baton.v1.RestoreResponseB\x16Z\x14baton/api/v1;batonv1b\x06proto3"
 
 var (
@@ -1104,7 +1206,7 @@ func file_v1_config_proto_rawDescGZIP() []byte {
 	return file_v1_config_proto_rawDescData
 }
 
-var file_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_v1_config_proto_goTypes = []any{
 	(*ApplyRequest)(nil),          // 0: baton.v1.ApplyRequest
 	(*ApplyResponse)(nil),         // 1: baton.v1.ApplyResponse
@@ -1119,9 +1221,11 @@ var file_v1_config_proto_goTypes = []any{
 	(*ListRevisionsResponse)(nil), // 10: baton.v1.ListRevisionsResponse
 	(*ValidateRequest)(nil),       // 11: baton.v1.ValidateRequest
 	(*ValidateResponse)(nil),      // 12: baton.v1.ValidateResponse
-	(*RestoreRequest)(nil),        // 13: baton.v1.RestoreRequest
-	(*RestoreResponse)(nil),       // 14: baton.v1.RestoreResponse
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*DropDraftRequest)(nil),      // 13: baton.v1.DropDraftRequest
+	(*DropDraftResponse)(nil),     // 14: baton.v1.DropDraftResponse
+	(*RestoreRequest)(nil),        // 15: baton.v1.RestoreRequest
+	(*RestoreResponse)(nil),       // 16: baton.v1.RestoreResponse
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
 }
 var file_v1_config_proto_depIdxs = []int32{
 	2,  // 0: baton.v1.ApplyResponse.effects:type_name -> baton.v1.Effect
@@ -1129,22 +1233,24 @@ var file_v1_config_proto_depIdxs = []int32{
 	6,  // 2: baton.v1.GetConfigResponse.revision:type_name -> baton.v1.Revision
 	8,  // 3: baton.v1.GetConfigResponse.drift:type_name -> baton.v1.Drift
 	7,  // 4: baton.v1.GetConfigResponse.draft:type_name -> baton.v1.RevisionDraft
-	15, // 5: baton.v1.Revision.time:type_name -> google.protobuf.Timestamp
-	15, // 6: baton.v1.RevisionDraft.time:type_name -> google.protobuf.Timestamp
+	17, // 5: baton.v1.Revision.time:type_name -> google.protobuf.Timestamp
+	17, // 6: baton.v1.RevisionDraft.time:type_name -> google.protobuf.Timestamp
 	6,  // 7: baton.v1.ListRevisionsResponse.revisions:type_name -> baton.v1.Revision
 	3,  // 8: baton.v1.ValidateResponse.problems:type_name -> baton.v1.Problem
 	0,  // 9: baton.v1.Config.Apply:input_type -> baton.v1.ApplyRequest
 	4,  // 10: baton.v1.Config.GetConfig:input_type -> baton.v1.GetConfigRequest
 	9,  // 11: baton.v1.Config.ListRevisions:input_type -> baton.v1.ListRevisionsRequest
 	11, // 12: baton.v1.Config.Validate:input_type -> baton.v1.ValidateRequest
-	13, // 13: baton.v1.Config.Restore:input_type -> baton.v1.RestoreRequest
-	1,  // 14: baton.v1.Config.Apply:output_type -> baton.v1.ApplyResponse
-	5,  // 15: baton.v1.Config.GetConfig:output_type -> baton.v1.GetConfigResponse
-	10, // 16: baton.v1.Config.ListRevisions:output_type -> baton.v1.ListRevisionsResponse
-	12, // 17: baton.v1.Config.Validate:output_type -> baton.v1.ValidateResponse
-	14, // 18: baton.v1.Config.Restore:output_type -> baton.v1.RestoreResponse
-	14, // [14:19] is the sub-list for method output_type
-	9,  // [9:14] is the sub-list for method input_type
+	13, // 13: baton.v1.Config.DropDraft:input_type -> baton.v1.DropDraftRequest
+	15, // 14: baton.v1.Config.Restore:input_type -> baton.v1.RestoreRequest
+	1,  // 15: baton.v1.Config.Apply:output_type -> baton.v1.ApplyResponse
+	5,  // 16: baton.v1.Config.GetConfig:output_type -> baton.v1.GetConfigResponse
+	10, // 17: baton.v1.Config.ListRevisions:output_type -> baton.v1.ListRevisionsResponse
+	12, // 18: baton.v1.Config.Validate:output_type -> baton.v1.ValidateResponse
+	14, // 19: baton.v1.Config.DropDraft:output_type -> baton.v1.DropDraftResponse
+	16, // 20: baton.v1.Config.Restore:output_type -> baton.v1.RestoreResponse
+	15, // [15:21] is the sub-list for method output_type
+	9,  // [9:15] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -1161,7 +1267,7 @@ func file_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_config_proto_rawDesc), len(file_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -125,7 +125,7 @@ func preview(ctx context.Context, c *cluster.Configuration, o *cluster.Overview,
 	}
 	reply.Revision = current.Revision + 1
 	at := running(o)
-	for _, e := range config.Effects(here.present, next, Kinds(), at) {
+	for _, e := range config.Effects(here.present, next, at) {
 		reply.Effects = append(reply.Effects, api.Effect{Group: e.Group, Node: e.Node, Kind: string(e.Kind), Text: e.Text})
 	}
 	for _, x := range config.Refusals(here.present, next, at) {
@@ -180,7 +180,7 @@ func stale(c *cluster.Configuration, base cluster.Revision) (text, hint string) 
 		if d.Waits != "" {
 			waits = ", which waits: " + d.Waits
 		}
-		return fmt.Sprintf("a change by %s is under way%s", d.By, waits), "wait until it counts: baton config history"
+		return fmt.Sprintf("a change by %s is under way%s", d.By, waits), "wait until it counts, or give it up: baton config drop"
 	}
 	if base == 0 || base == current.Revision {
 		return "", ""
@@ -218,30 +218,54 @@ func running(o *cluster.Overview) config.Running {
 // propose puts the draft into the log and waits until it counts, or was given up.
 func (b *backend) propose(ctx context.Context, r api.ApplyRequest, reply api.ApplyReply) (api.ApplyReply, error) {
 	draft := &cluster.Draft{Base: reply.Base, Text: r.Text, Comment: r.Comment, ID: fmt.Sprintf("%s-%d", b.a.self, time.Now().UnixNano())}
-	c := &node.Command{Op: node.OpPropose, By: r.By, Part: cluster.Part{Draft: draft}, Why: r.Comment}
-	var answer chan node.Reply
-	if err := b.ask(func(*node.Node) { answer = b.a.command(c) }); err != nil {
-		return api.ApplyReply{}, err
-	}
-	var begun <-chan time.Time
+	waiting := ctx
 	if r.NoWait {
-		timer := time.NewTimer(begunAfter)
-		defer timer.Stop()
-		begun = timer.C
+		var cancel context.CancelFunc
+		waiting, cancel = context.WithTimeout(ctx, begunAfter)
+		defer cancel()
 	}
-	reply.Done = false
+	x, err := b.proposePart(waiting, r.By, r.Comment, cluster.Part{Draft: draft})
+	reply.Done, reply.Text, reply.Hint = x.Done, x.Text, x.Hint
+	switch {
+	case err != nil && r.NoWait && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+		reply.UnderWay, reply.Text = true, fmt.Sprintf("the change to revision %d is under way", reply.Revision)
+		return reply, nil
+	case !x.Done:
+		reply.Revision = reply.Base
+	}
+	return reply, err
+}
+
+// proposePart asks the core to put a part into the log, and waits for its answer.
+func (b *backend) proposePart(ctx context.Context, by, why string, part cluster.Part) (node.Reply, error) {
+	var answer chan node.Reply
+	if err := b.ask(func(*node.Node) {
+		answer = b.a.command(&node.Command{Op: node.OpPropose, By: by, Why: why, Part: part})
+	}); err != nil {
+		return node.Reply{}, err
+	}
 	select {
 	case x := <-answer:
-		reply.Done, reply.Text, reply.Hint = x.Done, x.Text, x.Hint
-		if !x.Done {
-			reply.Revision = reply.Base
-		}
-	case <-begun:
-		reply.UnderWay, reply.Text = true, fmt.Sprintf("the change to revision %d is under way", reply.Revision)
+		return x, nil
 	case <-ctx.Done():
-		return api.ApplyReply{}, ctx.Err()
+		return node.Reply{}, ctx.Err()
 	case <-b.a.ended:
-		return api.ApplyReply{}, errEnded
+		return node.Reply{}, errEnded
 	}
-	return reply, nil
+}
+
+// DropDraft implements api.ConfigBackend.
+func (b *backend) DropDraft(ctx context.Context, by string) (api.ApplyReply, error) {
+	c, err := b.Configuration(ctx)
+	if err != nil {
+		return api.ApplyReply{}, err
+	}
+	if c.Draft == nil {
+		return api.ApplyReply{Text: "no change is under way", Hint: "baton config history lists what was changed"}, nil
+	}
+	x, err := b.proposePart(ctx, by, "", cluster.Part{Drop: &cluster.Drop{Base: c.Draft.Base, Reason: "given up by " + by}})
+	if err == nil && x.Done {
+		x.Text = fmt.Sprintf("the change by %s is given up: revision %d goes on counting", c.Draft.By, c.Draft.Base)
+	}
+	return api.ApplyReply{Done: x.Done, Text: x.Text, Hint: x.Hint}, err
 }

@@ -103,7 +103,7 @@ func (k *console) apply(agent *api.Client, f applyFlags, r *batonv1.ApplyRequest
 	done, err := agent.Config.Apply(k.ctx, r)
 	if err != nil {
 		if k.ctx.Err() != nil {
-			return fail(exitFailed, "the change goes on if it had begun: baton config history", "interrupted")
+			return fail(exitFailed, "the change goes on if it had begun: baton config history, or give it up with baton config drop", "interrupted")
 		}
 		return k.trouble(err)
 	}
@@ -262,6 +262,7 @@ type configCmd struct {
 	Diff     configDiffCmd     `cmd:"" help:"Tell how two revisions differ, or a file and the revision that counts."`
 	History  configHistoryCmd  `cmd:"" help:"List the revisions: who changed what, when and why."`
 	Rollback configRollbackCmd `cmd:"" help:"Make a former revision's text the next revision."`
+	Drop     configDropCmd     `cmd:"" help:"Give up the change that is under way: what counts stays."`
 	Restore  configRestoreCmd  `cmd:"" help:"Write the cluster file that counts over this node's own, which is kept."`
 	Schema   configSchemaCmd   `cmd:"" help:"Print the JSON Schema of the cluster file, for editors."`
 }
@@ -446,6 +447,29 @@ func (c *configRollbackCmd) Run(k *console) error {
 		c.Comment = fmt.Sprintf("rollback to revision %d", c.Revision)
 	}
 	return k.apply(agent, c.applyFlags, &batonv1.ApplyRequest{Text: former.Text, BaseRevision: now})
+}
+
+// configDropCmd is `baton config drop`.
+type configDropCmd struct{}
+
+// Run gives up the draft.
+func (c *configDropCmd) Run(k *console) error {
+	agent := k.agent()
+	defer agent.Close()
+	r, err := agent.Config.DropDraft(k.ctx, &batonv1.DropDraftRequest{})
+	switch {
+	case err != nil:
+		return k.trouble(err)
+	case k.json:
+		if err := k.printJSON(r); err != nil || r.Done {
+			return err
+		}
+		return exitCode(exitFailed)
+	case !r.Done:
+		return fail(exitFailed, r.Hint, "%s", r.Text)
+	}
+	fmt.Fprintln(k.out, r.Text)
+	return nil
 }
 
 // configRestoreCmd is `baton config restore`.

@@ -28,8 +28,11 @@ func (noConfig) Apply(context.Context, api.ApplyRequest) (api.ApplyReply, error)
 	return api.ApplyReply{}, nil
 }
 func (noConfig) Validate(context.Context, []byte) ([]api.Problem, error) { return nil, nil }
-func (noConfig) File() api.File                                          { return api.File{} }
-func (noConfig) Restore(context.Context) (api.Restored, error)           { return api.Restored{}, nil }
+func (noConfig) DropDraft(context.Context, string) (api.ApplyReply, error) {
+	return api.ApplyReply{}, nil
+}
+func (noConfig) File() api.File                                { return api.File{} }
+func (noConfig) Restore(context.Context) (api.Restored, error) { return api.Restored{}, nil }
 
 const firstText = `# the shop
 cluster: ledger
@@ -133,6 +136,14 @@ func (s *configStage) Apply(ctx context.Context, r api.ApplyRequest) (api.ApplyR
 	return reply, nil
 }
 
+func (s *configStage) DropDraft(context.Context, string) (api.ApplyReply, error) {
+	if s.conf.Draft == nil {
+		return api.ApplyReply{Text: "no change is under way", Hint: "baton config history lists what was changed"}, nil
+	}
+	s.conf.Draft = nil
+	return api.ApplyReply{Done: true, Text: "the change by bert is given up"}, nil
+}
+
 // TestConfigCommands: what people see of apply, edit and config.
 func TestConfigCommands(t *testing.T) {
 	zone := time.Local
@@ -187,7 +198,7 @@ func TestConfigCommands(t *testing.T) {
 		}, []string{"status", "apply FILE --yes", "config diff", "apply FILE --base 2 --dry-run", "history -n 1", "config restore", "config restore"}},
 		{"config_draft", func(s *configStage) {
 			s.conf.Draft = &cluster.DraftText{Draft: cluster.Draft{Base: 1}, By: "bert (pid 12)", Waits: "orders is still on alpha"}
-		}, []string{"apply cmd.yaml --yes"}},
+		}, []string{"apply cmd.yaml --yes", "config drop", "config drop", "config drop --json", "apply cmd.yaml --dry-run"}},
 		{"config_json", nil, []string{"apply cmd.yaml --json --dry-run", "apply cmd.yaml --json --yes", "apply user.yaml --json --yes", "config show --json", "config history --json", "config diff --json"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

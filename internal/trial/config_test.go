@@ -149,7 +149,24 @@ func TestConfigChanges(t *testing.T) {
 		return g.Owner == Beta && g.Serving && now != "" && now != job
 	})
 	calm("a command changed", p)
-	_ = log
+	if now := c.pids(Beta, "nightly", "log"); now != log {
+		t.Errorf("a command changed, and the process beside it, %q, became %q", log, now)
+	}
+
+	job = c.pids(Beta, "nightly", "job")
+	first := "      - process: { name: log, command: sleep 2000, user: root }\n"
+	second := c.text(Gamma)
+	second = second[strings.Index(second, "      - process: { name: job"):]
+	second, _, _ = strings.Cut(second, "\n")
+	p = c.change(Gamma, second+"\n"+first, first+second+"\n")
+	if !p.harmless("nightly") || !strings.Contains(strings.Join(p.Changes, "\n"), "resources reordered") {
+		t.Errorf("resources reordered: %+v", p)
+	}
+	time.Sleep(300 * time.Millisecond)
+	if c.pids(Beta, "nightly", "job") != job || c.pids(Beta, "nightly", "log") != log {
+		t.Errorf("resources reordered, and the processes %q and %q became %q and %q", job, log, c.pids(Beta, "nightly", "job"), c.pids(Beta, "nightly", "log"))
+	}
+	calm("resources reordered", p)
 
 	job = c.pids(Beta, "nightly", "job")
 	p = c.change(Alpha, `ready: { command: [ "true" ], interval: 20ms } }`, `ready: { command: [ "true" ], interval: 30ms }, stop_timeout: 5s }`)
@@ -311,4 +328,29 @@ func TestConfigIsCheckedHere(t *testing.T) {
 	if text := c.run(Beta, "config", "history"); strings.Count(text, "\n") != 1 {
 		t.Errorf("something was changed:\n%s", text)
 	}
+}
+
+// A change that waits for what can't come now says for what, and can be given up; whoever asked for it is told.
+func TestConfigGivenUp(t *testing.T) {
+	c := start(t, Options{Takeover: "1s"})
+	c.must(c.Host(Beta).PowerOff())
+	c.must(c.Await(Alpha, limit, "beta is missed", func(s *Status) bool { return s.Group().Next == "" }))
+	file := c.draft(Alpha, strings.Replace(c.text(Alpha), "nodes: [alpha, beta]", "nodes: [beta]", 1))
+	said := make(chan error, 1)
+	go func() {
+		_, err := c.command(Alpha, "apply", file, "--yes", "--unchecked")
+		said <- err
+	}()
+	c.eventually("the change waits", func() bool {
+		return strings.Contains(c.run(Gamma, "config", "show", "--json"), `"waits": "web is still on alpha"`)
+	})
+	c.refused("a change by root", Gamma, "apply", c.draft(Gamma, strings.Replace(c.text(Gamma), "takeover: 1s", "takeover: 2s", 1)), "--yes", "--unchecked")
+	if text := c.run(Gamma, "config", "drop"); !strings.Contains(text, "is given up") {
+		t.Errorf("drop says %q", text)
+	}
+	if err := <-said; err == nil || !strings.Contains(err.Error(), "given up by root") || !strings.Contains(err.Error(), "hint: ") {
+		t.Errorf("whoever asked is told: %v", err)
+	}
+	c.refused("no change is under way", Alpha, "config", "drop")
+	c.change(Gamma, "takeover: 1s", "takeover: 2s")
 }

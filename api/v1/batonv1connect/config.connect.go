@@ -42,6 +42,8 @@ const (
 	ConfigListRevisionsProcedure = "/baton.v1.Config/ListRevisions"
 	// ConfigValidateProcedure is the fully-qualified name of the Config's Validate RPC.
 	ConfigValidateProcedure = "/baton.v1.Config/Validate"
+	// ConfigDropDraftProcedure is the fully-qualified name of the Config's DropDraft RPC.
+	ConfigDropDraftProcedure = "/baton.v1.Config/DropDraft"
 	// ConfigRestoreProcedure is the fully-qualified name of the Config's Restore RPC.
 	ConfigRestoreProcedure = "/baton.v1.Config/Restore"
 )
@@ -56,6 +58,8 @@ type ConfigClient interface {
 	ListRevisions(context.Context, *v1.ListRevisionsRequest) (*v1.ListRevisionsResponse, error)
 	// Validate checks a text for this node alone: that it parses, and that this host has what it names.
 	Validate(context.Context, *v1.ValidateRequest) (*v1.ValidateResponse, error)
+	// DropDraft gives up the change that is under way: what counts stays.
+	DropDraft(context.Context, *v1.DropDraftRequest) (*v1.DropDraftResponse, error)
 	// Restore writes the present revision over this node's own file, of which it keeps a copy.
 	Restore(context.Context, *v1.RestoreRequest) (*v1.RestoreResponse, error)
 }
@@ -98,6 +102,12 @@ func NewConfigClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		dropDraft: connect.NewClient[v1.DropDraftRequest, v1.DropDraftResponse](
+			httpClient,
+			baseURL+ConfigDropDraftProcedure,
+			connect.WithSchema(configMethods.ByName("DropDraft")),
+			connect.WithClientOptions(opts...),
+		),
 		restore: connect.NewClient[v1.RestoreRequest, v1.RestoreResponse](
 			httpClient,
 			baseURL+ConfigRestoreProcedure,
@@ -113,6 +123,7 @@ type configClient struct {
 	getConfig     *connect.Client[v1.GetConfigRequest, v1.GetConfigResponse]
 	listRevisions *connect.Client[v1.ListRevisionsRequest, v1.ListRevisionsResponse]
 	validate      *connect.Client[v1.ValidateRequest, v1.ValidateResponse]
+	dropDraft     *connect.Client[v1.DropDraftRequest, v1.DropDraftResponse]
 	restore       *connect.Client[v1.RestoreRequest, v1.RestoreResponse]
 }
 
@@ -152,6 +163,15 @@ func (c *configClient) Validate(ctx context.Context, req *v1.ValidateRequest) (*
 	return nil, err
 }
 
+// DropDraft calls baton.v1.Config.DropDraft.
+func (c *configClient) DropDraft(ctx context.Context, req *v1.DropDraftRequest) (*v1.DropDraftResponse, error) {
+	response, err := c.dropDraft.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // Restore calls baton.v1.Config.Restore.
 func (c *configClient) Restore(ctx context.Context, req *v1.RestoreRequest) (*v1.RestoreResponse, error) {
 	response, err := c.restore.CallUnary(ctx, connect.NewRequest(req))
@@ -171,6 +191,8 @@ type ConfigHandler interface {
 	ListRevisions(context.Context, *v1.ListRevisionsRequest) (*v1.ListRevisionsResponse, error)
 	// Validate checks a text for this node alone: that it parses, and that this host has what it names.
 	Validate(context.Context, *v1.ValidateRequest) (*v1.ValidateResponse, error)
+	// DropDraft gives up the change that is under way: what counts stays.
+	DropDraft(context.Context, *v1.DropDraftRequest) (*v1.DropDraftResponse, error)
 	// Restore writes the present revision over this node's own file, of which it keeps a copy.
 	Restore(context.Context, *v1.RestoreRequest) (*v1.RestoreResponse, error)
 }
@@ -209,6 +231,12 @@ func NewConfigHandler(svc ConfigHandler, opts ...connect.HandlerOption) (string,
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	configDropDraftHandler := connect.NewUnaryHandlerSimple(
+		ConfigDropDraftProcedure,
+		svc.DropDraft,
+		connect.WithSchema(configMethods.ByName("DropDraft")),
+		connect.WithHandlerOptions(opts...),
+	)
 	configRestoreHandler := connect.NewUnaryHandlerSimple(
 		ConfigRestoreProcedure,
 		svc.Restore,
@@ -225,6 +253,8 @@ func NewConfigHandler(svc ConfigHandler, opts ...connect.HandlerOption) (string,
 			configListRevisionsHandler.ServeHTTP(w, r)
 		case ConfigValidateProcedure:
 			configValidateHandler.ServeHTTP(w, r)
+		case ConfigDropDraftProcedure:
+			configDropDraftHandler.ServeHTTP(w, r)
 		case ConfigRestoreProcedure:
 			configRestoreHandler.ServeHTTP(w, r)
 		default:
@@ -250,6 +280,10 @@ func (UnimplementedConfigHandler) ListRevisions(context.Context, *v1.ListRevisio
 
 func (UnimplementedConfigHandler) Validate(context.Context, *v1.ValidateRequest) (*v1.ValidateResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("baton.v1.Config.Validate is not implemented"))
+}
+
+func (UnimplementedConfigHandler) DropDraft(context.Context, *v1.DropDraftRequest) (*v1.DropDraftResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("baton.v1.Config.DropDraft is not implemented"))
 }
 
 func (UnimplementedConfigHandler) Restore(context.Context, *v1.RestoreRequest) (*v1.RestoreResponse, error) {

@@ -108,7 +108,7 @@ func foretold(before *cluster.Spec, text string, at Running) string {
 	for _, line := range Diff(before, after) {
 		fmt.Fprintln(&b, line)
 	}
-	for _, e := range Effects(before, after, testKinds(), at) {
+	for _, e := range Effects(before, after, at) {
 		subject := string(e.Group)
 		if subject == "" {
 			subject = string(e.Node)
@@ -134,7 +134,7 @@ func TestSameFile(t *testing.T) {
 	if lines := Diff(a, b); len(lines) > 0 {
 		t.Errorf("differs: %q", lines)
 	}
-	if e := Effects(a, b, testKinds(), Running{}); len(e) != 1 || e[0].Kind != EffectNone {
+	if e := Effects(a, b, Running{}); len(e) != 1 || e[0].Kind != EffectNone {
 		t.Errorf("does %v", e)
 	}
 	if r := Refusals(a, b, Running{}); len(r) > 0 {

@@ -63,8 +63,8 @@ func (r Running) placement(id cluster.GroupID) Placement {
 }
 
 // Effects tells what a new file would do, on which node, before anything happens; never empty.
-func Effects(before, after *cluster.Spec, kinds []cluster.KindSpec, at Running) []Effect {
-	e := &effects{before: before, after: after, kinds: kinds, at: at}
+func Effects(before, after *cluster.Spec, at Running) []Effect {
+	e := &effects{before: before, after: after, at: at}
 	e.cluster()
 	for _, id := range union(groupNames(before), groupNames(after)) {
 		e.group(at.placement(id))
@@ -78,7 +78,6 @@ func Effects(before, after *cluster.Spec, kinds []cluster.KindSpec, at Running) 
 // effects collects them.
 type effects struct {
 	before, after *cluster.Spec
-	kinds         []cluster.KindSpec
 	at            Running
 	list          []Effect
 }
@@ -208,8 +207,7 @@ func (e *effects) moved(before, after *cluster.GroupSpec, at Placement) cluster.
 			return n
 		}
 	}
-	e.add(after.ID, at.Owner, EffectStop, "is stopped on %s, then starts on %s: no node may run it by both files", at.Owner, after.Nodes[0])
-	return after.Nodes[0]
+	return "" // Refusals tells
 }
 
 // resources tells which of a group's resources start, stop or restart, on its owner and where a hot standby is.
@@ -228,7 +226,7 @@ func (e *effects) resources(before, after *cluster.GroupSpec, owner cluster.Node
 			e.standby(after, y, owner, EffectStart, "")
 			continue
 		}
-		why := e.whyRestart(x, y)
+		why := whyRestart(x, y)
 		if why != "" {
 			e.served(after, y, owner, EffectRestart, why)
 		}
@@ -266,14 +264,8 @@ func (e *effects) standby(g *cluster.GroupSpec, r *cluster.ResourceSpec, owner c
 }
 
 // whyRestart says which of the changed fields need a restart, to stand after a sentence; empty: none.
-func (e *effects) whyRestart(a, b *cluster.ResourceSpec) string {
-	var names []string
-	i := slices.IndexFunc(e.kinds, func(k cluster.KindSpec) bool { return k.Name == b.Kind })
-	for _, f := range e.kinds[i].Fields {
-		if !f.Live && !reflect.DeepEqual(a.Fields[f.Name], b.Fields[f.Name]) {
-			names = append(names, f.Name)
-		}
-	}
+func whyRestart(before, after *cluster.ResourceSpec) string {
+	names := before.Restarts(after)
 	switch len(names) {
 	case 0:
 		return ""
@@ -327,6 +319,12 @@ func Refusals(before, after *cluster.Spec, at Running) []Refusal {
 			"of the voters %s only %d would be left (%s) until another has joined, and fewer than %d is %s",
 			join(voters), len(left), join(left), MinVoters, notInThisVersion)
 	}
+	for _, p := range at.Groups {
+		if x, y := before.Group(p.Group), after.Group(p.Group); stranded(x, y, p.Owner) {
+			refuse(fmt.Sprintf("name both first, nodes: [%s, %s], and take the old ones out when it has moved", join(x.Nodes), join(y.Nodes)),
+				"group %s runs on %s and may not by the new file, and none of the nodes that may run it now may by both: it could not move", p.Group, p.Owner)
+		}
+	}
 	for _, pair := range cutPairs(before, after) {
 		refuse("keep one link of theirs as it is, or add a second link in a step of its own first",
 			"no link between %s and %s would stay as it is, so the change could not reach both", pair[0], pair[1])
@@ -336,6 +334,12 @@ func Refusals(before, after *cluster.Spec, at Running) []Refusal {
 			"%s: two groups could have it at the same time", text)
 	}
 	return out
+}
+
+// stranded tells whether a group would have to leave its node and could go nowhere.
+func stranded(before, after *cluster.GroupSpec, owner cluster.NodeID) bool {
+	return before != nil && after != nil && owner != "" && after.Prefers(owner) < 0 &&
+		!slices.ContainsFunc(after.Nodes, func(n cluster.NodeID) bool { return before.Prefers(n) >= 0 })
 }
 
 // cutPairs returns the nodes of both files that no unchanged link joins: a node learns of the change over

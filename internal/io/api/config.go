@@ -18,6 +18,8 @@ type ConfigBackend interface {
 	Compare(before, after []byte) []string
 	// Apply makes a text the configuration and returns the outcome, as Backend.Move does.
 	Apply(ctx context.Context, r ApplyRequest) (ApplyReply, error)
+	// DropDraft gives up the change that is under way, and returns the outcome.
+	DropDraft(ctx context.Context, by string) (ApplyReply, error)
 	// Validate returns why this node can't take a text; none: it can.
 	Validate(ctx context.Context, text []byte) ([]Problem, error)
 	// File tells of this node's own file.
@@ -204,6 +206,14 @@ func (h *configHandlers) Validate(ctx context.Context, r *batonv1.ValidateReques
 		return nil, failed("check the text", err)
 	}
 	return &batonv1.ValidateResponse{Problems: problemsOf(problems)}, nil
+}
+
+func (h *configHandlers) DropDraft(ctx context.Context, _ *batonv1.DropDraftRequest) (*batonv1.DropDraftResponse, error) {
+	a, err := h.backend.DropDraft(ctx, peerOf(ctx).String())
+	if err != nil {
+		return nil, failed("give up the change", err)
+	}
+	return &batonv1.DropDraftResponse{Done: a.Done, Text: a.Text, Hint: a.Hint}, nil
 }
 
 func (h *configHandlers) Restore(ctx context.Context, _ *batonv1.RestoreRequest) (*batonv1.RestoreResponse, error) {

@@ -36,6 +36,9 @@ func (f *fakeConfig) Apply(ctx context.Context, r ApplyRequest) (ApplyReply, err
 func (f *fakeConfig) Validate(_ context.Context, text []byte) ([]Problem, error) {
 	return []Problem{{Node: "alpha", Text: "no " + string(text)}}, f.broken
 }
+func (f *fakeConfig) DropDraft(_ context.Context, by string) (ApplyReply, error) {
+	return ApplyReply{Done: true, Text: "given up by " + by}, f.broken
+}
 func (f *fakeConfig) File() File { return File{Node: "alpha", Path: "/f", Base: 1, Drift: f.drift} }
 func (f *fakeConfig) Restore(context.Context) (Restored, error) {
 	return Restored{File: "/f", Revision: 2, Copy: "/f.old"}, f.broken
@@ -81,6 +84,13 @@ func TestRevisions(t *testing.T) {
 	v, err := c.Config.Validate(ctx, &batonv1.ValidateRequest{Text: "x"})
 	if err != nil || len(v.Problems) != 1 || v.Problems[0].Text != "no x" {
 		t.Errorf("%v, %v", v, err)
+	}
+}
+
+func TestDropDraft(t *testing.T) {
+	_, c := serve(t, twoRevisions())
+	if r, err := c.Config.DropDraft(t.Context(), &batonv1.DropDraftRequest{}); err != nil || !r.Done || !strings.Contains(r.Text, "(pid ") {
+		t.Errorf("%v, %v", r, err)
 	}
 }
 
