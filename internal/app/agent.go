@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -78,12 +79,12 @@ type agent struct {
 	replies  map[uint64]chan node.Reply
 	commands uint64
 	keyFile  string
+	access   *access
 	quit     error // why this node must not go on; the loop's alone
 	leave    leave // what the agent was told; the loop's alone
 	manager  *supervisor
 	*fitting
-	file  *fileKeeper
-	peers Peers // nil: other nodes' agents can't be asked
+	file *fileKeeper
 }
 
 // RunAgent runs this node until the context ends, or SIGHUP comes. It returns nil if it was told to end.
@@ -93,7 +94,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 		defer w.Close()
 		opt.Log = slog.New(slog.NewTextHandler(w, nil))
 	}
-	spec, self, key, err := readSetup(opt)
+	spec, self, keys, err := readSetup(opt)
 	if err != nil {
 		return err
 	}
@@ -103,7 +104,10 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 		persists: make(chan cluster.Persist, persistsMax), fitting: newFitting(), manager: findSupervisor(opt.Log),
 		file: newFileKeeper(self, opt.ConfigFile, opt.DataDir, opt.Log)}
 	defer func() { err = errors.Join(err, a.close()) }()
-	boot, err := a.open(spec, key)
+	if a.access, err = newAccess(self, spec.KeyFile, keys); err != nil {
+		return err
+	}
+	boot, err := a.open(spec)
 	if err != nil {
 		return err
 	}
@@ -111,6 +115,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	a.access.server.Store(server)
 	beside, stop := context.WithCancel(context.Background())
 	var helpers sync.WaitGroup
 	helpers.Go(func() { a.watchLinks(beside) })
@@ -118,6 +123,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	helpers.Go(func() { a.awaitLeave(ctx) })
 	helpers.Go(func() { a.manager.accompany(beside) })
 	helpers.Go(func() { a.file.run(beside) })
+	helpers.Go(func() { a.watchKeys(beside) })
 	defer func() {
 		stop()
 		helpers.Wait()
@@ -127,24 +133,17 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 }
 
 // readSetup reads the file, this node's name, and the key.
-func readSetup(opt AgentOptions) (*cluster.Spec, cluster.NodeID, []byte, error) {
+func readSetup(opt AgentOptions) (*cluster.Spec, cluster.NodeID, wire.Keys, error) {
 	spec, err := readOwnFile(opt)
 	if err != nil {
-		return nil, "", nil, err
+		return nil, "", wire.Keys{}, err
 	}
 	self, err := nodeName(opt.Node, spec)
 	if err != nil {
-		return nil, "", nil, err
+		return nil, "", wire.Keys{}, err
 	}
-	keyText, err := os.ReadFile(spec.KeyFile)
-	if err != nil {
-		return nil, "", nil, fail(exitUsage, "make one with baton keygen "+spec.KeyFile+", and copy it to every node", "read the cluster key: %v", err)
-	}
-	key, err := wire.ParseKey(string(keyText))
-	if err != nil {
-		return nil, "", nil, fail(exitUsage, "copy the key anew from another node", "%s: %v", spec.KeyFile, err)
-	}
-	return spec, self, key, nil
+	keys, err := readKeyFile(spec.KeyFile)
+	return spec, self, keys, err
 }
 
 // readOwnFile reads this node's own cluster file. One that somebody edited wrongly is not used, as no edited
@@ -188,7 +187,7 @@ func nodeName(name string, spec *cluster.Spec) (cluster.NodeID, error) {
 }
 
 // open opens the real parts and gathers what a former run has left.
-func (a *agent) open(spec *cluster.Spec, key []byte) (*node.Boot, error) {
+func (a *agent) open(spec *cluster.Spec) (*node.Boot, error) {
 	boot, err := bootID()
 	if err != nil {
 		return nil, err
@@ -207,6 +206,7 @@ func (a *agent) open(spec *cluster.Spec, key []byte) (*node.Boot, error) {
 	if a.spec, err = a.settleSpec(spec, &image); err != nil {
 		return nil, err
 	}
+	a.tellFit(a.spec.Timing)
 	a.shared.Store(a.spec)
 	if a.run, err = openRunDir(a.opt.RunDir); err != nil {
 		return nil, err
@@ -226,7 +226,7 @@ func (a *agent) open(spec *cluster.Spec, key []byte) (*node.Boot, error) {
 	if err := a.openResources(b); err != nil {
 		return nil, err
 	}
-	return b, a.openLinks(b.Run, key)
+	return b, a.openLinks(b.Run)
 }
 
 // settleSpec takes the configuration that this node's log has come to, if it has one: from then on the
@@ -257,19 +257,24 @@ func (a *agent) read(text []byte) (*cluster.Spec, error) {
 // the others' is safe, since each promise is for the length that is named.
 func (a *agent) fitted(spec *cluster.Spec) *cluster.Spec {
 	t := spec.Timing
-	sync := a.store.SyncTime()
-	fitted, _, err := config.Derive(t.Takeover, t.Stall, max(t.Sync, sync), t.RTT)
+	fitted, _, err := config.Derive(t.Takeover, t.Stall, max(t.Sync, a.store.SyncTime()), t.RTT)
 	if err != nil {
-		a.log.Warn("this disk is too slow for the takeover asked for, which can't be promised", "sync", sync, "cause", err)
-		return spec
-	}
-	if fitted.L != t.L {
-		a.log.Warn("this disk is slow: this node's lease is shorter", "sync", sync, "lease", fitted.L, "file", t.L)
+		return spec // tellFit tells
 	}
 	fitted.Longest = t.L
 	s := *spec
 	s.Timing = fitted
 	return &s
+}
+
+// tellFit tells how far this node's timers are from those of the file.
+func (a *agent) tellFit(t cluster.Timing) {
+	sync := a.store.SyncTime()
+	if _, _, err := config.Derive(t.Takeover, t.Stall, max(t.Sync, sync), t.RTT); err != nil {
+		a.log.Warn("this disk is too slow for the takeover asked for, which can't be promised", "sync", sync, "cause", err)
+	} else if t.L < t.Longest {
+		a.log.Warn("this disk is slow: this node's lease is shorter", "sync", sync, "lease", t.L, "file", t.Longest)
+	}
 }
 
 // openGate opens the kernel's gate and closes what no run record speaks for.
@@ -336,12 +341,14 @@ func (a *agent) openResources(b *node.Boot) error {
 	return nil
 }
 
-func (a *agent) openLinks(run cluster.RunID, key []byte) error {
-	sealer, err := wire.NewSealer(key, a.self, run)
+func (a *agent) openLinks(run cluster.RunID) error {
+	keys := a.access.keys.present()
+	sealer, err := wire.NewSealer(keys.First, a.self, run)
 	if err != nil {
 		return fmt.Errorf("the cluster key: %w", err)
 	}
-	a.links, err = link.Open(link.Config{Key: key, Sealer: sealer, Links: a.spec.Links,
+	a.links, err = link.Open(link.Config{Keys: keys.All(), Identity: a.access.identity, Sealer: sealer, Links: a.spec.Links,
+		Address: func() netip.AddrPort { return apiAddress(a.spec, a.self) }, Others: a.access.take,
 		Handler: func(from cluster.NodeID, run cluster.RunID, link int, m wire.Message) {
 			a.inbox.packet(&node.Packet{From: from, Run: run, Link: link, Msg: m})
 		},
@@ -352,6 +359,7 @@ func (a *agent) openLinks(run cluster.RunID, key []byte) error {
 	if err != nil {
 		return err
 	}
+	a.access.keys.use = a.useKeys
 	return a.inbox.listen(a.links)
 }
 
@@ -367,7 +375,11 @@ func (a *agent) close() error {
 	for _, s := range a.slots {
 		s.close()
 	}
-	if a.gate != nil {
+	switch {
+	case a.gate == nil:
+	case a.bare:
+		errs = append(errs, a.gate.Remove())
+	default:
 		errs = append(errs, a.gate.Close())
 	}
 	if a.store != nil {

@@ -87,7 +87,7 @@ func (b *backend) Apply(ctx context.Context, r api.ApplyRequest) (api.ApplyReply
 	if err != nil {
 		return api.ApplyReply{}, err
 	}
-	reply := preview(ctx, c, o, b.host(c), b.a.peers, r)
+	reply := preview(ctx, c, o, b.host(c), b, r)
 	if !reply.Done || r.DryRun || len(reply.Changes) == 0 {
 		return reply, nil
 	}

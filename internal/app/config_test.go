@@ -188,7 +188,6 @@ func TestConfigCommands(t *testing.T) {
 			s.view.Nodes[2].Fresh = false
 			s.peers = peersFake{"gamma": func() ([]api.Problem, error) { return nil, fmt.Errorf("dial tcp 10.0.0.13:7400: no route to host") }}
 		}, []string{"apply cmd.yaml --yes"}},
-		{"config_alone", func(s *configStage) { s.peers = nil }, []string{"apply cmd.yaml --yes"}},
 		{"config_between", func(s *configStage) {
 			edited := strings.Replace(firstText, "nodes: [alpha, beta]", "nodes: [beta, alpha]", 1)
 			if err := os.WriteFile(s.file.path, []byte(edited), 0o644); err != nil {

@@ -133,7 +133,7 @@ func (k *fileKeeper) update() error {
 	case err == nil && !k.known(have):
 		return k.forgetOldest()
 	default:
-		if err := replaceFile(k.path, text, fileMode); err != nil {
+		if err := rewriteFile(k.path, text, fileMode); err != nil {
 			return err
 		}
 		k.log.Info("this node's cluster file is brought up to date", "file", k.path, "revision", revision)
@@ -258,7 +258,7 @@ func (k *fileKeeper) restore(now time.Time) (revision cluster.Revision, kept str
 	case !errors.Is(err, fs.ErrNotExist):
 		return revision, "", err
 	}
-	if err := replaceFile(k.path, text, fileMode); err != nil {
+	if err := rewriteFile(k.path, text, fileMode); err != nil {
 		return revision, kept, err
 	}
 	k.mu.Lock()
@@ -267,39 +267,19 @@ func (k *fileKeeper) restore(now time.Time) (revision cluster.Revision, kept str
 	return revision, kept, errors.Join(os.MkdirAll(k.dir, 0o700), k.note(revision))
 }
 
-// replaceFile writes a file at one instant: after a crash the old text is there, or the new one. A file
-// that is there keeps its owner and mode; behind a symbolic link the file itself is replaced.
-func replaceFile(path string, text []byte, mode fs.FileMode) (err error) {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+// rewriteFile replaces a file's text at one instant; its owner and mode stay, if it is there.
+func rewriteFile(path string, text []byte, mode fs.FileMode) error {
+	info, err := os.Stat(path)
 	if err != nil {
+		return replaceFile(path, text, mode)
+	}
+	if err := replaceFile(path, text, info.Mode().Perm()); err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	if info, err := os.Stat(path); err == nil {
-		mode = info.Mode().Perm()
-		if uid, gid, ok := ownerOf(info); ok {
-			_ = f.Chown(uid, gid) // only root may
-		}
+	if uid, gid, ok := ownerOf(info); ok {
+		_ = os.Chown(path, uid, gid) // only root may
 	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return nil
 }
 
 func ownerOf(info fs.FileInfo) (uid, gid int, ok bool) {

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	batonv1 "baton/api/v1"
 	"baton/internal/core/cluster"
 	"baton/internal/core/config"
 	"baton/internal/io/api"
@@ -23,8 +24,22 @@ type Peers interface {
 	ValidateOn(ctx context.Context, node cluster.NodeID, text []byte) ([]api.Problem, error)
 }
 
-// askLimit is how long another node may take to check a text.
-const askLimit = 5 * time.Second
+// How long another node may take to check a text: one that is heard, and one that is not.
+const (
+	askLimit    = 5 * time.Second
+	silentLimit = time.Second
+)
+
+// ValidateOn implements Peers.
+func (b *backend) ValidateOn(ctx context.Context, node cluster.NodeID, text []byte) ([]api.Problem, error) {
+	agent := b.a.access.peers.client(b.a.shared.Load(), node)
+	defer agent.Close()
+	r, err := agent.Config.Validate(ctx, &batonv1.ValidateRequest{Text: string(text)})
+	if err != nil {
+		return nil, errors.New(api.Explain(err).Text)
+	}
+	return api.ProblemsFrom(r), nil
+}
 
 // host is what a text is checked against on this node.
 type host struct {
@@ -143,17 +158,16 @@ func validateOn(ctx context.Context, here *host, peers Peers, n *cluster.NodeVie
 	if n.ID == here.self {
 		return here.validate(text)
 	}
-	unreached := api.Problem{Node: n.ID, Unreached: true, Silent: !n.Fresh}
-	if peers == nil {
-		unreached.Text, unreached.Hint = "it could not be asked: this agent does not reach other nodes' agents", "run baton check on it with the new file"
-		return []api.Problem{unreached}
+	limit := askLimit
+	if !n.Fresh {
+		limit = silentLimit
 	}
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	problems, err := peers.ValidateOn(ctx, n.ID, text)
 	if err != nil {
-		unreached.Text, unreached.Hint = fmt.Sprintf("it could not be asked: %v", err), "start its agent, or let its TCP port in; then try again"
-		return []api.Problem{unreached}
+		return []api.Problem{{Node: n.ID, Unreached: true, Silent: !n.Fresh, Text: fmt.Sprintf("it could not be asked: %v", err),
+			Hint: "start its agent, or let its TCP port in; then try again"}}
 	}
 	for i := range problems {
 		problems[i].Node = n.ID

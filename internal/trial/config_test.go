@@ -74,10 +74,10 @@ func (c *incident) change(node, old, now string) preview {
 	}
 	var p preview
 	file := c.draft(node, strings.Replace(text, old, now, 1))
-	if err := json.Unmarshal([]byte(c.run(node, "apply", file, "--dry-run", "--json", "--unchecked")), &p); err != nil {
+	if err := json.Unmarshal([]byte(c.run(node, "apply", file, "--dry-run", "--json")), &p); err != nil {
 		c.t.Fatal(err)
 	}
-	said := c.run(node, "apply", file, "--yes", "--unchecked")
+	said := c.run(node, "apply", file, "--yes")
 	if want := "revision " + p.Revision; !strings.Contains(said, want) {
 		c.t.Errorf("apply does not say %q:\n%s", want, said)
 	}
@@ -208,7 +208,7 @@ func TestConfigChanges(t *testing.T) {
 		calm("takeover "+takeover, p)
 	}
 
-	c.run(Alpha, "config", "rollback", "2", "--yes", "--unchecked")
+	c.run(Alpha, "config", "rollback", "2", "--yes")
 	c.eventually("nightly is back", func() bool { g := c.placed(Gamma, "nightly"); return g.Owner == Beta && g.Serving })
 	calm("a rollback", preview{})
 	if text := c.run(Gamma, "config", "history"); strings.Count(text, "group nightly added") != 2 || !strings.Contains(text, "rollback to revision 2") {
@@ -259,7 +259,7 @@ func TestConfigTwoAtOnce(t *testing.T) {
 	for i, node := range []string{Alpha, Gamma} {
 		file := c.draft(node, strings.Replace(text, "takeover: 1s", fmt.Sprintf("takeover: %ds", 2+i), 1))
 		both.Go(func() {
-			said[i], errs[i] = c.command(node, "apply", file, "--yes", "--unchecked", "--base", "1", "-m", "mine")
+			said[i], errs[i] = c.command(node, "apply", file, "--yes", "--base", "1", "-m", "mine")
 		})
 	}
 	both.Wait()
@@ -276,7 +276,7 @@ func TestConfigTwoAtOnce(t *testing.T) {
 	if n := strings.Count(c.run(Beta, "config", "history"), "takeover 1s → "); n != 1 {
 		t.Errorf("%d changes are in the history", n)
 	}
-	c.refused("since then came revision 2 by root", Beta, "apply", c.draft(Beta, strings.Replace(text, "takeover: 1s", "takeover: 5s", 1)), "--yes", "--unchecked", "--base", "1")
+	c.refused("since then came revision 2 by root", Beta, "apply", c.draft(Beta, strings.Replace(text, "takeover: 1s", "takeover: 5s", 1)), "--yes", "--base", "1")
 }
 
 // A file that was edited by hand is not used, not overwritten, and told of, until it is applied or restored.
@@ -297,7 +297,7 @@ func TestConfigEditedByHand(t *testing.T) {
 	if have, err := os.ReadFile(c.clusterFile(Beta)); err != nil || string(have) != edited {
 		t.Errorf("the edited file became\n%s", have)
 	}
-	c.refused("since then came revision 2 by root", Beta, "apply", "/etc/baton/cluster.yaml", "--yes", "--unchecked")
+	c.refused("since then came revision 2 by root", Beta, "apply", "/etc/baton/cluster.yaml", "--yes")
 	// An edit that no agent can read keeps none from starting.
 	c.must(os.WriteFile(c.clusterFile(Beta), []byte("nonsense\n"), 0o644))
 	c.undisturbed("an agent with a bad file starts", time.Second, func() error { return c.Agent(Beta).Process().Signal(syscall.SIGKILL) })
@@ -320,10 +320,17 @@ func TestConfigIsCheckedHere(t *testing.T) {
 		"name: lan, udp: { port": "name: lan, upd: { port",
 	} {
 		text := strings.Replace(c.text(Alpha), strings.TrimSpace(old), now, 1)
-		out, err := c.command(Alpha, "apply", c.draft(Alpha, text), "--yes", "--unchecked")
+		out, err := c.command(Alpha, "apply", c.draft(Alpha, text), "--yes")
 		if err == nil || !strings.Contains(err.Error(), "hint: ") {
 			t.Errorf("%s: %v\n%s", now, err, out)
 		}
+	}
+	// The interface is on alpha, where the change is asked for, and not on beta.
+	c.shell(Alpha, "ip link add only0 type veth peer name only1")
+	text := strings.Replace(c.text(Alpha), "vip: 10.77.0.50/24", "vip: { address: 10.77.0.50/24, interface: only0 }", 1)
+	_, err := c.command(Alpha, "apply", c.draft(Alpha, text), "--yes")
+	if err == nil || !strings.Contains(err.Error(), "problem: beta: group web: vip: there is no interface only0 here") || strings.Contains(err.Error(), "problem: alpha") {
+		t.Errorf("beta lacks the interface: %v", err)
 	}
 	if text := c.run(Beta, "config", "history"); strings.Count(text, "\n") != 1 {
 		t.Errorf("something was changed:\n%s", text)
@@ -338,13 +345,13 @@ func TestConfigGivenUp(t *testing.T) {
 	file := c.draft(Alpha, strings.Replace(c.text(Alpha), "nodes: [alpha, beta]", "nodes: [beta]", 1))
 	said := make(chan error, 1)
 	go func() {
-		_, err := c.command(Alpha, "apply", file, "--yes", "--unchecked")
+		_, err := c.command(Alpha, "apply", file, "--yes")
 		said <- err
 	}()
 	c.eventually("the change waits", func() bool {
 		return strings.Contains(c.run(Gamma, "config", "show", "--json"), `"waits": "web is still on alpha"`)
 	})
-	c.refused("a change by root", Gamma, "apply", c.draft(Gamma, strings.Replace(c.text(Gamma), "takeover: 1s", "takeover: 2s", 1)), "--yes", "--unchecked")
+	c.refused("a change by root", Gamma, "apply", c.draft(Gamma, strings.Replace(c.text(Gamma), "takeover: 1s", "takeover: 2s", 1)), "--yes")
 	if text := c.run(Gamma, "config", "drop"); !strings.Contains(text, "is given up") {
 		t.Errorf("drop says %q", text)
 	}

@@ -237,7 +237,7 @@ const (
 // noting adds the note to every answer.
 func noting(b ConfigBackend, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if d := b.File().Drift; d != nil {
+		if d := b.File().Drift; d != nil && peerOf(r.Context()).role != guest {
 			w.Header().Set(NoteHeader, d.Text())
 			w.Header().Set(NoteHintHeader, d.Hint())
 		}

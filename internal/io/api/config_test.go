@@ -89,7 +89,7 @@ func TestRevisions(t *testing.T) {
 
 func TestDropDraft(t *testing.T) {
 	_, c := serve(t, twoRevisions())
-	if r, err := c.Config.DropDraft(t.Context(), &batonv1.DropDraftRequest{}); err != nil || !r.Done || !strings.Contains(r.Text, "(pid ") {
+	if r, err := c.Config.DropDraft(t.Context(), &batonv1.DropDraftRequest{}); err != nil || !r.Done || !strings.Contains(r.Text, "root (uid 0)") {
 		t.Errorf("%v, %v", r, err)
 	}
 }
@@ -103,7 +103,7 @@ func TestApplyCall(t *testing.T) {
 	}
 	_, c := serve(t, f)
 	r, err := c.Config.Apply(t.Context(), &batonv1.ApplyRequest{Text: "eight", BaseRevision: 7, Comment: "c", DryRun: true, NoWait: true, Unchecked: true})
-	if err != nil || r.Revision != 8 || string(asked.Text) != "eight" || asked.Base != 7 || asked.Comment != "c" || !asked.DryRun || !asked.NoWait || !asked.Unchecked || !strings.Contains(asked.By, "(pid ") {
+	if err != nil || r.Revision != 8 || string(asked.Text) != "eight" || asked.Base != 7 || asked.Comment != "c" || !asked.DryRun || !asked.NoWait || !asked.Unchecked || !strings.Contains(asked.By, "root (uid 0)") {
 		t.Errorf("%v, %v; asked was %+v", r, err, asked)
 	}
 	for _, bad := range []*batonv1.ApplyRequest{{}, {Text: "x", Comment: strings.Repeat("x", maxComment+1)}} {
