@@ -102,7 +102,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 		replies: make(map[uint64]chan node.Reply), gates: make(map[cluster.GroupID]cluster.Gate),
 		persists: make(chan cluster.Persist, persistsMax), fitting: newFitting(), manager: findSupervisor(opt.Log)}
 	defer func() { err = errors.Join(err, a.close()) }()
-	if a.access, err = newAccess(self, spec.KeyFile, keys); err != nil {
+	if a.access, err = newAccess(self, spec.KeyFile, keys, a.shared.Load); err != nil {
 		return err
 	}
 	boot, err := a.open(spec)
