@@ -118,6 +118,7 @@ type StatusResponse struct {
 	Links         []string               `protobuf:"bytes,12,rep,name=links,proto3" json:"links,omitempty"`
 	Nodes         []*Node                `protobuf:"bytes,13,rep,name=nodes,proto3" json:"nodes,omitempty"`               // by name
 	Groups        []*Group               `protobuf:"bytes,14,rep,name=groups,proto3" json:"groups,omitempty"`             // by name
+	Drift         *Drift                 `protobuf:"bytes,30,opt,name=drift,proto3" json:"drift,omitempty"`               // of this node's own file; absent: it is as the present revision
 	Instructions  []*Instruction         `protobuf:"bytes,24,rep,name=instructions,proto3" json:"instructions,omitempty"` // of people, that still stand
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -247,6 +248,13 @@ func (x *StatusResponse) GetNodes() []*Node {
 func (x *StatusResponse) GetGroups() []*Group {
 	if x != nil {
 		return x.Groups
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetDrift() *Drift {
+	if x != nil {
+		return x.Drift
 	}
 	return nil
 }
@@ -1787,9 +1795,9 @@ var File_v1_baton_proto protoreflect.FileDescriptor
 
 const file_v1_baton_proto_rawDesc = "" +
 	"\n" +
-	"\x0ev1/baton.proto\x12\bbaton.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\fv1/act.proto\"\x0f\n" +
+	"\x0ev1/baton.proto\x12\bbaton.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x0fv1/config.proto\x1a\fv1/act.proto\"\x0f\n" +
 	"\rStatusRequest\"\x0e\n" +
-	"\fWatchRequest\"\xe4\x03\n" +
+	"\fWatchRequest\"\x8b\x04\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -1805,7 +1813,8 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\x06timing\x18\v \x01(\v2\x10.baton.v1.TimingR\x06timing\x12\x14\n" +
 	"\x05links\x18\f \x03(\tR\x05links\x12$\n" +
 	"\x05nodes\x18\r \x03(\v2\x0e.baton.v1.NodeR\x05nodes\x12'\n" +
-	"\x06groups\x18\x0e \x03(\v2\x0f.baton.v1.GroupR\x06groups\x129\n" +
+	"\x06groups\x18\x0e \x03(\v2\x0f.baton.v1.GroupR\x06groups\x12%\n" +
+	"\x05drift\x18\x1e \x01(\v2\x0f.baton.v1.DriftR\x05drift\x129\n" +
 	"\finstructions\x18\x18 \x03(\v2\x15.baton.v1.InstructionR\finstructions\"\xbe\x03\n" +
 	"\x06Timing\x125\n" +
 	"\btakeover\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\btakeover\x12/\n" +
@@ -1980,57 +1989,59 @@ var file_v1_baton_proto_goTypes = []any{
 	(*VersionResponse)(nil),       // 21: baton.v1.VersionResponse
 	(*Hint)(nil),                  // 22: baton.v1.Hint
 	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(*Instruction)(nil),           // 24: baton.v1.Instruction
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(*Drift)(nil),                 // 24: baton.v1.Drift
+	(*Instruction)(nil),           // 25: baton.v1.Instruction
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
 }
 var file_v1_baton_proto_depIdxs = []int32{
 	23, // 0: baton.v1.StatusResponse.time:type_name -> google.protobuf.Timestamp
 	3,  // 1: baton.v1.StatusResponse.timing:type_name -> baton.v1.Timing
 	4,  // 2: baton.v1.StatusResponse.nodes:type_name -> baton.v1.Node
 	6,  // 3: baton.v1.StatusResponse.groups:type_name -> baton.v1.Group
-	24, // 4: baton.v1.StatusResponse.instructions:type_name -> baton.v1.Instruction
-	25, // 5: baton.v1.Timing.takeover:type_name -> google.protobuf.Duration
-	25, // 6: baton.v1.Timing.lease:type_name -> google.protobuf.Duration
-	25, // 7: baton.v1.Timing.heartbeat:type_name -> google.protobuf.Duration
-	25, // 8: baton.v1.Timing.detect:type_name -> google.protobuf.Duration
-	25, // 9: baton.v1.Timing.stall:type_name -> google.protobuf.Duration
-	25, // 10: baton.v1.Timing.sync:type_name -> google.protobuf.Duration
-	25, // 11: baton.v1.Timing.round_trip:type_name -> google.protobuf.Duration
-	25, // 12: baton.v1.Timing.step:type_name -> google.protobuf.Duration
-	25, // 13: baton.v1.Node.ago:type_name -> google.protobuf.Duration
-	5,  // 14: baton.v1.Node.links:type_name -> baton.v1.NodeLink
-	25, // 15: baton.v1.Node.lease_left:type_name -> google.protobuf.Duration
-	25, // 16: baton.v1.NodeLink.ago:type_name -> google.protobuf.Duration
-	7,  // 17: baton.v1.Group.move:type_name -> baton.v1.Move
-	8,  // 18: baton.v1.Group.bans:type_name -> baton.v1.Ban
-	9,  // 19: baton.v1.Group.nodes:type_name -> baton.v1.GroupNode
-	10, // 20: baton.v1.Group.resources:type_name -> baton.v1.Resource
-	23, // 21: baton.v1.Ban.until:type_name -> google.protobuf.Timestamp
-	2,  // 22: baton.v1.ExplainResponse.status:type_name -> baton.v1.StatusResponse
-	6,  // 23: baton.v1.ExplainResponse.group:type_name -> baton.v1.Group
-	19, // 24: baton.v1.ExplainResponse.line:type_name -> baton.v1.Line
-	19, // 25: baton.v1.ExplainResponse.history:type_name -> baton.v1.Line
-	19, // 26: baton.v1.HistoryResponse.lines:type_name -> baton.v1.Line
-	23, // 27: baton.v1.Line.time:type_name -> google.protobuf.Timestamp
-	0,  // 28: baton.v1.Baton.Status:input_type -> baton.v1.StatusRequest
-	1,  // 29: baton.v1.Baton.Watch:input_type -> baton.v1.WatchRequest
-	11, // 30: baton.v1.Baton.Switch:input_type -> baton.v1.SwitchRequest
-	13, // 31: baton.v1.Baton.Failback:input_type -> baton.v1.FailbackRequest
-	15, // 32: baton.v1.Baton.Explain:input_type -> baton.v1.ExplainRequest
-	17, // 33: baton.v1.Baton.History:input_type -> baton.v1.HistoryRequest
-	20, // 34: baton.v1.Baton.Version:input_type -> baton.v1.VersionRequest
-	2,  // 35: baton.v1.Baton.Status:output_type -> baton.v1.StatusResponse
-	2,  // 36: baton.v1.Baton.Watch:output_type -> baton.v1.StatusResponse
-	12, // 37: baton.v1.Baton.Switch:output_type -> baton.v1.SwitchResponse
-	14, // 38: baton.v1.Baton.Failback:output_type -> baton.v1.FailbackResponse
-	16, // 39: baton.v1.Baton.Explain:output_type -> baton.v1.ExplainResponse
-	18, // 40: baton.v1.Baton.History:output_type -> baton.v1.HistoryResponse
-	21, // 41: baton.v1.Baton.Version:output_type -> baton.v1.VersionResponse
-	35, // [35:42] is the sub-list for method output_type
-	28, // [28:35] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	24, // 4: baton.v1.StatusResponse.drift:type_name -> baton.v1.Drift
+	25, // 5: baton.v1.StatusResponse.instructions:type_name -> baton.v1.Instruction
+	26, // 6: baton.v1.Timing.takeover:type_name -> google.protobuf.Duration
+	26, // 7: baton.v1.Timing.lease:type_name -> google.protobuf.Duration
+	26, // 8: baton.v1.Timing.heartbeat:type_name -> google.protobuf.Duration
+	26, // 9: baton.v1.Timing.detect:type_name -> google.protobuf.Duration
+	26, // 10: baton.v1.Timing.stall:type_name -> google.protobuf.Duration
+	26, // 11: baton.v1.Timing.sync:type_name -> google.protobuf.Duration
+	26, // 12: baton.v1.Timing.round_trip:type_name -> google.protobuf.Duration
+	26, // 13: baton.v1.Timing.step:type_name -> google.protobuf.Duration
+	26, // 14: baton.v1.Node.ago:type_name -> google.protobuf.Duration
+	5,  // 15: baton.v1.Node.links:type_name -> baton.v1.NodeLink
+	26, // 16: baton.v1.Node.lease_left:type_name -> google.protobuf.Duration
+	26, // 17: baton.v1.NodeLink.ago:type_name -> google.protobuf.Duration
+	7,  // 18: baton.v1.Group.move:type_name -> baton.v1.Move
+	8,  // 19: baton.v1.Group.bans:type_name -> baton.v1.Ban
+	9,  // 20: baton.v1.Group.nodes:type_name -> baton.v1.GroupNode
+	10, // 21: baton.v1.Group.resources:type_name -> baton.v1.Resource
+	23, // 22: baton.v1.Ban.until:type_name -> google.protobuf.Timestamp
+	2,  // 23: baton.v1.ExplainResponse.status:type_name -> baton.v1.StatusResponse
+	6,  // 24: baton.v1.ExplainResponse.group:type_name -> baton.v1.Group
+	19, // 25: baton.v1.ExplainResponse.line:type_name -> baton.v1.Line
+	19, // 26: baton.v1.ExplainResponse.history:type_name -> baton.v1.Line
+	19, // 27: baton.v1.HistoryResponse.lines:type_name -> baton.v1.Line
+	23, // 28: baton.v1.Line.time:type_name -> google.protobuf.Timestamp
+	0,  // 29: baton.v1.Baton.Status:input_type -> baton.v1.StatusRequest
+	1,  // 30: baton.v1.Baton.Watch:input_type -> baton.v1.WatchRequest
+	11, // 31: baton.v1.Baton.Switch:input_type -> baton.v1.SwitchRequest
+	13, // 32: baton.v1.Baton.Failback:input_type -> baton.v1.FailbackRequest
+	15, // 33: baton.v1.Baton.Explain:input_type -> baton.v1.ExplainRequest
+	17, // 34: baton.v1.Baton.History:input_type -> baton.v1.HistoryRequest
+	20, // 35: baton.v1.Baton.Version:input_type -> baton.v1.VersionRequest
+	2,  // 36: baton.v1.Baton.Status:output_type -> baton.v1.StatusResponse
+	2,  // 37: baton.v1.Baton.Watch:output_type -> baton.v1.StatusResponse
+	12, // 38: baton.v1.Baton.Switch:output_type -> baton.v1.SwitchResponse
+	14, // 39: baton.v1.Baton.Failback:output_type -> baton.v1.FailbackResponse
+	16, // 40: baton.v1.Baton.Explain:output_type -> baton.v1.ExplainResponse
+	18, // 41: baton.v1.Baton.History:output_type -> baton.v1.HistoryResponse
+	21, // 42: baton.v1.Baton.Version:output_type -> baton.v1.VersionResponse
+	36, // [36:43] is the sub-list for method output_type
+	29, // [29:36] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_v1_baton_proto_init() }
@@ -2038,6 +2049,7 @@ func file_v1_baton_proto_init() {
 	if File_v1_baton_proto != nil {
 		return
 	}
+	file_v1_config_proto_init()
 	file_v1_act_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

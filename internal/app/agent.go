@@ -84,6 +84,7 @@ type agent struct {
 	leave    leave // what the agent was told; the loop's alone
 	manager  *supervisor
 	*fitting
+	file *fileKeeper
 }
 
 // RunAgent runs this node until the context ends, or SIGHUP comes. It returns nil if it was told to end.
@@ -100,7 +101,8 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	lockMemory(opt.Log)
 	a := &agent{opt: opt, log: opt.Log.With("node", self), self: self, ended: make(chan struct{}),
 		replies: make(map[uint64]chan node.Reply), gates: make(map[cluster.GroupID]cluster.Gate),
-		persists: make(chan cluster.Persist, persistsMax), fitting: newFitting(), manager: findSupervisor(opt.Log)}
+		persists: make(chan cluster.Persist, persistsMax), fitting: newFitting(), manager: findSupervisor(opt.Log),
+		file: newFileKeeper(self, opt.ConfigFile, opt.DataDir, opt.Log)}
 	defer func() { err = errors.Join(err, a.close()) }()
 	if a.access, err = newAccess(self, spec.KeyFile, keys); err != nil {
 		return err
@@ -120,6 +122,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	helpers.Go(func() { a.sweepGate(beside) })
 	helpers.Go(func() { a.awaitLeave(ctx) })
 	helpers.Go(func() { a.manager.accompany(beside) })
+	helpers.Go(func() { a.file.run(beside) })
 	helpers.Go(func() { a.watchKeys(beside) })
 	defer func() {
 		stop()
@@ -131,11 +134,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 
 // readSetup reads the file, this node's name, and the key.
 func readSetup(opt AgentOptions) (*cluster.Spec, cluster.NodeID, wire.Keys, error) {
-	text, err := os.ReadFile(opt.ConfigFile)
-	if err != nil {
-		return nil, "", wire.Keys{}, fmt.Errorf("read the cluster file: %w", err)
-	}
-	spec, err := config.Parse(opt.ConfigFile, text, Kinds())
+	spec, err := readOwnFile(opt)
 	if err != nil {
 		return nil, "", wire.Keys{}, err
 	}
@@ -145,6 +144,28 @@ func readSetup(opt AgentOptions) (*cluster.Spec, cluster.NodeID, wire.Keys, erro
 	}
 	keys, err := readKeyFile(spec.KeyFile)
 	return spec, self, keys, err
+}
+
+// readOwnFile reads this node's own cluster file. One that somebody edited wrongly is not used, as no edited
+// file is, so it keeps no agent from starting whose data directory has a text that counted.
+func readOwnFile(opt AgentOptions) (*cluster.Spec, error) {
+	text, err := os.ReadFile(opt.ConfigFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the cluster file: %w", err)
+	}
+	spec, err := config.Parse(opt.ConfigFile, text, Kinds())
+	if err == nil {
+		return spec, nil
+	}
+	if kept := newFileKeeper("", opt.ConfigFile, opt.DataDir, opt.Log).newestKept(); kept != "" {
+		if text, bad := os.ReadFile(kept); bad == nil {
+			if spec, bad := config.Parse(kept, text, Kinds()); bad == nil {
+				opt.Log.Warn("the cluster file can't be read, and is not used", "file", opt.ConfigFile, "instead", kept, "cause", err)
+				return spec, nil
+			}
+		}
+	}
+	return nil, err
 }
 
 func nodeName(name string, spec *cluster.Spec) (cluster.NodeID, error) {

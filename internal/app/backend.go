@@ -28,6 +28,7 @@ func (b *backend) Overview(context.Context) (*cluster.Overview, error) {
 	err := b.ask(func(n *node.Node) { o = n.Overview(b.a.clock.now()) })
 	if err == nil {
 		b.a.access.tellForeign(o)
+		o.Drift = b.a.file.drift()
 	}
 	return o, err
 }

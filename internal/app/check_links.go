@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os/exec"
-	"os/user"
 	"slices"
 	"strings"
 	"syscall"
@@ -99,23 +97,15 @@ func agentRuns(socket string, self cluster.NodeID) bool {
 	return err == nil && s.Node == string(self)
 }
 
-// checkResources looks for what the groups of this node name: users and programs.
+// checkResources looks for what the groups of this node name: users, programs, interfaces.
 func checkResources(u *checkup, spec *cluster.Spec, self *cluster.NodeSpec) {
 	for _, g := range spec.Groups {
 		if g.Prefers(self.ID) < 0 {
 			continue
 		}
 		for _, r := range g.Resources {
-			name := "group " + string(g.ID)
-			if who, ok := r.Fields["user"].(string); ok && who != "" {
-				if _, err := user.Lookup(who); err != nil {
-					u.add(name, bad, "useradd --system "+who, "resource %s: there is no user %s", r.ID, who)
-				}
-			}
-			if command, ok := r.Fields["command"].([]string); ok && len(command) > 0 {
-				if _, err := exec.LookPath(command[0]); err != nil {
-					u.add(name, bad, "install it on every node of the group", "resource %s: %v", r.ID, err)
-				}
+			if hint, err := checkResource(r); err != nil {
+				u.add("group "+string(g.ID), bad, hint, "resource %s: %v", r.ID, err)
 			}
 		}
 	}

@@ -122,7 +122,13 @@ func TestCheckLinks(t *testing.T) {
 
 	u = quiet()
 	checkResources(u, spec, alpha)
+	if len(u.Checks) != 2 {
+		t.Fatalf("got %+v, want one finding for each resource", u.Checks)
+	}
+	vip := quiet()
+	vip.Checks, u.Checks = u.Checks[1:], u.Checks[:1]
 	expectFinding(t, u, "group feed", bad, "/does/not/exist")
+	expectFinding(t, vip, "group feed", bad, "no interface has an address in the subnet of 10.0.0.60")
 
 	want := []string{
 		"ip saddr { 10.0.0.12, 10.0.0.13 } meta l4proto { udp, tcp } th dport " + fmt.Sprint(port) + " accept",

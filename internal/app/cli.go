@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -60,6 +61,7 @@ type commands struct {
 
 	Agent    agentCmd    `cmd:"" help:"Run this node."`
 	Dev      devCmd      `cmd:"" help:"Run a whole cluster on this machine, to try it."`
+	Init     initCmd     `cmd:"" help:"Make a cluster: ask, propose, write the cluster file and the key."`
 	Status   statusCmd   `cmd:"" help:"Show nodes, groups, leases, epochs, and who would take over."`
 	Switch   switchCmd   `cmd:"" help:"Move a group to another node, on purpose."`
 	Failback failbackCmd `cmd:"" help:"Move a group back to its preferred node."`
@@ -75,6 +77,9 @@ type commands struct {
 	Undrain  undrainCmd  `cmd:"" help:"End a drain."`
 	Explain  explainCmd  `cmd:"" help:"Tell why a group is where it is, or show one entry of the history."`
 	History  historyCmd  `cmd:"" help:"List what was decided, and why."`
+	Apply    applyCmd    `cmd:"" help:"Change the running cluster: show what a new cluster file does, ask, do it."`
+	Edit     editCmd     `cmd:"" help:"Edit the cluster file that counts, then apply it."`
+	Config   configCmd   `cmd:"" help:"Show, compare and take back revisions of the cluster file."`
 	Check    checkCmd    `cmd:"" help:"Check the cluster file, this host, and what takeover it can keep."`
 	Keygen   keygenCmd   `cmd:"" help:"Make a cluster key."`
 	Invite   inviteCmd   `cmd:"" help:"Let a host join as one of the file's nodes: prints the line to type there."`
@@ -100,6 +105,8 @@ type console struct {
 	paint  palette
 	// progress says that somebody looks on: what happens meanwhile is told on err.
 	progress bool
+	typed    *bufio.Reader // in, once something was read from it
+	asked    *api.Client   // the agent that was asked
 }
 
 // failure is an error that knows its exit code and what to do next.
@@ -155,7 +162,9 @@ func runCommand(ctx context.Context, args []string, in io.Reader, out, errOut io
 	k.socket, k.json = c.Socket, c.JSON
 	k.remote, k.lost = choose(&c)
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	return finish(k, parsed.Run(k))
+	code = finish(k, parsed.Run(k))
+	k.note()
+	return code
 }
 
 // usageHint names the help that fits what was mistyped.
@@ -196,6 +205,16 @@ func finish(k *console, err error) int {
 type exitCode int
 
 func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// note tells what the agent noted beside its answers: that its own cluster file is not what counts.
+func (k *console) note() {
+	if k.asked == nil {
+		return
+	}
+	if text, hint := k.asked.Note(); text != "" {
+		fmt.Fprintf(k.err, "note: %s\nhint: %s\n", text, hint)
+	}
+}
 
 // trouble turns an error of the agent's client into what the user is told.
 func (k *console) trouble(err error) error { return k.troubleAt(err, k.where()) }

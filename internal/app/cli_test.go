@@ -23,6 +23,7 @@ var update = flag.Bool("golden", false, "write the golden files anew; review wha
 
 // stage is a cluster that looks as it is told and does what it is told.
 type stage struct {
+	noConfig
 	fakeAccess
 	mu    sync.Mutex
 	view  cluster.Overview

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"time"
 
@@ -220,16 +219,8 @@ func (c *keygenCmd) Run(k *console) error {
 		_, err := io.WriteString(k.out, wire.FormatKey(key))
 		return err
 	}
-	f, err := os.OpenFile(c.File, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return fail(exitFailed, "remove it first, if no cluster uses it", "%s is there already, and a key is never overwritten", c.File)
-	} else if err != nil {
-		return fmt.Errorf("write the key: %w", err)
-	}
-	_, err = f.WriteString(wire.FormatKey(key))
-	err = errors.Join(err, f.Chmod(0o600), f.Sync(), f.Close())
-	if err != nil {
-		return fmt.Errorf("write the key: %w", errors.Join(err, os.Remove(c.File)))
+	if err := writeKey(c.File, wire.FormatKey(key)); err != nil {
+		return err
 	}
 	if k.json {
 		return k.printJSON(struct {

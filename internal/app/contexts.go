@@ -274,6 +274,11 @@ func choose(c *commands) (*remoteContext, error) {
 
 // agent returns a client of the agent.
 func (k *console) agent() *api.Client {
+	k.asked = k.newAgent()
+	return k.asked
+}
+
+func (k *console) newAgent() *api.Client {
 	err := k.lost
 	if err == nil && k.remote == nil {
 		return api.Dial(k.socket)

@@ -351,15 +351,26 @@ func commandDocs(t *testing.T) string {
 	var b strings.Builder
 	b.WriteString("### Flags of every command\n\n" + flagTable(m.Flags, nil))
 	for _, c := range m.Children {
-		if c.Hidden {
-			continue
-		}
-		fmt.Fprintf(&b, "\n### baton %s\n\n%s\n\n    baton %s\n", c.Name, c.Help, c.Summary())
-		if rows := flagTable(c.Flags, c.Positional); rows != "" {
-			b.WriteString("\n" + rows)
-		}
+		commandDoc(&b, c)
 	}
 	return b.String()
+}
+
+// commandDoc describes a command, or the commands below it.
+func commandDoc(b *strings.Builder, c *kong.Node) {
+	if c.Hidden {
+		return
+	}
+	for _, below := range c.Children {
+		commandDoc(b, below)
+	}
+	if len(c.Children) > 0 {
+		return
+	}
+	fmt.Fprintf(b, "\n### baton %s\n\n%s\n\n    baton %s\n", strings.TrimPrefix(c.Path(), "baton "), c.Help, strings.TrimPrefix(c.Summary(), "baton "))
+	if rows := flagTable(c.Flags, c.Positional); rows != "" {
+		b.WriteString("\n" + rows)
+	}
 }
 
 func flagTable(flags []*kong.Flag, positional []*kong.Positional) string {

@@ -43,6 +43,7 @@ func (a *agent) loop(boot *node.Boot) (err error) {
 	a.node = node.New(node.Config{Self: a.self, Spec: a.spec, Read: a.read})
 	a.disk.Go(a.writeDisk)
 	wake := a.step(boot)
+	a.noteRevision()
 	var inputs []node.Input
 	var leaving *departure
 	for {
@@ -158,6 +159,9 @@ func (a *agent) carryOut(out *node.Output) {
 			c <- r // it has room for its one answer
 			delete(a.replies, r.ID)
 		}
+	}
+	if len(out.Applied) > 0 || out.Spec != nil {
+		a.noteRevision()
 	}
 	a.tell(out)
 }

@@ -27,6 +27,8 @@ type FieldSpec struct {
 	Default  any // of the type's Go form; nil: absent
 	Choices  []string
 	Fields   []FieldSpec // of a FieldMap
+	// Live says that a change of the field takes effect on what runs: it needs no restart.
+	Live bool
 }
 
 // FieldType says how a field is written and which Go type Spec.Fields holds for it.

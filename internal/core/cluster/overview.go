@@ -16,6 +16,7 @@ type Overview struct {
 	Links       []string
 	Nodes       []NodeView
 	Groups      []GroupView
+	Drift       *Drift // of this node's own file; the agent fills it in
 
 	Instructions []InstructionView // people's standing ones
 }

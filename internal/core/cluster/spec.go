@@ -75,6 +75,7 @@ type ResourceSpec struct {
 	StopTimeout  time.Duration
 	Addresses    []netip.Addr // addresses that the gate guards for this resource
 	Ports        []Port       // local ports that the gate guards for this resource
+	Live         []string     // fields whose change takes effect on what runs, without a restart
 }
 
 // Port is a transport port of this node.

@@ -242,6 +242,11 @@ func (r *reader) resource(item *node, g *cluster.GroupSpec) (placed, bool) {
 	before := len(r.errs)
 	s := r.section(given, what, resourceKeys(kind))
 	p.resource.Fields = r.fields(s, what, kind.Fields)
+	for _, f := range kind.Fields {
+		if f.Live {
+			p.resource.Live = append(p.resource.Live, f.Name)
+		}
+	}
 	r.common(s, what, kind, &p.resource)
 	if len(r.errs) == before {
 		r.guards(kind, what, &p)

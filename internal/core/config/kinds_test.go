@@ -46,12 +46,12 @@ func testKinds() []cluster.KindSpec {
 				{Name: "user", Type: cluster.FieldString, Required: true, Doc: "Who runs it: the agent is root."},
 				{Name: "environment", Type: cluster.FieldEnv, Doc: "Its environment."},
 				{Name: "directory", Type: cluster.FieldString, Doc: "Its working directory."},
-				{Name: "ports", Type: cluster.FieldPorts, Doc: "Ports that the gate guards."},
+				{Name: "ports", Type: cluster.FieldPorts, Live: true, Doc: "Ports that the gate guards."},
 				{Name: "main_port", Type: cluster.FieldPort, Doc: "One port."},
-				{Name: "stop_signal", Type: cluster.FieldString, Choices: []string{"SIGTERM", "SIGINT", "SIGQUIT"}, Default: "SIGTERM", Doc: "How it is asked to end."},
-				{Name: "stop_timeout", Type: cluster.FieldDuration, Default: 10 * time.Second, Doc: "How long it may take to end."},
-				{Name: "ready", Type: cluster.FieldMap, Fields: probeSpecs, Doc: "When it is ready."},
-				{Name: "healthy", Type: cluster.FieldMap, Fields: probeSpecs, Doc: "Whether it is healthy."},
+				{Name: "stop_signal", Type: cluster.FieldString, Live: true, Choices: []string{"SIGTERM", "SIGINT", "SIGQUIT"}, Default: "SIGTERM", Doc: "How it is asked to end."},
+				{Name: "stop_timeout", Type: cluster.FieldDuration, Live: true, Default: 10 * time.Second, Doc: "How long it may take to end."},
+				{Name: "ready", Type: cluster.FieldMap, Live: true, Fields: probeSpecs, Doc: "When it is ready."},
+				{Name: "healthy", Type: cluster.FieldMap, Live: true, Fields: probeSpecs, Doc: "Whether it is healthy."},
 			},
 			Guards: func(fields map[string]any) ([]string, []cluster.Port, error) {
 				ports, _ := fields["ports"].([]cluster.Port)

@@ -127,10 +127,10 @@ func TestNoText(t *testing.T) {
 		{"byte order mark", "\uFEFF" + head, "byte order mark"},
 		{"control character", head + "key_file: /a\x00b\n", ":2:13: a control character (U+0000)"},
 		{"lone carriage return", "cluster: web\rtakeover: 3s\n", "a control character (U+000D)"},
-		{"too large", head + strings.Repeat("# ....................................\n", maxFile/38+1), "more than the 1048576"},
-		{"too many words", strings.Repeat("- a\n", 40000), "more than the 60000"},
+		{"too large", head + strings.Repeat("# ....................................\n", maxFile/38+1), "more than the 65536"},
+		{"too many words", "- [" + strings.Repeat("a,", 31000) + "]", "more than the 60000"},
 		{"deep flow", head + "groups: " + strings.Repeat("[", 50000), "more than 32 deep"},
-		{"deep dashes", strings.Repeat("- ", 40000) + "x\n", "more than 32 deep"},
+		{"deep dashes", strings.Repeat("- ", 30000) + "x\n", "more than 32 deep"},
 		{"deep maps", deepMap(200), "more than 32 deep"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

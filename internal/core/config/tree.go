@@ -13,7 +13,7 @@ import (
 )
 
 // maxFile bounds a cluster file, in bytes: it travels in one entry of the log.
-const maxFile = 1 << 20
+const maxFile = 64 << 10
 
 // maxTokens bounds the words and marks of a file: the YAML library takes time by the square of a map's
 // length, and every node of the cluster reads the file. A hundred groups need some 5,000.

@@ -1,14 +1,10 @@
 package group
 
-import (
-	"reflect"
+import "baton/internal/core/cluster"
 
-	"baton/internal/core/cluster"
-)
-
-// Refit makes the group run by another specification. A resource whose description has changed is
-// restarted where it runs; one that is gone is no longer asked for anything: who acts stops it with what
-// it was started by.
+// Refit makes the group run by another specification. A resource whose description has changed is restarted
+// where it runs, unless all that has changed takes effect on what runs; one that is gone is no longer asked
+// for anything: who acts stops it with what it was started by.
 func (g *Group) Refit(spec *cluster.GroupSpec) {
 	old := g.res
 	g.spec = spec
@@ -22,17 +18,11 @@ func (g *Group) Refit(spec *cluster.GroupSpec) {
 			}
 			r = old[k]
 			r.spec = s
-			if !same(old[k].spec, s) {
+			if len(old[k].spec.Restarts(s)) > 0 {
 				r.stale = r.status != cluster.StatusStopped || r.pending != 0
 				r.pending, r.backoff, r.retryAt = 0, 0, 0
 			}
 		}
 		g.res = append(g.res, r)
 	}
-}
-
-// same tells whether a resource may run on under another description.
-func same(a, b *cluster.ResourceSpec) bool {
-	return a.Kind == b.Kind && a.Front == b.Front && a.Effects == b.Effects && reflect.DeepEqual(a.Fields, b.Fields) &&
-		reflect.DeepEqual(a.Addresses, b.Addresses) && reflect.DeepEqual(a.Ports, b.Ports)
 }

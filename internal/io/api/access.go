@@ -70,6 +70,13 @@ var rules = map[string]role{
 	batonv1connect.ActRestartProcedure: operate,
 	batonv1connect.ActClearProcedure:   operate,
 
+	batonv1connect.ConfigGetConfigProcedure:     view,
+	batonv1connect.ConfigListRevisionsProcedure: view,
+	batonv1connect.ConfigApplyProcedure:         admin,
+	batonv1connect.ConfigDropDraftProcedure:     admin,
+	batonv1connect.ConfigValidateProcedure:      admin,
+	batonv1connect.ConfigRestoreProcedure:       admin,
+
 	batonv1connect.AccessListTokensProcedure:  admin,
 	batonv1connect.AccessAddTokenProcedure:    admin,
 	batonv1connect.AccessRevokeTokenProcedure: admin,

@@ -33,6 +33,7 @@ type Backend interface {
 	History(ctx context.Context) ([]cluster.Line, error)
 	// Version names the agent's version.
 	Version() string
+	ConfigBackend
 	ActBackend
 	AccessBackend
 }
@@ -89,6 +90,7 @@ func mux(b Backend) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(batonv1connect.NewBatonHandler(&handlers{backend: b, watchers: make(chan struct{}, maxWatchers)},
 		connect.WithReadMaxBytes(maxRequest)))
+	mux.Handle(batonv1connect.NewConfigHandler(&configHandlers{b}, connect.WithReadMaxBytes(maxText)))
 	mux.Handle(batonv1connect.NewActHandler(&actHandlers{b}, connect.WithReadMaxBytes(maxRequest)))
 	access := &accessHandlers{b}
 	mux.Handle(batonv1connect.NewAccessHandler(access, connect.WithReadMaxBytes(maxRequest)))
@@ -98,7 +100,7 @@ func mux(b Backend) http.Handler {
 	mux.HandleFunc("GET /healthz", p.healthy)
 	mux.HandleFunc("GET /readyz", p.ready)
 	mux.HandleFunc("GET /v1/groups/{group}/primary", p.primary)
-	return mux
+	return noting(b, mux)
 }
 
 // Listen opens the socket at path, for root and group baton (if the system has it), and answers there

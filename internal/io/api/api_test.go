@@ -56,6 +56,7 @@ func askAsChild(socket string) int {
 
 // fake is a cluster that does as it is told.
 type fake struct {
+	fakeConfig
 	fakeAccess
 	mu     sync.Mutex
 	view   cluster.Overview

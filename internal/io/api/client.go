@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"sync"
 	"syscall"
 
 	"connectrpc.com/connect"
@@ -23,19 +24,24 @@ type Client struct {
 	Access    batonv1connect.AccessClient
 	Join      batonv1connect.JoinClient
 	Keys      batonv1connect.KeysClient
+	Config    batonv1connect.ConfigClient
 	transport *http.Transport
+	notes     *notes
 }
 
 // newClient returns a client of the agent that a transport leads to. The host stands in no address.
 func newClient(t *http.Transport, scheme, token string) *Client {
-	h, base := &http.Client{Transport: bearer{t, token}}, scheme+"://baton"
+	n := &notes{next: bearer{t, token}}
+	h, base := &http.Client{Transport: n}, scheme+"://baton"
 	return &Client{
 		transport:   t,
+		notes:       n,
 		BatonClient: batonv1connect.NewBatonClient(h, base),
 		Act:         batonv1connect.NewActClient(h, base),
 		Access:      batonv1connect.NewAccessClient(h, base),
 		Join:        batonv1connect.NewJoinClient(h, base),
 		Keys:        batonv1connect.NewKeysClient(h, base),
+		Config:      batonv1connect.NewConfigClient(h, base),
 	}
 }
 
@@ -52,6 +58,32 @@ func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 		r.Header.Set("Authorization", "Bearer "+b.token)
 	}
 	return b.next.RoundTrip(r)
+}
+
+// Note returns what the agent noted beside its last answer, and what to do about it; empty: nothing.
+func (c *Client) Note() (text, hint string) {
+	c.notes.mu.Lock()
+	defer c.notes.mu.Unlock()
+	return c.notes.text, c.notes.hint
+}
+
+// notes keeps the note of the last answer.
+type notes struct {
+	next http.RoundTripper
+	mu   sync.Mutex
+	text string
+	hint string
+}
+
+// RoundTrip implements http.RoundTripper.
+func (n *notes) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := n.next.RoundTrip(r)
+	if err == nil {
+		n.mu.Lock()
+		n.text, n.hint = answer.Header.Get(NoteHeader), answer.Header.Get(NoteHintHeader)
+		n.mu.Unlock()
+	}
+	return answer, err
 }
 
 // Dial returns a client of the agent that listens on socket. It connects with the first request.

@@ -31,7 +31,7 @@ func statusOf(o *cluster.Overview, now time.Time, version string) *batonv1.Statu
 	t := o.Timing
 	s := &batonv1.StatusResponse{
 		Cluster: o.Cluster, Id: o.ID, Node: string(o.Node), Time: timestamppb.New(now), Version: version, Forming: o.Forming,
-		Quorum: o.Quorum, Coordinator: string(o.Coordinator), Term: o.Term, Applied: o.Applied, Links: o.Links,
+		Quorum: o.Quorum, Coordinator: string(o.Coordinator), Term: o.Term, Applied: o.Applied, Links: o.Links, Drift: driftOf(o.Drift),
 		Timing: &batonv1.Timing{
 			Takeover: durationpb.New(t.Takeover), Lease: durationpb.New(t.L), Heartbeat: durationpb.New(t.H), Detect: durationpb.New(t.D),
 			Stall: durationpb.New(t.Stall), Sync: durationpb.New(t.Sync), RoundTrip: durationpb.New(t.RTT), Step: durationpb.New(t.Step), RhoPpm: t.RhoPPM,

@@ -1,0 +1,60 @@
+package resource
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"baton/internal/core/cluster"
+)
+
+// Checker is a Kind that can tell what this host lacks for a resource before it is ever started.
+type Checker interface {
+	// Check looks for what a resource of the kind needs from this host: a user, a program, an interface.
+	// It changes nothing. The hint says what to do; it is empty where the error says all.
+	Check(spec cluster.ResourceSpec) (hint string, err error)
+}
+
+// Check implements Checker: the user, the working directory and the programs must be here.
+func (Process) Check(spec cluster.ResourceSpec) (hint string, err error) {
+	p := &process{env: Env{Spec: spec}}
+	if err := p.configure(spec.Fields); err != nil {
+		return "", err
+	}
+	owner, err := lookupAccount(p.user)
+	if err != nil {
+		return "useradd --system " + p.user + ", or name another user", err
+	}
+	commands := [][]string{p.command}
+	for _, c := range []*check{p.ready, p.healthy} {
+		if c != nil && len(c.command) > 0 {
+			commands = append(commands, c.command)
+		}
+	}
+	for _, c := range commands {
+		file, err := launch{dir: p.dir, argv: c, env: p.environment(owner, 0)}.lookup()
+		if err == nil {
+			err = executable(p.dir, file)
+		}
+		if err != nil {
+			return "install it on every node of the group, or correct the file", err
+		}
+	}
+	return "", nil
+}
+
+// executable tells why a file is no program.
+func executable(dir, file string) error {
+	at := file
+	if !filepath.IsAbs(at) {
+		at = filepath.Join(dir, file)
+	}
+	info, err := os.Stat(at)
+	switch {
+	case err != nil:
+		return fmt.Errorf("the program: %w", err)
+	case info.IsDir() || info.Mode()&0o111 == 0:
+		return fmt.Errorf("the program: %s can't be executed", file)
+	}
+	return nil
+}
