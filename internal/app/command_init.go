@@ -212,11 +212,10 @@ func (c *initCmd) next(k *console, spec *cluster.Spec, self string, failed bool)
 		fmt.Fprintf(k.out, "Put the failures right first, then: baton check %s\n", c.Config)
 	}
 	fmt.Fprintln(k.out, "Next, here:")
-	start := "  systemctl enable --now baton"
-	if self != "" && c.Self == "" {
-		start += "        # its unit needs --node " + self + ": the host has another name"
+	if _, err := nodeName("", spec); err != nil && self != "" {
+		fmt.Fprintf(k.out, "  echo 'OPTIONS=\"--node %s\"' >> /etc/default/baton     # the host has another name\n", self)
 	}
-	fmt.Fprintln(k.out, start)
+	fmt.Fprintln(k.out, "  systemctl enable --now baton")
 	if id, err := nodeName(self, spec); err == nil {
 		self = string(id)
 	}

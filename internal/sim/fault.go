@@ -49,6 +49,7 @@ const (
 	Start                // GROUP[/RESOURCE]: command
 	Restart              // GROUP[/RESOURCE]: command
 	Clear                // GROUP[/RESOURCE]: command
+	Form                 // NODE...: command, to the first node of the rest: found the cluster without these
 	kindCount
 )
 
@@ -101,6 +102,7 @@ var shapes = [kindCount]shape{
 	Start:    {verb: "start", group: true},
 	Restart:  {verb: "restart", group: true},
 	Clear:    {verb: "clear", group: true},
+	Form:     {verb: "form", words: true},
 }
 
 func (k Kind) String() string { return shapes[k].verb }
@@ -123,7 +125,7 @@ type Fault struct {
 	Percent int
 	Amount  time.Duration // how late, how slow
 	PPM     int64
-	Words   string        // of Apply
+	Words   string        // of Apply and Form
 	For     time.Duration // how long it lasts; 0: to the end of the run
 }
 

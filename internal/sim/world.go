@@ -346,6 +346,8 @@ func (w *world) begin(i int) {
 		w.command(f)
 	case Apply:
 		w.apply(f)
+	case Form:
+		w.form(f)
 	}
 	if !shapes[f.Kind].lasts {
 		f.on = false
