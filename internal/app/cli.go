@@ -75,6 +75,7 @@ type commands struct {
 	Undrain  undrainCmd  `cmd:"" help:"End a drain."`
 	Explain  explainCmd  `cmd:"" help:"Tell why a group is where it is, or show one entry of the history."`
 	History  historyCmd  `cmd:"" help:"List what was decided, and why."`
+	Plan     planCmd     `cmd:"" help:"Tell what would happen, without doing it."`
 	Check    checkCmd    `cmd:"" help:"Check the cluster file, this host, and what takeover it can keep."`
 	Keygen   keygenCmd   `cmd:"" help:"Make a cluster key."`
 	Invite   inviteCmd   `cmd:"" help:"Let a host join as one of the file's nodes: prints the line to type there."`

@@ -355,6 +355,9 @@ func commandDocs(t *testing.T) string {
 			continue
 		}
 		fmt.Fprintf(&b, "\n### baton %s\n\n%s\n\n    baton %s\n", c.Name, c.Help, c.Summary())
+		if c.Detail != "" {
+			fmt.Fprintf(&b, "\n%s\n", c.Detail)
+		}
 		if rows := flagTable(c.Flags, c.Positional); rows != "" {
 			b.WriteString("\n" + rows)
 		}

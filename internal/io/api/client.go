@@ -23,6 +23,7 @@ type Client struct {
 	Access    batonv1connect.AccessClient
 	Join      batonv1connect.JoinClient
 	Keys      batonv1connect.KeysClient
+	Plan      batonv1connect.PlanClient
 	transport *http.Transport
 }
 
@@ -36,6 +37,7 @@ func newClient(t *http.Transport, scheme, token string) *Client {
 		Access:      batonv1connect.NewAccessClient(h, base),
 		Join:        batonv1connect.NewJoinClient(h, base),
 		Keys:        batonv1connect.NewKeysClient(h, base),
+		Plan:        batonv1connect.NewPlanClient(h, base),
 	}
 }
 
