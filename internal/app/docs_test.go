@@ -546,32 +546,44 @@ func mutationDocs(t *testing.T) string {
 	return docsTable(rows)
 }
 
-// docsProto reads the schema's lines.
+// docsProto reads the schema's lines, file by file.
 func docsProto(t *testing.T) []string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(docsRoot, "api/v1/baton.proto"))
-	if err != nil {
-		t.Fatal(err)
+	files, err := filepath.Glob(filepath.Join(docsRoot, "api/v1/*.proto"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no schema: %v", err)
 	}
-	return strings.Split(string(text), "\n")
+	var lines []string
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, strings.Split(string(text), "\n")...)
+	}
+	return lines
 }
 
 var (
 	protoCall    = regexp.MustCompile(`^  rpc (\w+)\((\w+)\) returns \((stream )?(\w+)\)`)
+	protoService = regexp.MustCompile(`^service (\w+) \{`)
 	protoMessage = regexp.MustCompile(`^message (\w+) \{(\})?`)
 	protoField   = regexp.MustCompile(`^  (repeated )?([\w.]+) (\w+) = \d+;(?: // (.*))?$`)
 )
 
 func callDocs(t *testing.T) string {
 	rows := [][]string{{"call", "asks with", "answers with", "does"}}
-	comment := ""
+	comment, service := "", ""
 	for _, line := range docsProto(t) {
+		if m := protoService.FindStringSubmatch(line); m != nil {
+			service = m[1] + "."
+		}
 		if c, ok := strings.CutPrefix(strings.TrimSpace(line), "// "); ok {
 			comment = strings.TrimSpace(comment + " " + c)
 			continue
 		}
 		if m := protoCall.FindStringSubmatch(line); m != nil {
-			rows = append(rows, []string{quoted(m[1]), m[2], m[3] + m[4], docsSentence(strings.TrimPrefix(comment, m[1]+" "))})
+			rows = append(rows, []string{quoted(strings.TrimPrefix(service, "Baton.") + m[1]), m[2], m[3] + m[4], docsSentence(strings.TrimPrefix(comment, m[1]+" "))})
 		}
 		comment = ""
 	}

@@ -96,6 +96,7 @@ var groupRules = []groupRule{
 			id := fmt.Sprintf("failback-%s-%d", g.ID, g.Epoch)
 			return []cluster.Part{{Move: &cluster.Move{ID: id, Group: g.ID, From: g.Owner, To: to, Epoch: g.Epoch, Failback: true}}}
 		}},
+	servedRule,
 	{id: "G90", verdict: Stay, why: "its owner holds its lease and reports no failure",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return true },
 		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {

@@ -68,7 +68,7 @@ func (n *Node) nodeView(i int) cluster.NodeView {
 	}
 	for k := range n.spec.Links {
 		at := p.det.Link(k)
-		v.Links = append(v.Links, cluster.LinkView{Heard: at != 0, Ago: n.now.Mono.Sub(at)})
+		v.Links = append(v.Links, cluster.LinkView{Heard: at != 0, Ago: n.now.Mono.Sub(at), RoundTrip: p.trips[k]})
 	}
 	return v
 }
@@ -76,7 +76,7 @@ func (n *Node) nodeView(i int) cluster.NodeView {
 func (n *Node) groupView(i int, f *cluster.Facts, plan decide.Plan) cluster.GroupView {
 	st, spec, g := &n.state.Groups[i], n.groups[i].spec, &f.Groups[i]
 	v := cluster.GroupView{ID: st.ID, Owner: st.Owner, Last: st.Last, Epoch: st.Epoch, Policy: "automatic", Failback: "never",
-		Move: st.Move, Bans: slices.Clone(st.Bans), Next: decide.Best(f, g)}
+		Move: st.Move, Bans: slices.Clone(st.Bans), Next: decide.Best(f, g), Service: n.serviceView(i)}
 	if spec.Failover == cluster.FailoverManual {
 		v.Policy = "manual"
 	}

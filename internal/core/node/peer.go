@@ -13,15 +13,16 @@ import (
 
 // peer is what this node knows of one node (for its own place, only what others say is kept).
 type peer struct {
-	id      cluster.NodeID
-	role    cluster.Role
-	inc     cluster.Incarnation // by the founding record; 0 before
-	det     *detect.Peer
-	hb      *wire.Heartbeat // the newest of its present run
-	hbAt    cluster.Instant
-	run     cluster.RunID
-	seqs    []uint64 // per link: the newest heartbeat of this run
-	durable uint64   // highest log index seen acknowledged
+	id       cluster.NodeID
+	role     cluster.Role
+	inc      cluster.Incarnation // by the founding record; 0 before
+	det      *detect.Peer
+	hb       *wire.Heartbeat // the newest of its present run
+	hbAt     cluster.Instant
+	formerAt cluster.Instant // when the newest of the run before came; 0: there was none
+	run      cluster.RunID
+	seqs     []uint64 // per link: the newest heartbeat of this run
+	durable  uint64   // highest log index seen acknowledged
 
 	leaseDown  cluster.Instant // since when it says that its lease does not run; 0: it runs
 	admitted   cluster.Instant // when its newest Admit was applied here
@@ -40,8 +41,9 @@ type peer struct {
 	// Raft messages to it that are repeated until answered
 	append   resend
 	vote     resend
-	proposed []byte   // the proposal that it last forwarded here
-	asked    wire.Ask // what it last said while the cluster forms
+	proposed []byte          // the proposal that it last forwarded here
+	trips    []time.Duration // per link: the smoothed round trip; 0: none yet
+	asked    wire.Ask        // what it last said while the cluster forms
 	askedAt  cluster.Instant
 }
 
@@ -54,7 +56,7 @@ type resend struct {
 }
 
 func newPeer(s *cluster.NodeSpec, links int, now cluster.Instant, t cluster.Timing) peer {
-	return peer{id: s.ID, role: s.Role, det: detect.NewPeer(links, now, t), seqs: make([]uint64, links+1)}
+	return peer{id: s.ID, role: s.Role, det: detect.NewPeer(links, now, t), seqs: make([]uint64, links+1), trips: make([]time.Duration, links)}
 }
 
 // admitRun tells whether a packet of this run is to be looked at: runs of one node are ordered, so late
@@ -64,6 +66,7 @@ func (p *peer) admitRun(run cluster.RunID) (ok, fresh bool) {
 		return run == p.run, false
 	}
 	p.run, p.hb, p.leaseDown, p.well = run, nil, 0, 0
+	p.formerAt = p.hbAt
 	clear(p.seqs)
 	return true, true
 }

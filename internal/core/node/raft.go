@@ -443,6 +443,9 @@ func (n *Node) apply(entries []*raftpb.Entry) {
 			if p.Evict != nil {
 				n.urgent()
 			}
+			if p.Served != nil {
+				n.recorded(p.Served)
+			}
 			if p.Admit != nil {
 				if i := n.index(p.Admit.Node); i >= 0 {
 					n.peers[i].admitted = n.now.Mono
@@ -514,6 +517,7 @@ func (n *Node) restore(s *raftpb.Snapshot) {
 	n.state, n.raft.applied, n.raft.snapped = st, s.GetMetadata().GetIndex(), s.GetMetadata().GetIndex()
 	n.raft.evicts = slices.DeleteFunc(n.raft.evicts, func(a appended) bool { return a.index <= n.raft.applied })
 	n.groupsDue, n.planDue = true, true
+	n.restored()
 	n.prune()
 }
 

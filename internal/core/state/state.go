@@ -25,6 +25,7 @@ type State struct {
 	Journal  []cluster.Line   `json:"journal"`
 
 	flaws Flaws
+	wall  cluster.WallTime // of the entry that is being applied
 }
 
 // Flaws are planted bugs, for the tests of the simulator only.
@@ -65,6 +66,7 @@ type Group struct {
 	Move    *cluster.Move   `json:"move,omitempty"`
 	Bans    []cluster.Ban   `json:"bans,omitempty"`
 	Ended   *MoveResult     `json:"ended,omitempty"` // how the last Move ended
+	Service Service         `json:"service,omitzero"`
 }
 
 // Tenure is one placement that is not over by the log.
@@ -133,7 +135,7 @@ func (s *State) Group(id cluster.GroupID) *Group {
 // Apply changes the state by one entry and returns the line that it adds to the history.
 func (s *State) Apply(index uint64, e *cluster.Entry) cluster.Line {
 	cluster.Assert(index > s.Applied, "entry %d is applied after %d", index, s.Applied)
-	s.Applied = index
+	s.Applied, s.wall = index, e.Wall
 	j := cluster.Line{Index: index, Wall: e.Wall, By: e.By, Rule: e.Rule, Why: e.Why, Evidence: e.Evidence, Rejected: e.Rejected}
 	for _, p := range e.Parts {
 		if dropped := s.applyPart(index, p); dropped != "" {
@@ -142,6 +144,7 @@ func (s *State) Apply(index uint64, e *cluster.Entry) cluster.Line {
 		}
 		j.Did = append(j.Did, p.String())
 		note(&j, p)
+		s.asked(p, e.Wall)
 	}
 	s.Journal = append(s.Journal, j)
 	if len(s.Journal) > journalMax {
@@ -182,6 +185,10 @@ func note(j *cluster.Line, p cluster.Part) {
 		group(p.Ban.Group)
 	case p.Unban != nil:
 		group(p.Unban.Group)
+	case p.Served != nil:
+		group(p.Served.Group)
+		node(p.Served.Node)
+		j.Served = append(j.Served, *p.Served)
 	}
 }
 
@@ -206,6 +213,8 @@ func (s *State) applyPart(index uint64, p cluster.Part) string {
 		return s.ban(p.Ban)
 	case p.Unban != nil:
 		return s.unban(p.Unban)
+	case p.Served != nil:
+		return s.served(p.Served)
 	}
 	return "this version does not know it"
 }
@@ -280,6 +289,7 @@ func (s *State) assign(index uint64, a *cluster.Assign) string {
 	if n.Number != a.Number && !s.flaws.ApplyStale {
 		return fmt.Sprintf("the target holds number %d, not %d", n.Number, a.Number)
 	}
+	g.placed(a, s.wall)
 	g.Owner, g.Last, g.Epoch, g.Index = a.To, a.To, a.Epoch, index
 	g.Tenures = append(g.Tenures, Tenure{a.Epoch, a.To, n.Number})
 	if g.Move != nil {
