@@ -51,6 +51,7 @@ type AgentOptions struct {
 	SharedHost bool   // other nodes' agents run in this network namespace (baton dev without root)
 	NoGate     bool   // nothing cuts this node off (baton dev without root); refused but on loopback addresses
 	Log        *slog.Logger
+	lost       func() uint64 // lines of the log that were dropped; nil: not known
 }
 
 // adoptLimit bounds the probe of each resource at start.
@@ -78,6 +79,8 @@ type agent struct {
 	gatesAt  cluster.Instant
 	replies  map[uint64]chan node.Reply
 	commands uint64
+	metrics  *api.Metrics
+	health   *api.Health
 	uplinks  map[cluster.GroupID]string // interface of each group's addresses
 }
 
@@ -96,6 +99,8 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	a := &agent{opt: opt, log: opt.Log.With("node", self), self: self, ended: make(chan struct{}),
 		replies: make(map[uint64]chan node.Reply), gates: make(map[cluster.GroupID]cluster.Gate),
 		persists: make(chan cluster.Persist, persistsMax)}
+	a.metrics = api.NewMetrics(Version(), a.vitals)
+	a.health = api.NewHealth(a.metrics, a.log)
 	defer func() { err = errors.Join(err, a.close()) }()
 	boot, err := a.open(spec, key)
 	if err != nil {
@@ -105,6 +110,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	a.answerMonitors(a.spec)
 	beside, stop := context.WithCancel(context.Background())
 	var helpers sync.WaitGroup
 	helpers.Go(func() { a.watchLinks(beside) })
@@ -112,6 +118,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	defer func() {
 		stop()
 		helpers.Wait()
+		a.health.Close()
 		err = errors.Join(err, server.Close())
 	}()
 	return a.loop(ctx, boot)
@@ -169,6 +176,7 @@ func (a *agent) open(spec *cluster.Spec, key []byte) (*node.Boot, error) {
 	if a.inbox, err = newInbox(realtime(spec.Timing)); err != nil {
 		return nil, fmt.Errorf("make the inbox: %w", err)
 	}
+	lived := lastWrite(a.opt.DataDir)
 	store, image, err := disk.Open(a.opt.DataDir, disk.Options{})
 	if err != nil {
 		return nil, err
@@ -191,7 +199,7 @@ func (a *agent) open(spec *cluster.Spec, key []byte) (*node.Boot, error) {
 	}
 	var salt [4]byte
 	_, _ = rand.Read(salt[:]) // it never fails (crypto/rand)
-	b := &node.Boot{Boot: boot, Run: cluster.NewRun(store.Runs(), binary.LittleEndian.Uint32(salt[:])), Disk: image, Record: record}
+	b := &node.Boot{Boot: boot, Run: cluster.NewRun(store.Runs(), binary.LittleEndian.Uint32(salt[:])), Disk: image, Record: record, Lived: lived}
 	a.clock.now()
 	if err := a.openGate(b); err != nil {
 		return nil, err

@@ -50,6 +50,7 @@ var generatedParts = []struct {
 	{"reference/rules.md", "nodes", func(*testing.T) string { return ruleDocs("N") }},
 	{"reference/rules.md", "groups", func(*testing.T) string { return ruleDocs("G") }},
 	{"reference/events.md", "events", eventDocs},
+	{"reference/metrics.md", "metrics", metricDocs},
 	{"reference/api.md", "calls", callDocs},
 	{"reference/api.md", "messages", messageDocs},
 	{"internals/core.md", "entries", entryDocs},

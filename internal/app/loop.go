@@ -61,6 +61,7 @@ func (a *agent) loop(ctx context.Context, boot *node.Boot) (err error) {
 			f(a.node)
 		}
 		if now = a.clock.now(); now.Mono >= wake {
+			a.metrics.Woke(now.Mono.Sub(wake))
 			wake = a.step(&node.Tick{})
 		}
 		a.refreshGates(now.Mono)
@@ -142,6 +143,9 @@ func (a *agent) carryOut(out *node.Output) {
 // tell logs events and decisions.
 func (a *agent) tell(out *node.Output) {
 	for _, e := range out.Events {
+		if e.Code == "stall" {
+			a.metrics.Stalled()
+		}
 		a.log.Info(e.Text, "event", e.Code)
 	}
 	for _, d := range out.Decided {
@@ -164,6 +168,7 @@ func (a *agent) writeGate(g cluster.Gate) bool {
 	if errors.Is(err, gate.ErrStaleEpoch) && g.End == 0 {
 		err = nil // a newer epoch of this node's own has the gate: the old one is shut
 	}
+	a.metrics.GateWritten(err)
 	if err != nil {
 		a.log.Error("the gate can't be written", "group", g.Group, "epoch", g.Epoch, "cause", err)
 		delete(a.gates, g.Group)
@@ -201,6 +206,7 @@ func (a *agent) writeDisk() {
 			continue
 		}
 		if took := time.Since(start); p.Sync {
+			a.metrics.Synced(took)
 			if took > slowWrite {
 				a.log.Warn("a sync was slow", "took", took)
 			}

@@ -10,8 +10,6 @@ import (
 	"net/http"
 	"time"
 
-	"connectrpc.com/connect"
-
 	"baton/api/v1/batonv1connect"
 	"baton/internal/core/cluster"
 )
@@ -68,12 +66,9 @@ type Server struct {
 // handler returns what answers the API, each request by the rights of its connection's peer.
 func handler(b Backend) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(batonv1connect.NewBatonHandler(&handlers{backend: b, watchers: make(chan struct{}, maxWatchers)},
-		connect.WithReadMaxBytes(maxRequest)))
-	p := &plain{b}
-	mux.HandleFunc("GET /healthz", p.healthy)
-	mux.HandleFunc("GET /readyz", p.ready)
-	mux.HandleFunc("GET /v1/groups/{group}/primary", p.primary)
+	options := observed(mux, b)
+	mux.Handle(batonv1connect.NewBatonHandler(&handlers{backend: b, watchers: make(chan struct{}, maxWatchers)}, options...))
+	(&plain{b}).register(mux)
 	return allowed(mux)
 }
 

@@ -11,7 +11,15 @@ import (
 
 // plain answers load balancers and monitors, which read little more than a code.
 type plain struct {
-	backend Backend
+	backend interface {
+		Overview(ctx context.Context) (*cluster.Overview, error)
+	}
+}
+
+func (p *plain) register(mux *http.ServeMux) {
+	mux.HandleFunc("GET /healthz", p.healthy)
+	mux.HandleFunc("GET /readyz", p.ready)
+	mux.HandleFunc("GET /v1/groups/{group}/primary", p.primary)
 }
 
 // answer is the body of the plain paths.

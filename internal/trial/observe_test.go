@@ -1,0 +1,134 @@
+package trial
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// told is a scrape of one node, by series.
+type told map[string]float64
+
+// scrape asks a node's health port from the client's host, as a monitor does.
+func (c *incident) scrape(node string) told {
+	c.t.Helper()
+	out := make(told)
+	for line := range strings.Lines(c.shell(Client, fmt.Sprintf("curl -sf --max-time 5 http://10.77.0.%d:7401/metrics", nodeNumber[node]))) {
+		series, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if v, err := strconv.ParseFloat(value, 64); ok && err == nil && !strings.HasPrefix(line, "#") {
+			out[series] = v
+		}
+	}
+	return out
+}
+
+var nodeNumber = map[string]int{Alpha: 11, Beta: 12, Gamma: 13}
+
+// primary returns the status code of a node's /primary.
+func (c *incident) primary(node string) string {
+	c.t.Helper()
+	return c.shell(Client, fmt.Sprintf(`curl -s -o /dev/null -w '%%{http_code}' http://10.77.0.%d:7401/v1/groups/web/primary`, nodeNumber[node]))
+}
+
+// Monitors see a failover and a failback: who serves, and for how long nobody did, as a client measured it.
+func TestMonitorsSeeAFailover(t *testing.T) {
+	c := start(t, Options{Extra: "health: { port: 7401 }\n"})
+	downtime := func(cause string) time.Duration {
+		t.Helper()
+		seconds, ok := c.scrape(Gamma)[fmt.Sprintf(`baton_group_downtime_seconds_total{cause="%s",group="web"}`, cause)]
+		if !ok {
+			t.Fatalf("gamma tells nothing of %s downtime", cause)
+		}
+		return time.Duration(seconds * float64(time.Second))
+	}
+	for node, want := range map[string]float64{Alpha: 1, Beta: 0, Gamma: 0} {
+		s := c.scrape(node)
+		if s[`baton_group_serving{group="web"}`] != want || s[`baton_group_served{group="web"}`] != 1 || s["baton_quorum"] != 1 || s["baton_agent_up"] != 1 {
+			t.Errorf("%s does not tell that alpha serves: %v", node, s)
+		}
+		if code := c.primary(node); code != map[float64]string{1: "200", 0: "503"}[want] {
+			t.Errorf("/primary of %s: %s", node, code)
+		}
+	}
+	if a, b := c.scrape(Gamma), c.scrape(Alpha); a[`baton_link_packets_received_total{link="lan",peer="alpha"}`] == 0 ||
+		b[`baton_link_round_trip_seconds{link="cross",peer="beta"}`] == 0 || b["baton_disk_sync_seconds_count"] == 0 || b["baton_gate_writes_total"] == 0 {
+		t.Errorf("nothing is counted: %v, %v", a, b)
+	}
+
+	before := downtime("unplanned")
+	gap := c.movesTo(Beta, c.at(c.Host(Alpha).PowerOff))
+	c.eventually("the outage is on record", func() bool { return downtime("unplanned") > before })
+	c.near("unplanned", downtime("unplanned")-before, gap)
+	if s := c.scrape(Gamma); s[`baton_group_moves_total{group="web",reason="failover"}`] != 1 || s[`baton_peer_heard{peer="alpha"}`] != 0 || s[`baton_group_outage_seconds{group="web"}`] != 0 {
+		t.Errorf("gamma does not tell of the failover: %v", s)
+	}
+	if code := c.primary(Beta); code != "200" {
+		t.Errorf("/primary of beta: %s", code)
+	}
+	c.showsPhases(gap)
+
+	c.must(c.Host(Alpha).Boot())
+	c.must(c.AwaitServing(Beta, limit))
+	planned, unplanned := downtime("planned"), downtime("unplanned")
+	asked := c.at(func() error { c.run(Alpha, "failback", Group); return nil })
+	gap = c.movesTo(Alpha, asked)
+	c.eventually("the failback is on record", func() bool {
+		return c.scrape(Beta)[`baton_group_moves_total{group="web",reason="failback"}`] == 1 && strings.Contains(c.run(Gamma, "history"), "after planned outage")
+	})
+	c.near("planned", downtime("planned")-planned, gap)
+	if d := downtime("unplanned"); d != unplanned {
+		t.Errorf("a failback was counted as unplanned: %v, %v before", d, unplanned)
+	}
+	if text := c.run(Beta, "status"); !regexp.MustCompile(`web .*\n  \d+\.\d+ % available since .*, [^,]+ down in all, [^,]+ of it planned`).MatchString(text) {
+		t.Errorf("status does not tell of the outages:\n%s", text)
+	}
+}
+
+// near checks an outage on record against what the client measured. A node's last sign of life may be a
+// heartbeat old when it dies, and the machine may hold up either.
+func (c *incident) near(what string, got, measured time.Duration) {
+	c.t.Helper()
+	c.t.Logf("%s outage: %v on record, %v measured", what, got, measured)
+	if tolerance := c.takeover()/10 + 300*time.Millisecond; got < measured-tolerance || got > measured+tolerance {
+		c.t.Errorf("%s outage: %v on record, %v measured", what, got, measured)
+	}
+}
+
+// showsPhases checks what history tells of the one outage so far, for people and as JSON.
+func (c *incident) showsPhases(gap time.Duration) {
+	c.t.Helper()
+	text := c.run(Gamma, "history")
+	if !regexp.MustCompile(`web serves on beta, epoch \d+, after unplanned outage of \d+ ms: detected \d+ ms, decided \d+ ms, waited \d+ ms, started \d+ ms`).MatchString(text) {
+		c.t.Errorf("history does not show the phases:\n%s", text)
+	}
+	var h struct {
+		Lines []struct {
+			Served []struct{ Node, Down, Detected, Decided, Waited, Started string }
+		}
+	}
+	c.must(json.Unmarshal([]byte(c.run(Gamma, "history", "--json")), &h))
+	for _, l := range h.Lines {
+		for _, s := range l.Served {
+			down, err := time.ParseDuration(s.Down)
+			if s.Node != Beta || err != nil {
+				continue
+			}
+			var sum time.Duration
+			for _, p := range []string{s.Detected, s.Decided, s.Waited, s.Started} {
+				d, err := time.ParseDuration(p)
+				c.must(err)
+				sum += d
+			}
+			if sum != down {
+				c.t.Errorf("the phases %+v add up to %v, not to %v", s, sum, down)
+			}
+			c.near("history's", down, gap)
+			return
+		}
+	}
+	c.t.Errorf("history --json tells of no service on beta: %+v", h)
+}
