@@ -4,6 +4,7 @@ package app
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -50,8 +51,8 @@ type AgentOptions struct {
 	Prefer     string // gate mechanism: "", gate.PreferEBPF or gate.PreferNFTables
 	SharedHost bool   // other nodes' agents run in this network namespace (baton dev without root)
 	NoGate     bool   // nothing cuts this node off (baton dev without root); refused but on loopback addresses
-	Log        *slog.Logger
-	lost       func() uint64 // lines of the log that were dropped; nil: not known
+	LogFormat  string // "auto", "text", "json" or "journal"; empty: auto
+	LogLevel   slog.Level
 }
 
 // adoptLimit bounds the probe of each resource at start.
@@ -60,6 +61,7 @@ const adoptLimit = 3 * time.Second
 // agent is one running node.
 type agent struct {
 	opt   AgentOptions
+	logs  *logging
 	log   *slog.Logger
 	spec  *cluster.Spec
 	self  cluster.NodeID
@@ -81,22 +83,23 @@ type agent struct {
 	commands uint64
 	metrics  *api.Metrics
 	health   *api.Health
+	outputs  *resource.Outputs
 	uplinks  map[cluster.GroupID]string // interface of each group's addresses
 }
 
 // RunAgent runs this node until the context ends. It returns nil if it was told to stop.
 func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
-	if opt.Log == nil {
-		w := newLogWriter(os.Stderr)
-		defer w.Close()
-		opt.Log = slog.New(slog.NewTextHandler(w, nil))
+	logs, err := openLog(cmp.Or(opt.LogFormat, "auto"), opt.LogLevel, os.Stderr, journalSocket)
+	if err != nil {
+		return err
 	}
+	defer logs.close()
 	spec, self, key, err := readSetup(opt)
 	if err != nil {
 		return err
 	}
-	lockMemory(opt.Log)
-	a := &agent{opt: opt, log: opt.Log.With("node", self), self: self, ended: make(chan struct{}),
+	lockMemory(logs.log)
+	a := &agent{opt: opt, logs: logs, log: logs.log.With("node", self), self: self, ended: make(chan struct{}),
 		replies: make(map[uint64]chan node.Reply), gates: make(map[cluster.GroupID]cluster.Gate),
 		persists: make(chan cluster.Persist, persistsMax)}
 	a.metrics = api.NewMetrics(Version(), a.vitals)
@@ -302,6 +305,9 @@ func (a *agent) newGate() (gate.Gate, error) {
 
 // openResources makes a worker for each resource that this node may run, and asks what runs already.
 func (a *agent) openResources(b *node.Boot) error {
+	if err := a.openOutputs(); err != nil {
+		return err
+	}
 	a.workers = make(map[cluster.GroupID]map[cluster.ResourceID]*resource.Worker)
 	for _, g := range a.spec.Groups {
 		if g.Prefers(a.self) < 0 {
@@ -330,6 +336,9 @@ func (a *agent) openResource(g cluster.GroupID, r cluster.ResourceSpec) (*resour
 	}
 	env := resource.Env{Cluster: a.spec.Cluster, Node: a.self, Group: g, Spec: r, RunDir: dir,
 		Log: a.log.With("group", g, "resource", r.ID)}
+	if err := a.outputs.Watch(env); err != nil {
+		return nil, err
+	}
 	return resource.NewWorker(kinds[i], env, func(d cluster.Done) { a.inbox.put(&node.Done{Done: d}) })
 }
 
@@ -364,6 +373,9 @@ func (a *agent) close() error {
 		for _, w := range g {
 			w.Close()
 		}
+	}
+	if a.outputs != nil {
+		a.outputs.Close()
 	}
 	if a.gate != nil {
 		errs = append(errs, a.gate.Close())

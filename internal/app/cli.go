@@ -50,18 +50,22 @@ type commands struct {
 	JSON   bool   `name:"json" help:"Print JSON, in a shape that stays."`
 	Socket string `help:"The agent's socket." env:"BATON_SOCKET" default:"/run/baton/agent.sock" placeholder:"PATH"`
 
-	Agent    agentCmd    `cmd:"" help:"Run this node."`
-	Dev      devCmd      `cmd:"" help:"Run a whole cluster on this machine, to try it."`
-	Status   statusCmd   `cmd:"" help:"Show nodes, groups, leases, epochs, and who would take over."`
-	Switch   switchCmd   `cmd:"" help:"Move a group to another node, on purpose."`
-	Failback failbackCmd `cmd:"" help:"Move a group back to its preferred node."`
-	Explain  explainCmd  `cmd:"" help:"Tell why a group is where it is, or show one entry of the history."`
-	History  historyCmd  `cmd:"" help:"List what was decided, and why."`
-	Check    checkCmd    `cmd:"" help:"Check the cluster file, this host, and what takeover it can keep."`
-	Keygen   keygenCmd   `cmd:"" help:"Make a cluster key."`
-	Bench    benchCmd    `cmd:"" help:"Measure, on this machine, the outages that clients see."`
-	Simulate simulateCmd `cmd:"" passthrough:"" help:"Run the core through simulated faults (simulate --help tells more)."`
-	Version  versionCmd  `cmd:"" help:"Print the version."`
+	Agent      agentCmd      `cmd:"" help:"Run this node."`
+	Dev        devCmd        `cmd:"" help:"Run a whole cluster on this machine, to try it."`
+	Status     statusCmd     `cmd:"" help:"Show nodes, groups, leases, epochs, and who would take over."`
+	Switch     switchCmd     `cmd:"" help:"Move a group to another node, on purpose."`
+	Failback   failbackCmd   `cmd:"" help:"Move a group back to its preferred node."`
+	Explain    explainCmd    `cmd:"" help:"Tell why a group is where it is, or show one entry of the history."`
+	History    historyCmd    `cmd:"" help:"List what was decided, and why."`
+	Logs       logsCmd       `cmd:"" help:"Show what a group's programs have printed."`
+	Report     reportCmd     `cmd:"" help:"Gather what a bug report needs into one file, without secrets."`
+	Check      checkCmd      `cmd:"" help:"Check the cluster file, this host, and what takeover it can keep."`
+	Keygen     keygenCmd     `cmd:"" help:"Make a cluster key."`
+	Bench      benchCmd      `cmd:"" help:"Measure, on this machine, the outages that clients see."`
+	Simulate   simulateCmd   `cmd:"" passthrough:"" help:"Run the core through simulated faults (simulate --help tells more)."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
+	Completion completionCmd `cmd:"" help:"Print a script that completes commands and names in a shell."`
+	Complete   completeCmd   `cmd:"" hidden:"" passthrough:"" help:"What a shell asks."`
 }
 
 // console is what a command is run with.
@@ -126,7 +130,7 @@ func runCommand(ctx context.Context, args []string, in io.Reader, out, errOut io
 	}
 	k.socket, k.json = c.Socket, c.JSON
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	return finish(k, parsed.Run(k))
+	return finish(k, parsed.Run(k, parser))
 }
 
 // usageHint names the help that fits what was mistyped.

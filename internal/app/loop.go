@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"baton/internal/core/cluster"
-	"baton/internal/core/decide"
 	"baton/internal/core/node"
 	"baton/internal/io/addr"
 	"baton/internal/io/gate"
@@ -138,28 +137,6 @@ func (a *agent) carryOut(out *node.Output) {
 		}
 	}
 	a.tell(out)
-}
-
-// tell logs events and decisions.
-func (a *agent) tell(out *node.Output) {
-	for _, e := range out.Events {
-		if e.Code == "stall" {
-			a.metrics.Stalled()
-		}
-		a.log.Info(e.Text, "event", e.Code)
-	}
-	for _, d := range out.Decided {
-		about := "group"
-		name := string(d.Group)
-		if d.Group == "" {
-			about, name = "about", string(d.Node)
-		}
-		level := a.log.Info
-		if d.Verdict == decide.Stay || d.Verdict == decide.Record {
-			level = a.log.Debug
-		}
-		level(d.Why, "event", "decision", "rule", d.Rule, "verdict", string(d.Verdict), about, name, "evidence", d.Evidence)
-	}
 }
 
 // writeGate stores a deadline in the kernel. It reports whether the kernel has it.

@@ -22,9 +22,7 @@ func (a *agent) vitals() (*api.Vitals, error) {
 		return nil, errEnded
 	}
 	v.InboxDropped = a.inbox.drops()
-	if w := a.opt.lost; w != nil {
-		v.LogDropped = w()
-	}
+	v.LogDropped = a.logs.out.lost.Load()
 	for _, s := range links.Stats() {
 		l := api.LinkVitals{Link: s.Link, Up: s.Up, Strange: s.Strange + s.TooLarge + s.Unknown + s.WrongLink}
 		for i := range nodes {

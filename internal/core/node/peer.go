@@ -97,9 +97,9 @@ func (n *Node) event(code string, node cluster.NodeID, format string, args ...an
 	n.out.Events = append(n.out.Events, cluster.Event{Code: code, Node: node, Text: fmt.Sprintf(format, args...)})
 }
 
-// groupEvent tells people something about a group.
+// groupEvent tells people something about a group whose gate is open here.
 func (n *Node) groupEvent(code string, g cluster.GroupID, format string, args ...any) {
-	n.out.Events = append(n.out.Events, cluster.Event{Code: code, Group: g, Node: n.id(), Text: fmt.Sprintf(format, args...)})
+	n.out.Events = append(n.out.Events, cluster.Event{Code: code, Group: g, Epoch: n.local(g).open, Node: n.id(), Text: fmt.Sprintf(format, args...)})
 }
 
 func (n *Node) send(to int, m wire.Message) {

@@ -17,6 +17,7 @@ import (
 // Client asks an agent over its socket. Its errors are for Explain.
 type Client struct {
 	batonv1connect.BatonClient
+	Observe   batonv1connect.ObserveClient
 	transport *http.Transport
 }
 
@@ -27,7 +28,8 @@ func Dial(socket string) *Client {
 		return d.DialContext(ctx, "unix", socket)
 	}}
 	// The host stands in no address: the socket is the agent.
-	return &Client{batonv1connect.NewBatonClient(&http.Client{Transport: t}, "http://baton"), t}
+	h, base := &http.Client{Transport: t}, "http://baton"
+	return &Client{BatonClient: batonv1connect.NewBatonClient(h, base), Observe: batonv1connect.NewObserveClient(h, base), transport: t}
 }
 
 // Close lets go of connections that are not in use.
