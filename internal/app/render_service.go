@@ -46,5 +46,5 @@ func percent(share float64) string {
 		digits++
 	}
 	scale := math.Pow10(digits)
-	return strconv.FormatFloat(math.Floor(share*100*scale)/scale, 'f', digits, 64) + " %"
+	return strconv.FormatFloat(math.Floor(share*100*scale+1e-4)/scale, 'f', digits, 64) + " %"
 }

@@ -17,6 +17,7 @@ import (
 	"baton/internal/core/cluster"
 	"baton/internal/core/node"
 	"baton/internal/io/api"
+	"baton/internal/io/link"
 )
 
 var _ api.Observed = (*backend)(nil)
@@ -65,10 +66,11 @@ const reportPatience = 2 * time.Second
 func (b *backend) reportOfLoop() []api.ReportFile {
 	var spec *cluster.Spec
 	var conf *cluster.Configuration
-	if b.ask(func(n *node.Node) { spec, conf = b.a.spec, n.Configuration() }) != nil {
+	var open *link.Links
+	if b.ask(func(n *node.Node) { spec, open, conf = b.a.spec, b.a.links, n.Configuration() }) != nil {
 		return nil
 	}
-	links, err := json.MarshalIndent(b.a.links.Stats(), "", "  ")
+	links, err := json.MarshalIndent(open.Stats(), "", "  ")
 	if err != nil {
 		links = []byte(err.Error())
 	}

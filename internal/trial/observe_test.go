@@ -132,3 +132,59 @@ func (c *incident) showsPhases(gap time.Duration) {
 	}
 	c.t.Errorf("history --json tells of no service on beta: %+v", h)
 }
+
+// talker is a group whose program prints a line each 100 ms, one in five longer than it should be.
+const talker = `  talk:
+    nodes: [alpha, beta]
+    resources:
+      - process:
+          name: talker
+          command: [sh, -c, "i=0; while :; do i=$((i+1)); echo $BATON_NODE line $i; sleep 0.1; done"]
+          user: root
+`
+
+// What programs print can be read where they run, and a report holds what it should and no secret.
+func TestLogsAndReport(t *testing.T) {
+	c := start(t, Options{Extra: talker})
+	c.eventually("the talker is heard", func() bool {
+		out, err := c.command(Alpha, "logs", "talk", "-n", "5")
+		return err == nil && strings.Count(out, "alpha/talker alpha line ") == 5
+	})
+	if out := c.run(Alpha, "logs", "talk/talker", "--since", "1h", "-n", "0", "--json"); !strings.Contains(out, `"text":"alpha line 1"`) || !strings.Contains(out, `"time":"20`) {
+		t.Errorf("the whole output as JSON is\n%s", out)
+	}
+	if out := c.run(Alpha, "logs", "talk", "--since", "0s"); out != "" {
+		t.Errorf("from now on it had printed\n%s", out)
+	}
+	// A follower sees what comes while it waits; timeout(1) ends it as Ctrl-C does.
+	out := c.shell(Alpha, "timeout --signal=INT 2 "+c.binary+" logs talk -f -n 0; true")
+	if n := strings.Count(out, "alpha line "); n < 5 || strings.Contains(out, "alpha line 1\n") {
+		t.Errorf("a follower has seen %d lines in 2 s:\n%s", n, out)
+	}
+	c.refused(`has no resource "none"`, Alpha, "logs", "talk/none")
+	c.refused(`there is no group "none"`, Gamma, "logs", "none")
+
+	key := strings.TrimSpace(c.shell(Alpha, "cat /etc/baton/key"))
+	list := c.run(Alpha, "report", "--out", "/run/report.tar.gz")
+	all := c.shell(Alpha, "cd /run && tar xzf report.tar.gz && ls baton-report-alpha-*/ && stat -c %a report.tar.gz")
+	for _, name := range []string{"status.json", "history.json", "cluster.yaml", "metrics.txt", "goroutines.txt", "agent.log", "gate.txt", "links.json", "host.txt", "addresses.txt"} {
+		if !strings.Contains(all, name) || !strings.Contains(list, name) {
+			t.Errorf("%s is missing: listed\n%s\nin the archive\n%s", name, list, all)
+		}
+	}
+	if !strings.HasSuffix(strings.TrimSpace(all), "600") {
+		t.Errorf("others may read the report: %s", all)
+	}
+	secret := strings.Fields(key)[len(strings.Fields(key))-1]
+	if found := c.shell(Alpha, "cd /run && grep -rlF -e '"+secret+"' baton-report-alpha-*/; true"); found != "" || len(secret) < 16 {
+		t.Errorf("the key (%d characters) stands in %s", len(secret), found)
+	}
+	if text := c.shell(Alpha, "cd /run/baton-report-alpha-*/ && grep -c baton_group_serving metrics.txt && grep -l talk cluster.yaml && grep 'event=serving' agent.log && grep -l loop goroutines.txt"); text == "" {
+		t.Error("the report's files hold nothing")
+	}
+
+	c.stopAgent(Gamma)
+	if out := c.run(Gamma, "report", "--out", "/run/report.tar.gz"); !strings.Contains(out, "The agent's own part is missing: no agent reached") || !strings.Contains(out, "host.txt") {
+		t.Errorf("without an agent:\n%s", out)
+	}
+}

@@ -253,9 +253,15 @@ func (o *observer) relay(ctx context.Context, node cluster.NodeID, r *batonv1.Lo
 		return failure(connect.CodeUnimplemented, "type baton logs "+r.Group+" there", "%s is on %s: %w", r.Group, node, err)
 	}
 	defer peer.Close()
+	explained := func(err error) error {
+		if t := Explain(err); t.Unreached {
+			return failure(connect.CodeUnavailable, "baton status", "%s is on %s, whose agent can't be reached: %s", r.Group, node, t.Text)
+		}
+		return err
+	}
 	stream, err := peer.Observe.Logs(ctx, &batonv1.LogsRequest{Group: r.Group, Resource: r.Resource, Node: string(node), Follow: r.Follow, Lines: r.Lines, Since: r.Since})
 	if err != nil {
-		return err
+		return explained(err)
 	}
 	defer stream.Close()
 	for stream.Receive() {
@@ -264,7 +270,7 @@ func (o *observer) relay(ctx context.Context, node cluster.NodeID, r *batonv1.Lo
 		}
 	}
 	if err := stream.Err(); err != nil && !errors.Is(err, context.Canceled) {
-		return err
+		return explained(err)
 	}
 	return nil
 }
