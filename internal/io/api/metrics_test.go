@@ -232,9 +232,9 @@ func until(t *testing.T, ok func() bool) {
 	}
 }
 
-// counting is a fake whose calls are counted.
+// counting is a teller whose calls are counted.
 type counting struct {
-	*fake
+	*teller
 	m *Metrics
 }
 
@@ -243,7 +243,7 @@ func (c counting) Metrics() *Metrics { return c.m }
 // TestCallsAreCounted: by method and outcome; what is no method of ours makes no series.
 func TestCallsAreCounted(t *testing.T) {
 	m := NewMetrics("9.9", func() (*Vitals, error) { return someVitals(), nil })
-	socket, c := serve(t, counting{newFake(), m})
+	socket, c := serve(t, counting{newTeller("alpha"), m})
 	for range 3 {
 		if _, err := c.Status(t.Context(), &batonv1.StatusRequest{}); err != nil {
 			t.Fatal(err)
