@@ -1,9 +1,11 @@
 # What users and developers of baton type. Each target installs what it needs (apt-get, Go modules).
-.PHONY: all build deps demo test sim bench idle fuzz generate clean
+.PHONY: all build deps install uninstall demo test sim bench idle fuzz generate clean
 
 GO      ?= go
 SEEDS   ?= 1..2000
 PROFILE ?= mix
+PREFIX  ?= /usr/local
+BINARY  ?= bin/baton
 
 all: build
 
@@ -12,6 +14,13 @@ build: deps ## the binary, in bin/baton
 
 deps: ## what a bare Debian 12 with Go lacks
 	@sh scripts/deps.sh
+
+install: ## binary, systemd unit, /etc/default/baton, completion, group: make install PREFIX=/usr DESTDIR=/tmp/package
+	@[ -x "$(BINARY)" ] || $(MAKE) build
+	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" BINARY="$(BINARY)" sh scripts/install.sh install
+
+uninstall: ## stops the agent and takes away what install put there; data, key and cluster file stay
+	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" sh scripts/install.sh uninstall
 
 demo: build ## a real failover on this machine, with keys to break things; AUTO=1 plays all faults once
 	@bin/baton dev $(if $(AUTO),--auto)

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -74,7 +73,7 @@ type agent struct {
 	run      *runDir
 	gate     gate.Gate // nil where no mechanism works
 	links    *link.Links
-	workers  map[cluster.GroupID]map[cluster.ResourceID]*resource.Worker
+	slots    map[place]*slot // the resources of this node
 	persists chan cluster.Persist
 	disk     sync.WaitGroup
 	gates    map[cluster.GroupID]cluster.Gate // the newest of each group, to be translated anew each h
@@ -84,10 +83,14 @@ type agent struct {
 	metrics  *api.Metrics
 	health   *api.Health
 	outputs  *resource.Outputs
-	uplinks  map[cluster.GroupID]string // interface of each group's addresses
+	keyFile  string
+	quit     error // why this node must not go on; the loop's alone
+	leave    leave // what the agent was told; the loop's alone
+	manager  *supervisor
+	*fitting
 }
 
-// RunAgent runs this node until the context ends. It returns nil if it was told to stop.
+// RunAgent runs this node until the context ends, or SIGHUP comes. It returns nil if it was told to end.
 func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	logs, err := openLog(cmp.Or(opt.LogFormat, "auto"), opt.LogLevel, os.Stderr, journalSocket)
 	if err != nil {
@@ -101,7 +104,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	lockMemory(logs.log)
 	a := &agent{opt: opt, logs: logs, log: logs.log.With("node", self), self: self, ended: make(chan struct{}),
 		replies: make(map[uint64]chan node.Reply), gates: make(map[cluster.GroupID]cluster.Gate),
-		persists: make(chan cluster.Persist, persistsMax)}
+		persists: make(chan cluster.Persist, persistsMax), fitting: newFitting(), manager: findSupervisor(logs.log)}
 	a.metrics = api.NewMetrics(Version(), a.vitals)
 	a.health = api.NewHealth(a.metrics, a.log)
 	defer func() { err = errors.Join(err, a.close()) }()
@@ -113,18 +116,20 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	a.answerMonitors(a.spec)
+	a.answerMonitors()
 	beside, stop := context.WithCancel(context.Background())
 	var helpers sync.WaitGroup
 	helpers.Go(func() { a.watchLinks(beside) })
 	helpers.Go(func() { a.sweepGate(beside) })
+	helpers.Go(func() { a.awaitLeave(ctx) })
+	helpers.Go(func() { a.manager.accompany(beside) })
 	defer func() {
 		stop()
 		helpers.Wait()
 		a.health.Close()
 		err = errors.Join(err, server.Close())
 	}()
-	return a.loop(ctx, boot)
+	return a.loop(boot)
 }
 
 // readSetup reads the file, this node's name, and the key.
@@ -191,7 +196,7 @@ func (a *agent) open(spec *cluster.Spec, key []byte) (*node.Boot, error) {
 	if a.spec, err = a.settleSpec(spec, &image); err != nil {
 		return nil, err
 	}
-	a.fitDisk()
+	a.shared.Store(a.spec)
 	if a.run, err = openRunDir(a.opt.RunDir); err != nil {
 		return nil, err
 	}
@@ -213,44 +218,47 @@ func (a *agent) open(spec *cluster.Spec, key []byte) (*node.Boot, error) {
 	return b, a.openLinks(b.Run, key)
 }
 
-// settleSpec takes the file that the cluster was founded with, if it was: from then on the configuration
-// is the cluster's, and a local file that differs is not used.
+// settleSpec takes the configuration that this node's log has come to, if it has one: from then on the
+// configuration is the cluster's, and a local file that differs is not used.
 func (a *agent) settleSpec(local *cluster.Spec, image *cluster.DiskImage) (*cluster.Spec, error) {
-	if image.Founding == nil {
-		return local, nil
-	}
-	f, err := cluster.DecodeFounding(image.Founding)
+	a.keyFile = local.KeyFile
+	spec, err := node.SpecOf(a.self, image, a.fitted(local), a.read)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", a.opt.DataDir, err)
+		return nil, fail(exitFailed, "start it with the data directory of this node; or move "+a.opt.DataDir+" away, and baton join", "%s: %v", a.opt.DataDir, err)
 	}
-	if bytes.Equal(f.File, local.Text) {
-		return local, nil
+	if !bytes.Equal(spec.Text, local.Text) {
+		a.log.Warn("the cluster file differs from the configuration of the cluster, and is not used", "file", a.opt.ConfigFile, "hint", "baton apply FILE, or baton config restore")
 	}
-	a.log.Warn("the cluster file differs from the one that the cluster was founded with, and is not used",
-		"file", a.opt.ConfigFile, "hint", "this version can't change a running cluster's file: restore it")
-	spec, err := config.Parse("the file that the cluster was founded with", f.File, Kinds())
-	if err != nil {
-		return nil, err
-	}
-	spec.KeyFile = local.KeyFile
 	return spec, nil
 }
 
-// fitDisk fits this node's own timers to its disk: a sync is on the takeover's path. A lease shorter than
+// read reads a text that the log holds, for the core.
+func (a *agent) read(text []byte) (*cluster.Spec, error) {
+	spec, err := config.Parse("the cluster's configuration", text, Kinds())
+	if err != nil {
+		return nil, err
+	}
+	spec.KeyFile = a.keyFile
+	return a.fitted(spec), nil
+}
+
+// fitted fits this node's own timers to its disk: a sync is on the takeover's path. A lease shorter than
 // the others' is safe, since each promise is for the length that is named.
-func (a *agent) fitDisk() {
-	t := a.spec.Timing
+func (a *agent) fitted(spec *cluster.Spec) *cluster.Spec {
+	t := spec.Timing
 	sync := a.store.SyncTime()
 	fitted, _, err := config.Derive(t.Takeover, t.Stall, max(t.Sync, sync), t.RTT)
 	if err != nil {
 		a.log.Warn("this disk is too slow for the takeover asked for, which can't be promised", "sync", sync, "cause", err)
-		return
+		return spec
 	}
 	if fitted.L != t.L {
 		a.log.Warn("this disk is slow: this node's lease is shorter", "sync", sync, "lease", fitted.L, "file", t.L)
 	}
 	fitted.Longest = t.L
-	a.spec.Timing = fitted
+	s := *spec
+	s.Timing = fitted
+	return &s
 }
 
 // openGate opens the kernel's gate and closes what no run record speaks for.
@@ -266,28 +274,13 @@ func (a *agent) openGate(b *node.Boot) error {
 		return fmt.Errorf("read what stands in the gate: %w", err)
 	}
 	for _, s := range left {
-		if b.Record == nil {
+		if x := a.spec.Group(s.Group); b.Record == nil || x == nil || x.Prefers(a.self) < 0 {
 			if err := g.Set(s.Group, s.Epoch, 0); err != nil && !errors.Is(err, gate.ErrUnknownGroup) {
 				return fmt.Errorf("close the gate of %s: %w", s.Group, err)
 			}
 			continue
 		}
 		b.Gates = append(b.Gates, cluster.GateState{Group: s.Group, Epoch: s.Epoch, End: a.clock.instant(s.Deadline)})
-	}
-	var groups []gate.Group
-	for _, s := range a.spec.Groups {
-		if s.Prefers(a.self) < 0 {
-			continue
-		}
-		x := gate.Group{ID: s.ID}
-		for _, r := range s.Resources {
-			x.Addresses = append(x.Addresses, r.Addresses...)
-			x.Ports = append(x.Ports, r.Ports...)
-		}
-		groups = append(groups, x)
-	}
-	if err := g.Guard(groups); err != nil {
-		return fmt.Errorf("guard the groups' addresses: %w", err)
 	}
 	return nil
 }
@@ -303,43 +296,37 @@ func (a *agent) newGate() (gate.Gate, error) {
 	return g, nil
 }
 
-// openResources makes a worker for each resource that this node may run, and asks what runs already.
+// openResources makes a worker for each resource that this node may run, and asks what runs already. What a
+// former run has left of resources that the file does not name any more goes; it is waited for as long as an
+// adoption may take.
 func (a *agent) openResources(b *node.Boot) error {
 	if err := a.openOutputs(); err != nil {
 		return err
 	}
-	a.workers = make(map[cluster.GroupID]map[cluster.ResourceID]*resource.Worker)
+	a.slots = make(map[place]*slot)
+	var fresh []*slot
 	for _, g := range a.spec.Groups {
-		if g.Prefers(a.self) < 0 {
-			continue
+		for _, r := range a.resources(&g) {
+			s := a.slot(a.spec.Cluster, g.ID, r)
+			a.slots[s.place] = s
+			fresh = append(fresh, s)
 		}
-		a.workers[g.ID] = make(map[cluster.ResourceID]*resource.Worker)
-		for _, r := range g.Resources {
-			w, err := a.openResource(g.ID, r)
-			if err != nil {
-				return err
-			}
-			a.workers[g.ID][r.ID] = w
-			ctx, cancel := context.WithTimeout(context.Background(), adoptLimit)
-			b.Found = append(b.Found, cluster.Done{Group: g.ID, Resource: r.ID, Status: w.Adopt(ctx)})
-			cancel()
+	}
+	a.retireLeftovers()
+	if a.forgetRetired(); a.guardAt != 0 {
+		return errors.New("the groups' addresses can't be guarded, as the log says")
+	}
+	for _, s := range fresh {
+		var err error
+		if s.worker, err = newWorker(s.kind, s.env, a.done); err != nil {
+			return err
 		}
+		a.follow(s.env)
+		ctx, cancel := context.WithTimeout(context.Background(), adoptLimit)
+		b.Found = append(b.Found, cluster.Done{Group: s.group, Resource: s.resource, Status: s.worker.Adopt(ctx)})
+		cancel()
 	}
 	return nil
-}
-
-func (a *agent) openResource(g cluster.GroupID, r cluster.ResourceSpec) (*resource.Worker, error) {
-	i := slices.IndexFunc(kinds, func(k resource.Kind) bool { return k.Spec().Name == r.Kind })
-	dir, err := a.run.resource(g, r.ID)
-	if err != nil {
-		return nil, fmt.Errorf("make the directory of %s/%s: %w", g, r.ID, err)
-	}
-	env := resource.Env{Cluster: a.spec.Cluster, Node: a.self, Group: g, Spec: r, RunDir: dir,
-		Log: a.log.With("group", g, "resource", r.ID)}
-	if err := a.outputs.Watch(env); err != nil {
-		return nil, err
-	}
-	return resource.NewWorker(kinds[i], env, func(d cluster.Done) { a.inbox.put(&node.Done{Done: d}) })
 }
 
 func (a *agent) openLinks(run cluster.RunID, key []byte) error {
@@ -351,8 +338,8 @@ func (a *agent) openLinks(run cluster.RunID, key []byte) error {
 		Handler: func(from cluster.NodeID, run cluster.RunID, link int, m wire.Message) {
 			a.inbox.packet(&node.Packet{From: from, Run: run, Link: link, Msg: m})
 		},
-		Changed: func(link int, up bool, detail string) {
-			a.log.Info("link", "link", a.spec.Links[link].Name, "up", up, "detail", detail)
+		Changed: func(link string, up bool, detail string) {
+			a.log.Info("link", "link", link, "up", up, "detail", detail)
 		},
 	})
 	if err != nil {
@@ -369,10 +356,9 @@ func (a *agent) close() error {
 	}
 	close(a.persists)
 	a.disk.Wait()
-	for _, g := range a.workers {
-		for _, w := range g {
-			w.Close()
-		}
+	a.endFitting()
+	for _, s := range a.slots {
+		s.close()
 	}
 	if a.outputs != nil {
 		a.outputs.Close()

@@ -64,10 +64,9 @@ func (b *backend) Move(ctx context.Context, r api.MoveRequest) (api.MoveReply, e
 
 func (b *backend) dryRun(c *node.Command) (m api.MoveReply, err error) {
 	err = b.ask(func(n *node.Node) {
-		to, why, hint := n.WouldMove(b.a.clock.now(), c)
-		m = api.MoveReply{Done: why == "", Text: why, Hint: hint, To: to}
-		if why == "" {
-			m.Text = string(c.Group) + " would move to " + string(to)
+		to, r := n.WouldMove(b.a.clock.now(), c)
+		if m = (api.MoveReply{Done: true, Text: string(c.Group) + " would move to " + string(to), To: to}); r != nil {
+			m = api.MoveReply{Done: r.Done, Text: r.Text, Hint: r.Hint, To: to}
 		}
 	})
 	return m, err

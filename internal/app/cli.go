@@ -25,6 +25,7 @@ const (
 	exitUsage     = 2 // bad usage, or a bad file
 	exitUnreached = 3 // no agent was reached
 	exitWaits     = 4 // it waits for an approval; nothing does in this version
+	exitLeft      = 5 // of the agent: this node has left the cluster, and is not to be started again
 )
 
 // version is set by the linker for a release (-X baton/internal/app.version=1.2.3).

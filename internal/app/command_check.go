@@ -91,6 +91,7 @@ func (c *checkCmd) Run(k *console) error {
 		if self != nil {
 			checkLinks(u, spec, self, k.socket)
 			checkResources(u, spec, self)
+			checkUnits(u, spec, self)
 		}
 		u.Firewall = firewall(spec, self)
 	}

@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"fmt"
-	"os"
 	"time"
 
 	batonv1 "baton/api/v1"
@@ -99,31 +98,4 @@ func (c *simulateCmd) Run(k *console) error {
 		return exitCode(code)
 	}
 	return nil
-}
-
-// agentCmd is `baton agent`.
-type agentCmd struct {
-	Config    string `default:"/etc/baton/cluster.yaml" help:"The cluster file." placeholder:"FILE"`
-	Node      string `help:"This node's name in the file (default: the host's name)." placeholder:"NAME"`
-	Data      string `default:"/var/lib/baton" help:"What must outlive a reboot." placeholder:"DIR"`
-	RunDir    string `name:"run" default:"/run/baton" help:"What must outlive the agent; on tmpfs." placeholder:"DIR"`
-	Gate      string `enum:"auto,ebpf,nftables" default:"auto" help:"The gate's mechanism: auto, ebpf or nftables."`
-	LogFormat string `name:"log-format" enum:"auto,text,json,journal" default:"auto" help:"The log's format: text or json to standard error, journal to journald; auto: journal where systemd has connected standard error to it, else text."`
-	LogLevel  string `name:"log-level" enum:"debug,info,warn,error" default:"info" help:"What is logged: debug, info, warn or error, and above."`
-	NoGate    bool   `hidden:"" help:"Run without a gate; for baton dev on loopback addresses."`
-}
-
-// Run runs the agent until it is told to stop.
-func (c *agentCmd) Run(k *console) error {
-	opt := AgentOptions{ConfigFile: c.Config, Node: c.Node, DataDir: c.Data, RunDir: c.RunDir, Socket: k.socket, NoGate: c.NoGate, LogFormat: c.LogFormat}
-	if err := opt.LogLevel.UnmarshalText([]byte(c.LogLevel)); err != nil {
-		return fail(exitUsage, "", "--log-level: %v", err)
-	}
-	if c.Gate != "auto" {
-		opt.Prefer = c.Gate
-	}
-	if _, err := os.Stat(c.Config); err != nil {
-		return fail(exitUsage, "name the cluster file with --config", "read the cluster file: %v", err)
-	}
-	return RunAgent(k.ctx, opt)
 }

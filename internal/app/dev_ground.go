@@ -45,6 +45,19 @@ type ground interface {
 	close() error
 }
 
+// healNodes switches on what is off and lets go on what is frozen.
+func healNodes(g ground, p *devPlan) error {
+	var errs []error
+	for _, node := range p.nodes() {
+		if g.on(node) {
+			errs = append(errs, g.thaw(node))
+		} else {
+			errs = append(errs, g.powerOn(node))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // errNotHere says that a fault can't be made on this ground.
 var errNotHere = errors.New("there are no cables here: run it as root for them")
 

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // deed is what a key does.
@@ -84,46 +82,21 @@ func readDeeds(ctx context.Context, in io.Reader) (asked chan string, restore fu
 		}()
 		return asked, func() {}
 	}
-	fd := int(f.Fd())
-	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-	if err != nil {
-		return asked, func() {}
-	}
-	now := *before
-	now.Lflag &^= unix.ICANON | unix.ECHO // Ctrl-C stays a signal
-	now.Cc[unix.VMIN], now.Cc[unix.VTIME] = 1, 0
-	if unix.IoctlSetTermios(fd, unix.TCSETS, &now) != nil {
-		return asked, func() {}
-	}
 	ctx, cancel := context.WithCancel(ctx)
-	var reader sync.WaitGroup
-	reader.Go(func() { readKeysInto(ctx, f, asked) })
-	return asked, func() {
-		cancel()
-		reader.Wait()
-		// Nothing can be done if the terminal has gone.
-		_ = unix.IoctlSetTermios(fd, unix.TCSETS, before)
-	}
-}
-
-// readKeysInto reads a terminal key by key. A read can't be cancelled, so it is begun only when there is
-// something to read.
-func readKeysInto(ctx context.Context, f *os.File, asked chan<- string) {
-	defer close(asked)
-	var key [1]byte
-	for ctx.Err() == nil {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}, 100)
-		if err != nil && err != unix.EINTR || n == 0 {
-			continue
-		}
-		if n, err := f.Read(key[:]); err != nil || n == 0 {
-			return // the terminal has gone
-		}
+	restore, ok := takeKeys(ctx, f, func(key byte) bool {
 		select {
-		case asked <- string(key[:]):
+		case asked <- string(key):
+			return true
 		case <-ctx.Done():
-			return
+			return false
 		}
+	}, func() { close(asked) })
+	if !ok {
+		restore = func() {}
+	}
+	return asked, func() {
+		cancel() // first: the reader may wait for somebody who asks
+		restore()
 	}
 }
 

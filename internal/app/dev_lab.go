@@ -341,17 +341,12 @@ func (g *labGround) killAgent(node string) error {
 }
 
 func (g *labGround) heal() error {
-	errs := []error{g.lab.HealAll()}
+	err := g.lab.HealAll()
 	for _, node := range g.plan.nodes() {
 		g.upsets.remove(node, upsetCable)
 		g.upsets.remove(node, upsetSilent)
-		if g.on(node) {
-			errs = append(errs, g.thaw(node))
-		} else {
-			errs = append(errs, g.powerOn(node))
-		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(err, healNodes(g, g.plan))
 }
 
 func (g *labGround) client() (*devClient, error) {

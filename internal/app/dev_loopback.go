@@ -281,17 +281,7 @@ func (g *loopbackGround) killAgent(node string) error {
 	return g.signal(node, unix.SIGKILL)
 }
 
-func (g *loopbackGround) heal() error {
-	var errs []error
-	for _, node := range g.plan.nodes() {
-		if g.on(node) {
-			errs = append(errs, g.thaw(node))
-		} else {
-			errs = append(errs, g.powerOn(node))
-		}
-	}
-	return errors.Join(errs...)
-}
+func (g *loopbackGround) heal() error { return healNodes(g, g.plan) }
 
 func (g *loopbackGround) client() (*devClient, error) {
 	conn, err := new(net.ListenConfig).ListenPacket(context.Background(), "udp4", "127.0.0.1:0")

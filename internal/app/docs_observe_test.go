@@ -54,9 +54,11 @@ var logKeys = map[string]string{
 	"sync":      "How long a sync of the disk takes.",
 	"to":        "Node to which something was sent.",
 	"took":      "How long it took.",
+	"unit":      "Unit of systemd.",
 	"up":        "Whether a link can be used.",
 	"user":      "User that a program runs as.",
 	"verdict":   "What a decision comes to.",
+	"what":      "What systemd was to be told.",
 }
 
 // logCalls are the methods of a logger, and where their keys begin.

@@ -56,10 +56,22 @@ func newInbox(blocking bool) (*inbox, error) {
 // listen makes the taker receive from a source. It is called once, before the first take.
 func (b *inbox) listen(s source) error {
 	b.source = s
-	if b.blocking {
-		return nil
+	return b.block(b.blocking)
+}
+
+// block chooses the way to sleep. The taker calls it. On an error the way stays.
+func (b *inbox) block(blocking bool) error {
+	if !blocking && b.poll == nil {
+		if err := b.openPoll(); err != nil {
+			return err
+		}
 	}
-	var err error
+	b.blocking = blocking
+	return nil
+}
+
+// openPoll makes what sleeping in Go's poller takes.
+func (b *inbox) openPoll() (err error) {
 	if b.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
 		return err
 	}
@@ -67,7 +79,7 @@ func (b *inbox) listen(s source) error {
 	if err != nil {
 		return err
 	}
-	for _, fd := range []int{b.event, b.timer, s.Fd()} {
+	for _, fd := range []int{b.event, b.timer, b.source.Fd()} {
 		if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil {
 			return errors.Join(err, unix.Close(epoll))
 		}
@@ -141,6 +153,14 @@ func (b *inbox) call(f func(*node.Node), ended <-chan struct{}) bool {
 	case <-ended:
 		return false
 	}
+}
+
+// do has f run in the loop, if the loop goes on, and does not wait for it.
+func (b *inbox) do(f func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.calls = append(b.calls, func(*node.Node) { f() })
+	b.wake()
 }
 
 // wake is called with mu held.

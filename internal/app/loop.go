@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"time"
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/node"
-	"baton/internal/io/addr"
 	"baton/internal/io/gate"
 )
 
@@ -31,30 +29,31 @@ const sweepEvery = time.Second
 var errBroken = errors.New("a rule that must always hold was broken")
 
 // loop drives the core: it alone touches it. One input at a time goes in, and what comes out is done
-// before the next. It ends when the context does, after everything served here was handed over.
-func (a *agent) loop(ctx context.Context, boot *node.Boot) (err error) {
-	if realtime(a.spec.Timing) {
-		runtime.LockOSThread() // and never unlocked: a thread with realtime priority ends with its loop
-		raiseThread(a.log)
-	}
+// before the next. It ends when the agent was told to leave: after everything served here was handed over,
+// or at once where it runs on.
+func (a *agent) loop(boot *node.Boot) (err error) {
+	a.pace(realtime(a.spec.Timing))
 	defer close(a.ended)
 	defer func() {
 		if r := recover(); r != nil {
 			err = a.fail(r)
 		}
 	}()
-	a.node = node.New(node.Config{Self: a.self, Spec: a.spec})
+	a.node = node.New(node.Config{Self: a.self, Spec: a.spec, Read: a.read})
 	a.disk.Go(a.writeDisk)
 	wake := a.step(boot)
 	var inputs []node.Input
-	leave := (<-chan struct{})(ctx.Done())
 	var leaving *departure
 	for {
 		var calls []func(*node.Node)
 		now := a.clock.now()
 		inputs, calls = a.inbox.take(min(wake.Sub(now.Mono), idleMax), inputs)
-		for _, in := range inputs {
+		for i, in := range inputs {
+			before := a.spec
 			wake = a.step(in)
+			if a.spec != before {
+				relink(inputs[i+1:], before.Links, a.spec.Links)
+			}
 		}
 		for _, f := range calls {
 			f(a.node)
@@ -63,13 +62,22 @@ func (a *agent) loop(ctx context.Context, boot *node.Boot) (err error) {
 			a.metrics.Woke(now.Mono.Sub(wake))
 			wake = a.step(&node.Tick{})
 		}
+		if a.quit != nil {
+			return a.quit
+		}
 		a.refreshGates(now.Mono)
-		select {
-		case <-leave:
-			leave = nil
+		a.guardAgain(now.Mono)
+		a.manager.turns.Add(1)
+		if a.hasLeft(now.Mono) {
+			return a.farewell()
+		}
+		switch {
+		case a.leave == letRun:
+			a.log.Info("ending for a restart: what runs here runs on")
+			return nil
+		case a.leave == handOver && leaving == nil:
 			leaving = a.depart(now.Mono)
 			wake = min(wake, now.Mono)
-		default:
 		}
 		if leaving != nil && a.departed(leaving) {
 			return nil
@@ -81,7 +89,21 @@ func (a *agent) loop(ctx context.Context, boot *node.Boot) (err error) {
 func (a *agent) step(in node.Input) cluster.Instant {
 	for {
 		now := a.clock.now()
+		if a.quit != nil {
+			return now.Mono
+		}
+		if s, ok := in.(surroundings); ok {
+			in = s.told(a.spec)
+		}
 		out := a.node.Step(now, in)
+		if out.Spec != nil {
+			if a.quit = a.reconfigure(out.Spec); a.quit != nil {
+				return now.Mono
+			}
+		}
+		if out.Left && a.leftAt == 0 {
+			a.left(now.Mono)
+		}
 		var gated, recorded uint64
 		for _, g := range out.Gates {
 			if a.writeGate(g) {
@@ -126,8 +148,8 @@ func (a *agent) carryOut(out *node.Output) {
 		}
 	}
 	for _, w := range out.Wants {
-		if x := a.workers[w.Group][w.Resource]; x != nil {
-			x.Want(w)
+		if s := a.slots[place{w.Group, w.Resource}]; s != nil {
+			s.Want(w)
 		}
 	}
 	for _, r := range out.Replies {
@@ -196,6 +218,7 @@ func (a *agent) writeDisk() {
 // fail handles a broken rule: nothing new is started, the lease runs out by itself, and the supervisor
 // restarts the agent. It never guesses on.
 func (a *agent) fail(r any) error {
+	a.manager.quiet.Store(true)
 	a.log.Error("internal error: this node gives up its lease and restarts", "cause", r, "stack", string(debug.Stack()))
 	time.Sleep(a.spec.Timing.Promised(a.spec.Timing.L))
 	return fmt.Errorf("%w: %v", errBroken, r)
@@ -210,6 +233,13 @@ type departure struct {
 // depart asks for a switchover of every group owned here.
 func (a *agent) depart(now cluster.Instant) *departure {
 	d := &departure{deadline: time.Now().Add(leaveLimit)}
+	limit := leaveLimit + stopMargin
+	for _, g := range a.spec.Groups {
+		for _, r := range g.Resources {
+			limit += r.StopTimeout
+		}
+	}
+	a.manager.stopping(limit)
 	o := a.node.Overview(cluster.Now{Mono: now, Wall: cluster.WallTime(time.Now().UnixNano())})
 	for i := range o.Groups {
 		if o.Groups[i].Owner != a.self {
@@ -245,8 +275,8 @@ func (a *agent) stopAll() {
 			a.writeGate(cluster.Gate{Group: g.ID, Epoch: open.Epoch})
 		}
 		for _, r := range slices.Backward(g.Resources) {
-			if w := a.workers[g.ID][r.ID]; w != nil {
-				w.Want(cluster.Want{N: ^uint64(0), Group: g.ID, Resource: r.ID, Target: cluster.TargetStopped, Deadline: r.StopTimeout})
+			if s := a.slots[place{g.ID, r.ID}]; s != nil {
+				s.Want(cluster.Want{N: ^uint64(0), Group: g.ID, Resource: r.ID, Target: cluster.TargetStopped, Deadline: r.StopTimeout})
 				a.awaitStop(g.ID, r)
 			}
 		}
@@ -285,60 +315,4 @@ func (a *agent) sweepGate(ctx context.Context) {
 			}
 		}
 	}
-}
-
-// watchLinks tells the core of interfaces that lose or regain their carrier.
-func (a *agent) watchLinks(ctx context.Context) {
-	states := make(map[string]bool)
-	err := addr.WatchLinks(ctx, func(s addr.LinkState) {
-		states[s.Name] = s.Up && s.Carrier
-		a.inbox.put(a.surroundings(states))
-	})
-	if err != nil {
-		a.log.Error("interfaces are no longer watched", "cause", err)
-	}
-}
-
-// surroundings works out which groups' uplinks and which links are gone.
-func (a *agent) surroundings(up map[string]bool) *node.Observed {
-	o := &node.Observed{LinkDown: make([]bool, len(a.spec.Links))}
-	down := func(name string) bool {
-		ok, known := up[name]
-		return known && !ok
-	}
-	for _, g := range a.spec.Groups {
-		if g.Prefers(a.self) < 0 {
-			continue
-		}
-		for _, r := range g.Resources {
-			if name := a.uplink(&r); name != "" && down(name) && !slices.Contains(o.Cut, g.ID) {
-				o.Cut = append(o.Cut, g.ID)
-			}
-		}
-	}
-	for i, l := range a.spec.Links {
-		if l.UDP == nil {
-			continue
-		}
-		if name, err := addr.InterfaceFor(l.UDP.Addresses[a.self]); err == nil {
-			o.LinkDown[i] = down(name)
-		}
-	}
-	return o
-}
-
-// uplink names the interface that a front's addresses are reached by; empty: unknown.
-func (a *agent) uplink(r *cluster.ResourceSpec) string {
-	if !r.Front {
-		return ""
-	}
-	if name, ok := r.Fields["interface"].(string); ok && name != "" {
-		return name
-	}
-	for _, ip := range r.Addresses {
-		if name, err := addr.InterfaceFor(ip); err == nil {
-			return name
-		}
-	}
-	return ""
 }

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -44,9 +45,11 @@ func (b *inbox) drops() uint64 {
 }
 
 // answerMonitors makes the agent answer them where the configuration says, and nowhere else.
-func (a *agent) answerMonitors(spec *cluster.Spec) {
-	at, _ := spec.HealthAddress(a.self)
-	a.health.Listen(at)
+func (a *agent) answerMonitors() {
+	a.health.Listen(func() netip.AddrPort {
+		at, _ := a.shared.Load().HealthAddress(a.self)
+		return at
+	})
 }
 
 // lastWrite returns when something was last written to a data directory; 0: never, or it can't be told.

@@ -57,6 +57,13 @@ func (a *agent) openOutputs() (err error) {
 	return err
 }
 
+// follow begins to follow what a resource prints.
+func (a *agent) follow(env resource.Env) {
+	if err := a.outputs.Watch(env); err != nil {
+		a.log.Error("the output of a program can't be followed: it is in its file alone", "group", env.Group, "resource", env.Spec.ID, "cause", err)
+	}
+}
+
 // Output implements api.Observed.
 func (b *backend) Output(ctx context.Context, q api.OutputQuery, send func([]api.OutputLine) error) error {
 	var files, journals []cluster.ResourceID

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"time"
 	"unsafe"
@@ -30,14 +31,53 @@ func realtime(t cluster.Timing) bool { return t.Takeover < realtimeBelow }
 // priorities don't share it, and Go's runtime counts on being scheduled. Where it is not allowed, the agent
 // says so and goes on: a stall then costs time, never safety.
 func raiseThread(log *slog.Logger) {
+	renice(helpersNice)
+	if err := setScheduler(unix.SCHED_FIFO|resetOnFork, realtimePriority); err != nil {
+		log.Warn("no realtime priority: a busy machine may delay a takeover", "cause", err)
+	}
+}
+
+// pace gives the loop, which calls it, a thread of its own with realtime priority and the way to wait that fits
+// it, or takes both away.
+func (a *agent) pace(realtime bool) {
+	if err := a.inbox.block(realtime); err != nil {
+		a.log.Error("the loop goes on waiting as before", "cause", err)
+	}
+	if realtime == a.raised {
+		return
+	}
+	a.raised = realtime
+	if realtime {
+		runtime.LockOSThread() // if it is never unlocked, the thread ends with its loop
+		a.nice = niceness()
+		raiseThread(a.log)
+		return
+	}
+	if err := setScheduler(unix.SCHED_NORMAL|resetOnFork, 0); err != nil {
+		a.log.Warn("the loop keeps its realtime priority", "cause", err)
+		return // on a thread of its own
+	}
+	renice(a.nice)
+	runtime.UnlockOSThread()
+}
+
+// niceness returns the process's nice value. The system call returns 20 minus it (getpriority(2), "C library/
+// kernel differences").
+func niceness() int {
+	raw, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	if err != nil {
+		return 0
+	}
+	return 20 - raw
+}
+
+// renice gives every thread of this process a nice value. Where that is not allowed, nothing changes.
+func renice(nice int) {
 	tasks, _ := filepath.Glob("/proc/self/task/*")
 	for _, t := range tasks {
 		if id, err := strconv.Atoi(filepath.Base(t)); err == nil {
-			_ = unix.Setpriority(unix.PRIO_PROCESS, id, helpersNice) // what matters is told below
+			_ = unix.Setpriority(unix.PRIO_PROCESS, id, nice)
 		}
-	}
-	if err := setScheduler(unix.SCHED_FIFO|resetOnFork, realtimePriority); err != nil {
-		log.Warn("no realtime priority: a busy machine may delay a takeover", "cause", err)
 	}
 }
 

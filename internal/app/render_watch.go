@@ -7,10 +7,8 @@ import (
 	"io"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	batonv1 "baton/api/v1"
@@ -97,44 +95,21 @@ func repaint(out *os.File, text []byte) error {
 	return err
 }
 
-// readKeys calls quit when q is typed. The terminal is told to hand over keys at once and silently;
-// Ctrl-C stays a signal. What it returns restores the terminal and ends the reader.
+// readKeys calls quit when q is typed. What it returns restores the terminal and ends the reader.
 func readKeys(ctx context.Context, in io.Reader, quit func()) (restore func()) {
 	f, ok := in.(*os.File)
 	if !ok || !isTerminal(f) {
 		return func() {}
 	}
-	fd := int(f.Fd())
-	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-	if err != nil {
-		return func() {}
-	}
-	now := *before
-	now.Lflag &^= unix.ICANON | unix.ECHO
-	now.Cc[unix.VMIN], now.Cc[unix.VTIME] = 1, 0
-	if unix.IoctlSetTermios(fd, unix.TCSETS, &now) != nil {
-		return func() {}
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var reader sync.WaitGroup
-	reader.Go(func() {
-		var key [1]byte
-		for ctx.Err() == nil {
-			// A read can't be cancelled, so it is begun only when there is something to read.
-			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100)
-			if err != nil && err != unix.EINTR || n == 0 {
-				continue
-			}
-			if n, err := f.Read(key[:]); err != nil || n == 1 && (key[0] == 'q' || key[0] == 'Q') {
-				quit()
-				return
-			}
+	quits := func(key byte) bool {
+		if key != 'q' && key != 'Q' {
+			return true
 		}
-	})
-	return func() {
-		cancel()
-		reader.Wait()
-		// Nothing can be done if the terminal has gone.
-		_ = unix.IoctlSetTermios(fd, unix.TCSETS, before)
+		quit()
+		return false
 	}
+	if restore, ok = takeKeys(ctx, f, quits, func() {}); !ok {
+		return func() {}
+	}
+	return restore
 }

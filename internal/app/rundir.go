@@ -38,10 +38,40 @@ func openRunDir(path string) (*runDir, error) {
 	return &runDir{path: path, temp: filepath.Join(path, "record.new")}, nil
 }
 
-// resource makes a resource's own directory.
-func (d *runDir) resource(g cluster.GroupID, r cluster.ResourceID) (string, error) {
-	p := filepath.Join(d.path, "resources", string(g), string(r))
-	return p, os.MkdirAll(p, 0o755)
+// resource names a resource's own directory.
+func (d *runDir) resource(g cluster.GroupID, r cluster.ResourceID) string {
+	return filepath.Join(d.path, "resources", string(g), string(r))
+}
+
+// places lists the resources that have a directory.
+func (d *runDir) places() (all []place) {
+	dirs, _ := filepath.Glob(d.resource("*", "*")) // the pattern is well formed
+	for _, dir := range dirs {
+		all = append(all, place{cluster.GroupID(filepath.Base(filepath.Dir(dir))), cluster.ResourceID(filepath.Base(dir))})
+	}
+	return all
+}
+
+// tidy removes the directories of groups that have no resource here any more.
+func (d *runDir) tidy() {
+	dirs, _ := filepath.Glob(filepath.Join(d.path, "resources", "*"))
+	for _, dir := range dirs {
+		_ = os.Remove(dir) // it fails where there is something in it
+	}
+}
+
+// remove removes what the agent keeps there, the socket of one that is gone included, and the directory if
+// nothing else is in it.
+func (d *runDir) remove(socket string) error {
+	var errs []error
+	errs = append(errs, os.RemoveAll(filepath.Join(d.path, "resources")))
+	for _, path := range []string{filepath.Join(d.path, "record.json"), d.temp, socket} {
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	_ = os.Remove(d.path) // what is not the agent's stays
+	return errors.Join(errs...)
 }
 
 // load returns the run record of this boot, or nil. One that can't be read counts as none.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +34,11 @@ type HostConfig struct {
 	// Disk names further directories (absolute) that the host has for itself on disk, besides
 	// /var/lib/baton and /etc/baton. They are empty at first and outlive power losses.
 	Disk []string
+	// Systemd makes systemd its PID 1, and the whole root its own ([Host.Disk] of "/"), but for the machine's
+	// /usr, without /usr/local, and for what Show names. A reboot from within boots the host anew.
+	Systemd bool
+	// Show names files and directories of the machine that a host with systemd sees too, read-only.
+	Show []string
 	// OnBoot is called at the end of every boot, the first included: what an init system would start.
 	OnBoot func(*Host) error
 }
@@ -130,6 +136,9 @@ func (h *Host) Boot() error {
 	if err == nil {
 		err = h.plug(b)
 	}
+	if err == nil && h.config.Systemd {
+		err = h.beginSystemd(b)
+	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("boot %s: %w", h.config.Name, err), h.powerOff(b))
 	}
@@ -160,6 +169,12 @@ func (h *Host) powerOn(b *boot) error {
 	}
 	if err := os.MkdirAll(filepath.Join(h.dir, "log"), 0o755); err != nil {
 		return err
+	}
+	if h.config.Systemd {
+		setup.Disk, setup.Root, setup.Show = h.Disk("/"), filepath.Join(h.dir, "root"), h.config.Show
+		if err := errors.Join(os.MkdirAll(setup.Root, 0o755), h.makeRoot()); err != nil {
+			return err
+		}
 	}
 	if err := os.WriteFile(setup.BootID, []byte(b.id+"\n"), 0o444); err != nil {
 		return err
@@ -220,16 +235,23 @@ func (h *Host) startInit(b *boot, s setup) error {
 		UseCgroupFD:  true,
 		CgroupFD:     int(b.cgroup.Fd()),
 	}
-	err = init.Start()
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // what the kernel calls the parent is the thread that forks (see dieWithLab)
+		err := init.Start()
+		started <- err
+		if err == nil {
+			init.Wait()
+			close(b.gone)
+		}
+		runtime.UnlockOSThread()
+	}()
+	err = <-started
 	reported.Close()
 	if err != nil {
 		return err
 	}
 	b.init = init
-	go func() {
-		init.Wait()
-		close(b.gone)
-	}()
 	if err := json.NewEncoder(lifeline).Encode(s); err != nil {
 		return fmt.Errorf("tell it what to do: %w", err)
 	}

@@ -54,6 +54,9 @@ type setup struct {
 	BootID   string            // file on the machine that becomes the boot id
 	Cgroup   string            // where the machine mounts cgroup2, and so the host
 	Binds    map[string]string // the host's own directories: path in the host, path on the machine
+	Root     string            // with systemd: where its root is mounted while PID 1 sets it up
+	Disk     string            // and what is mounted there
+	Show     []string          // and what of the machine is shown in it
 }
 
 // initMain is PID 1 of a host: it sets the host up, then waits for children that others have left
@@ -68,15 +71,23 @@ func initMain() int {
 	if err == nil {
 		err = json.Unmarshal(line, &s)
 	}
-	if err == nil {
+	ready := func() {
+		fmt.Fprint(report, initReady)
+		report.Close()
+	}
+	switch {
+	case err != nil:
+	case s.Root != "":
+		err = s.systemd(in, ready)
+	default:
 		err = s.carryOut()
 	}
 	if err != nil {
 		fmt.Fprint(report, err)
+		fmt.Fprintln(os.Stderr, err) // after ready
 		return 1
 	}
-	fmt.Fprint(report, initReady)
-	report.Close()
+	ready()
 
 	gone := make(chan struct{})
 	go func() {

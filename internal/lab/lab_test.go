@@ -683,6 +683,9 @@ func orphan(dir string) {
 			return err
 		}})
 	}
+	if err == nil {
+		_, err = l.AddHost(HostConfig{Name: "big", Systemd: true})
+	}
 	var frozen *Host
 	if err == nil {
 		frozen, err = l.AddHost(HostConfig{Name: "frozen"})
@@ -721,12 +724,14 @@ func TestSweep(t *testing.T) {
 	}
 	must(t, cmd.Process.Kill())
 	cmd.Wait()
-	procs := filepath.Join(alive.mount, id, "busy", "cgroup.procs")
-	eventually(t, "the busy host ends without its program", func() bool {
-		text, err := os.ReadFile(procs)
-		must(t, err)
-		return len(text) == 0
-	})
+	for _, host := range []string{"busy", "big"} {
+		events := filepath.Join(alive.mount, id, host, "cgroup.events")
+		eventually(t, host+" ends without its program", func() bool {
+			text, err := os.ReadFile(events)
+			must(t, err)
+			return strings.Contains(string(text), "populated 0")
+		})
+	}
 
 	must(t, Sweep(base))
 	if left := remains(t, id, base, nil); len(left) != 0 {

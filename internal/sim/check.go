@@ -2,6 +2,7 @@ package sim
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"baton/internal/core/cluster"
@@ -14,10 +15,13 @@ type checker struct {
 	groups   []served
 	log      []applied
 	founding []byte
-	every    int64 // between two samples
-	from     int64 // samples begin
-	deadline int64 // goal Takeover: every group serves again from here on
-	watch    bool  // goal Still: the tolerated faults have begun
+	every    int64         // between two samples
+	from     int64         // samples begin
+	deadline int64         // goal Takeover: every group serves again from here on
+	said     instructed    // by people
+	changed  int64         // when an instruction last took effect
+	watch    bool          // goal Still: the tolerated faults have begun
+	length   time.Duration // the longest lease of any revision
 }
 
 // served is what is known of a group's service.
@@ -38,9 +42,20 @@ type applied struct {
 }
 
 func (c *checker) init(w *world) {
+	c.said.init()
 	c.groups = make([]served, len(w.spec.Groups))
 	for i := range c.groups {
 		c.groups[i].server = -1
+	}
+	c.length = w.spec.Timing.L
+	for i := range w.plan.Faults { // what a change may make of it
+		if f := &w.plan.Faults[i]; f.Kind == Apply {
+			if r, err := w.plan.change(w.plan.first(), strings.Fields(f.Words)); err == nil {
+				if t, err := derive(r.Takeover); err == nil {
+					c.length = max(c.length, t.L)
+				}
+			}
+		}
 	}
 	l := int64(w.spec.Timing.L)
 	c.every = max(l/8, int64(2*time.Millisecond))
@@ -71,7 +86,7 @@ func (w *world) settling() time.Duration {
 	for _, g := range w.plan.Groups {
 		start = max(start, g.Start)
 	}
-	return 3*w.spec.Timing.L + 2*start + settleSlack
+	return 3*w.check.length + 2*start + settleSlack
 }
 
 // plannedGap is what a planned move may take beside the start.
@@ -86,7 +101,7 @@ func (w *world) tail() time.Duration {
 		return w.plan.Tail
 	}
 	if w.plan.Goal == Converge {
-		return w.settling() + 2*w.spec.Timing.L + time.Second
+		return w.settling() + 2*w.check.length + time.Second
 	}
 	return 0
 }
@@ -118,6 +133,7 @@ func (w *world) opened(m *machine, group int, epoch cluster.Epoch) {
 				m.id, id, epoch, o.id, o.gates[group].epoch, left)
 		}
 	}
+	w.place(m, id, epoch)
 	s := &w.check.groups[group]
 	switch {
 	case epoch < s.epoch:
@@ -130,7 +146,7 @@ func (w *world) opened(m *machine, group int, epoch cluster.Epoch) {
 			id, m.id, epoch, s.epoch)
 	}
 	if s.server != m.idx {
-		if s.server >= 0 && w.spec.Groups[group].Failover == cluster.FailoverManual && s.permits == 0 {
+		if s.server >= 0 && w.spec.Groups[group].Failover == cluster.FailoverManual && s.permits == 0 && !w.check.said.asked[placement{id, m.id, epoch}] {
 			w.fail("invariant 6", "%s, which only a command may move, went from %s to %s", id, w.machines[s.server].id, m.id)
 		}
 		if s.server >= 0 {
@@ -150,6 +166,7 @@ func (w *world) observe(m *machine, out *node.Output) {
 	for i := range out.Applied {
 		w.applied(m, &out.Applied[i])
 	}
+	w.adopted(m)
 	for i := range out.Persists { // after what was applied: a node's own snapshot is of what it has just applied
 		if s := out.Persists[i].Snapshot; s != nil {
 			m.applied = max(m.applied, s.Index)
@@ -216,6 +233,9 @@ func (w *world) announced(e *cluster.LogEntry) {
 		w.fail("invariant 3", "entry %d can't be read: %v", e.Index, err)
 		return
 	}
+	if w.check.said.read(d) {
+		w.check.changed = w.now
+	}
 	for _, p := range d.Parts {
 		if e := p.MoveEnd; e != nil && !e.Done {
 			w.check.groups[w.groupIndex(e.Group)].permits++ // what failed on the target goes back where it was
@@ -266,6 +286,9 @@ func (c *checker) sample(w *world) {
 		if w.plan.Goal == Takeover && w.now > c.deadline && time.Duration(w.now-s.down) < plannedGap {
 			continue // a handover: a disk that hangs is found, and left, only later
 		}
+		if w.plan.Goal == Converge && c.changed > 0 && time.Duration(w.now-c.changed) < w.settling() {
+			continue
+		}
 		if w.plan.Goal == Converge && time.Duration(w.now-s.down) < w.plan.Groups[w.planGroup[g]].Start+plannedGap {
 			continue // a planned move, such as a failback, restarts what does not stand by hot
 		}
@@ -289,28 +312,32 @@ func (c *checker) because(w *world) string {
 }
 
 // expected tells whether a group must be served now: a majority of the voters is well, and a node that
-// may run it, on which it never failed, is well too.
+// may run it, on which it never failed, is well too; and no instruction keeps it from being served.
 func (w *world) expected(group int) bool {
-	spec := &w.spec.Groups[group]
-	if spec.Failover == cluster.FailoverManual && w.plan.Goal != Still {
+	spec := w.latest.spec.Group(w.spec.Groups[group].ID)
+	if spec == nil || spec.Failover == cluster.FailoverManual && w.plan.Goal != Still {
 		return false
 	}
+	said := &w.check.said
 	well, able := 0, 0
 	for i, m := range w.machines {
 		if w.unfit(i) {
 			continue
 		}
-		well++
-		if spec.Prefers(m.id) >= 0 && !w.failedOn(i, group) {
+		if w.latest.applied == 0 || w.votes(m) {
+			well++
+		}
+		_, drained := said.drained[m.id]
+		if spec.Prefers(m.id) >= 0 && !drained && said.forbids(spec.ID, m.id) == "" && !w.failedOn(i, group) {
 			able++
 		}
 	}
-	return well >= cluster.Quorum(len(w.machines)) && able > 0
+	return well >= cluster.Quorum(max(len(w.latest.voters), len(w.latest.spec.Nodes))) && able > 0
 }
 
 // unfit tells whether a fault that acts at the moment keeps a node from serving anything.
 func (w *world) unfit(m int) bool {
-	if w.machines[m].wiped {
+	if x := w.machines[m]; x.out || x.wiped && !w.votes(x) {
 		return true
 	}
 	for i := range w.running {
@@ -319,7 +346,7 @@ func (w *world) unfit(m int) bool {
 			continue
 		}
 		switch f.Kind {
-		case Power, Wipe, Kill, Forget, Pause, Isolate, OneWay, HangDisk, Uplink:
+		case Power, Wipe, Kill, Forget, Freeze, Isolate, OneWay, HangDisk, Uplink:
 			return true
 		}
 	}
@@ -339,9 +366,44 @@ func (w *world) failedOn(m, group int) bool {
 
 // finish looks at the end of a run.
 func (c *checker) finish(w *world) {
+	c.unfinished(w)
 	for i := range w.spec.Groups {
 		if c.groups[i].server >= 0 {
 			w.counts.Groups++
 		}
 	}
+}
+
+// unfinished checks that no change of the configuration or of the voters is stuck though the faults have ended:
+// where every node of the configuration is well, all of them vote, and no draft is under way.
+func (c *checker) unfinished(w *world) {
+	if w.plan.Goal != Converge || w.latest.applied == 0 {
+		return
+	}
+	for i, m := range w.machines {
+		if w.latest.spec.Node(m.id) == nil {
+			continue
+		}
+		if f := w.machines[i]; !f.powered || f.agent == nil || f.frozen || w.hindered(i) {
+			return
+		}
+	}
+	for _, m := range w.machines {
+		if in := w.latest.spec.Node(m.id) != nil; in && !w.votes(m) {
+			w.fail("stuck", "%s does not vote although every node is well", m.id)
+		}
+	}
+	if w.latest.draft {
+		w.fail("stuck", "a draft of revision %d is under way although every node is well", w.latest.revision+1)
+	}
+}
+
+// hindered tells whether a fault acts on a node that keeps it from taking part.
+func (w *world) hindered(m int) bool {
+	for i := range w.running {
+		if f := &w.running[i]; f.on && (f.node == m || f.peer == m || f.node < 0) && shapes[f.Kind].lasts && f.Kind != NoStart && f.Kind != NoStop {
+			return true
+		}
+	}
+	return false
 }

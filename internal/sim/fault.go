@@ -17,7 +17,7 @@ const (
 	Wipe                 // NODE: power loss and a lost disk: boots with an empty data directory
 	Kill                 // NODE: kill -9 of the agent; at its end it starts again, with its run record
 	Forget               // NODE: the same, but the run record is lost: gates are closed before the agent starts
-	Pause                // NODE: the agent is frozen (SIGSTOP), the kernel runs on
+	Freeze               // NODE: the agent is frozen (SIGSTOP), the kernel runs on
 	Cut                  // NODE NODE [LINK]: nothing passes between two nodes
 	OneWay               // NODE NODE [LINK]: nothing passes from the first to the second
 	Isolate              // NODE: nothing passes to or from a node, on any link
@@ -38,6 +38,17 @@ const (
 	NoStop               // NODE GROUP: stops do not end in time
 	Switch               // GROUP [NODE]: command: a switchover
 	Failback             // GROUP: command: return to the preferred node
+	Apply                // WORDS: command: change the configuration (see Plan.change)
+	Pause                // GROUP|all [for DURATION]: command; its end is the coordinator's doing, as of those below
+	Resume               // GROUP|all: command
+	Pin                  // GROUP NODE [for DURATION]: command
+	Unpin                // GROUP: command
+	Drain                // NODE [for DURATION]: command
+	Undrain              // NODE: command
+	Stop                 // GROUP[/RESOURCE] [for DURATION]: command
+	Start                // GROUP[/RESOURCE]: command
+	Restart              // GROUP[/RESOURCE]: command
+	Clear                // GROUP[/RESOURCE]: command
 	kindCount
 )
 
@@ -47,8 +58,9 @@ type shape struct {
 	nodes              int
 	group, link        bool
 	percent, duration  bool
-	ppm                bool
+	ppm, words         bool
 	lasts              bool // it has an end
+	standing           bool // a command that carries its end
 	optNode, wholeLink bool // the last node, or the link, may be missing
 }
 
@@ -57,7 +69,7 @@ var shapes = [kindCount]shape{
 	Wipe:     {verb: "wipe", nodes: 1, lasts: true},
 	Kill:     {verb: "kill", nodes: 1, lasts: true},
 	Forget:   {verb: "forget", nodes: 1, lasts: true},
-	Pause:    {verb: "pause", nodes: 1, lasts: true},
+	Freeze:   {verb: "freeze", nodes: 1, lasts: true},
 	Cut:      {verb: "cut", nodes: 2, link: true, lasts: true, wholeLink: true},
 	OneWay:   {verb: "cutoneway", nodes: 2, link: true, lasts: true, wholeLink: true},
 	Isolate:  {verb: "isolate", nodes: 1, lasts: true},
@@ -78,6 +90,17 @@ var shapes = [kindCount]shape{
 	NoStop:   {verb: "failstop", nodes: 1, group: true, lasts: true},
 	Switch:   {verb: "switch", group: true, nodes: 1, optNode: true},
 	Failback: {verb: "failback", group: true},
+	Apply:    {verb: "apply", words: true},
+	Pause:    {verb: "pause", group: true, standing: true},
+	Resume:   {verb: "resume", group: true},
+	Pin:      {verb: "pin", group: true, nodes: 1, optNode: true, standing: true},
+	Unpin:    {verb: "unpin", group: true},
+	Drain:    {verb: "drain", nodes: 1, standing: true},
+	Undrain:  {verb: "undrain", nodes: 1},
+	Stop:     {verb: "stop", group: true, standing: true},
+	Start:    {verb: "start", group: true},
+	Restart:  {verb: "restart", group: true},
+	Clear:    {verb: "clear", group: true},
 }
 
 func (k Kind) String() string { return shapes[k].verb }
@@ -95,11 +118,12 @@ type Fault struct {
 	Kind    Kind
 	Node    string // a name, or one of TheOwner, TheCoordinator, TheOther
 	Peer    string // second node of a cut
-	Group   string
-	Link    int // index; -1: every link
+	Group   string // of a command: with /RESOURCE, or "all"
+	Link    int    // index; -1: every link
 	Percent int
 	Amount  time.Duration // how late, how slow
 	PPM     int64
+	Words   string        // of Apply
 	For     time.Duration // how long it lasts; 0: to the end of the run
 }
 
@@ -145,7 +169,8 @@ func (f *Fault) String() string {
 	if s.ppm {
 		word(strconv.FormatInt(f.PPM, 10) + "ppm")
 	}
-	if s.lasts && f.For > 0 {
+	word(f.Words)
+	if (s.lasts || s.standing) && f.For > 0 {
 		word("for " + f.For.String())
 	}
 	return b.String()
@@ -164,7 +189,11 @@ func parseFault(at time.Duration, words []string) (Fault, error) {
 	}
 	s := shapes[f.Kind]
 	words = words[1:]
-	if i := slices.Index(words, "for"); i >= 0 && s.lasts && i+1 < len(words) {
+	if s.words {
+		f.Words = strings.Join(words, " ")
+		words = nil
+	}
+	if i := slices.Index(words, "for"); i >= 0 && (s.lasts || s.standing) && i+1 < len(words) {
 		d, err := time.ParseDuration(words[i+1])
 		if err != nil {
 			return f, err
@@ -197,6 +226,9 @@ func parseFault(at time.Duration, words []string) (Fault, error) {
 	}
 	if len(words) > 0 {
 		return f, fmt.Errorf("%s: unexpected %q", s.verb, words[0])
+	}
+	if f.Kind == Pin && f.Node == "" {
+		return f, fmt.Errorf("pin: the node is missing")
 	}
 	if s.group && f.Group == "" || s.nodes > 0 && f.Node == "" && !s.optNode || s.nodes > 1 && f.Peer == "" {
 		return f, fmt.Errorf("%s: a name is missing", s.verb)

@@ -23,6 +23,7 @@ type profile struct {
 	run       time.Duration // 0: by takeover
 	three     bool          // three nodes, all of them members of every group
 	groups    int           // at least so many
+	changes   bool          // the configuration changes: nodes join and leave, takeover and groups change
 	early     bool          // faults from the first instant on, while the cluster forms
 }
 
@@ -31,7 +32,7 @@ var (
 		500 * time.Millisecond, time.Second, 2 * time.Second, 3 * time.Second, 5 * time.Second, 10 * time.Second}
 	// mixed are the budgets of the long profile: a second under 100 ms costs as much as a hundred under 10 s.
 	mixed   = slices.Concat(budgets, budgets[5:])
-	anyKind = []Kind{Power, Wipe, Kill, Forget, Pause, Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, Dup, Late, Replay,
+	anyKind = []Kind{Power, Wipe, Kill, Forget, Freeze, Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, Dup, Late, Replay,
 		Drift, Wall, SlowDisk, HangDisk, LateGate, Fail, NoStart, NoStop, Switch, Failback}
 )
 
@@ -41,21 +42,26 @@ var profiles = map[string]profile{
 	"short": {doc: "any faults within a few lease lengths of each other", goal: Converge,
 		takeovers: budgets, kinds: anyKind, least: 5, most: 16},
 	"forming": {doc: "faults while the cluster forms", goal: Converge, early: true,
-		takeovers: budgets[:6], kinds: []Kind{Power, Kill, Pause, Cut, OneWay, Isolate, Loss, Late, Replay, SlowDisk}, least: 3, most: 8},
+		takeovers: budgets[:6], kinds: []Kind{Power, Kill, Freeze, Cut, OneWay, Isolate, Loss, Late, Replay, SlowDisk}, least: 3, most: 8},
 	"takeover": {doc: "one fault in a healthy cluster: within the takeover every group serves again", goal: Takeover,
 		takeovers: budgets, three: true},
 	"still": {doc: "tolerated faults: nothing moves", goal: Still, takeovers: budgets, three: true},
 	"acks": {doc: "late and repeated packets, agents killed in quick succession", goal: Converge, takeovers: budgets,
-		always: []Kind{Kill, Isolate, Replay}, kinds: []Kind{Late, Pause, OneWay, Cut, Switch}, least: 6, most: 14},
+		always: []Kind{Kill, Isolate, Replay}, kinds: []Kind{Late, Freeze, OneWay, Cut, Switch}, least: 6, most: 14},
 	"reboots": {doc: "reboots in quick succession, packets of former boots", goal: Converge, takeovers: budgets,
 		always: []Kind{Power, Replay}, kinds: []Kind{Late, Isolate, Kill, Switch, SlowDisk}, least: 6, most: 14},
 	"moves": {doc: "switchovers while nodes are cut off, hang or restart", goal: Converge, takeovers: budgets, three: true,
-		always: []Kind{Switch, Switch, Kill}, kinds: []Kind{HangDisk, SlowDisk, Isolate, OneWay, Cut, Power, Pause, LateGate, Fail, NoStart, Late, Loss},
+		always: []Kind{Switch, Switch, Kill}, kinds: []Kind{HangDisk, SlowDisk, Isolate, OneWay, Cut, Power, Freeze, LateGate, Fail, NoStart, Late, Loss},
 		least: 6, most: 16},
 	"restarts": {doc: "switchovers of several groups, agents and machines restarted at once, slow disks", goal: Converge, takeovers: budgets,
 		always: []Kind{Switch, Switch, Switch, Kill, SlowDisk}, kinds: []Kind{Power, Kill, HangDisk, OneWay, Late, Loss}, groups: 3, least: 8, most: 20},
 	"elections": {doc: "coordinators cut off, paused and restarted, slow disks", goal: Converge, takeovers: budgets,
-		always: []Kind{Isolate, Cut, OneWay}, kinds: []Kind{Kill, Power, SlowDisk, HangDisk, Pause, Late, Loss, Switch}, least: 6, most: 16},
+		always: []Kind{Isolate, Cut, OneWay}, kinds: []Kind{Kill, Power, SlowDisk, HangDisk, Freeze, Late, Loss, Switch}, least: 6, most: 16},
+	"people": {doc: "instructions: pauses, pins, drains, stops, starts, restarts, among faults", goal: Converge, takeovers: budgets,
+		always: []Kind{Pause, Pin, Drain, Stop, Stop, Restart, Restart}, kinds: anyKind, least: 8, most: 24},
+	"members": {doc: "nodes join, leave and lose disks, the takeover changes, with faults at every step", goal: Converge, takeovers: budgets[:7],
+		always: []Kind{Apply, Apply, Wipe}, kinds: []Kind{Power, Kill, Forget, Freeze, Isolate, OneWay, Cut, SlowDisk, Late, Replay, Loss, Switch},
+		changes: true, least: 6, most: 18},
 	"healthy": {doc: "no faults", goal: Converge, takeovers: []time.Duration{time.Second}, three: true, run: 30 * time.Second},
 }
 
@@ -214,6 +220,9 @@ func (g *generator) faults() {
 	}
 	at := g.between(from, p.Run)
 	wiped := false
+	if g.f.changes {
+		g.outside()
+	}
 	for range g.f.least + g.rand.IntN(g.f.most-g.f.least+1) {
 		k := kinds[g.rand.IntN(len(kinds))]
 		if k == Wipe && (wiped || at < g.settled()) {
@@ -221,6 +230,7 @@ func (g *generator) faults() {
 		}
 		wiped = wiped || k == Wipe
 		p.Faults = append(p.Faults, g.fault(k, at))
+		g.takeBack(p.Faults[len(p.Faults)-1])
 		if at += g.near() / 2; at >= p.Run || g.chance(30) {
 			at = g.between(from, p.Run)
 		}
@@ -230,11 +240,44 @@ func (g *generator) faults() {
 	}
 }
 
+// outside leaves the last nodes out of the first configuration, as far as a cluster remains, and lengthens
+// the run: a change takes a few lease lengths.
+func (g *generator) outside() {
+	p := g.plan
+	p.Run += 10 * g.l
+	names := []cluster.NodeID{}
+	for len(p.Nodes) < 5 {
+		p.Nodes = append(p.Nodes, PlanNode{ID: nodeNames[len(p.Nodes)], Role: cluster.Witness})
+	}
+	for _, n := range p.Nodes[3:] {
+		if g.chance(60) {
+			names = append(names, n.ID)
+		}
+	}
+	p.Out = names
+}
+
+// words draws one change of the configuration.
+func (g *generator) words() string {
+	p := g.plan
+	n := p.Nodes[1+g.rand.IntN(len(p.Nodes)-1)].ID
+	switch g.rand.IntN(8) {
+	case 0, 1:
+		return "takeover=" + g.f.takeovers[g.rand.IntN(len(g.f.takeovers))].String()
+	case 2:
+		return "mark=" + string(p.Groups[g.rand.IntN(len(p.Groups))].ID)
+	case 3, 4:
+		return "-" + string(n)
+	default:
+		return "+" + string(n)
+	}
+}
+
 // forGood makes one fault last beyond the run: a minority stays down. To form, a cluster needs everybody.
 func (g *generator) forGood() {
 	for i := range g.plan.Faults {
 		f := &g.plan.Faults[i]
-		if (f.Kind == Power || f.Kind == Kill || f.Kind == Pause || f.Kind == Isolate || f.Kind == HangDisk) && f.Node[0] != '@' && f.At >= g.settled() {
+		if (f.Kind == Power || f.Kind == Kill || f.Kind == Freeze || f.Kind == Isolate || f.Kind == HangDisk) && f.Node[0] != '@' && f.At >= g.settled() {
 			f.For = 0
 			return
 		}
@@ -293,6 +336,10 @@ func (g *generator) fault(k Kind, at time.Duration) Fault {
 		f.Amount = g.between(2*time.Millisecond, 30*time.Millisecond)
 	case LateGate:
 		f.Amount = g.near() / 2
+	case Apply:
+		f.Words = g.words()
+	case Pause, Resume, Pin, Unpin, Drain, Undrain, Stop, Start, Restart, Clear:
+		g.instruction(&f)
 	case Switch:
 		f.Node = ""
 		if q := &g.plan.Groups[g.plan.group(cluster.GroupID(f.Group))]; g.chance(70) {
@@ -310,7 +357,7 @@ func (g *generator) single() {
 		{Kind: Power, Node: TheOwner}, {Kind: Power, Node: TheCoordinator}, {Kind: Power, Node: TheOther},
 		{Kind: Isolate, Node: TheOwner}, {Kind: Isolate, Node: TheCoordinator},
 		{Kind: Kill, Node: TheOwner}, {Kind: Kill, Node: TheCoordinator},
-		{Kind: Pause, Node: TheOwner}, {Kind: Pause, Node: TheCoordinator},
+		{Kind: Freeze, Node: TheOwner}, {Kind: Freeze, Node: TheCoordinator},
 		{Kind: Cut, Node: TheOwner, Peer: TheCoordinator}, {Kind: OneWay, Node: TheOwner, Peer: TheOther},
 		{Kind: Uplink, Node: TheOwner}, {Kind: Fail, Node: TheOwner, Group: "web"},
 		{Kind: HangDisk, Node: TheOwner}, {Kind: HangDisk, Node: TheCoordinator},
@@ -322,7 +369,7 @@ func (g *generator) single() {
 	p.Run = at + p.Takeover*3 + time.Second
 	if g.chance(50) {
 		// No more than the stall that every takeover time allows for, on one machine.
-		p.Faults = append(p.Faults, Fault{At: at + g.between(0, p.Takeover), Kind: Pause, Link: -1,
+		p.Faults = append(p.Faults, Fault{At: at + g.between(0, p.Takeover), Kind: Freeze, Link: -1,
 			Node: string(p.Nodes[g.rand.IntN(len(p.Nodes))].ID), For: stallFits})
 	}
 }
@@ -335,7 +382,7 @@ func (g *generator) tolerated() {
 	one := []Fault{
 		{Kind: Loss, Percent: 30, Link: -1}, {Kind: Loss, Percent: 15, Link: -1},
 		{Kind: Link, Link: 0}, {Kind: Link, Link: 1}, {Kind: Carrier, Link: g.rand.IntN(2)},
-		{Kind: Power, Node: TheOther}, {Kind: Kill, Node: TheOther}, {Kind: Isolate, Node: TheOther}, {Kind: Pause, Node: TheOther},
+		{Kind: Power, Node: TheOther}, {Kind: Kill, Node: TheOther}, {Kind: Isolate, Node: TheOther}, {Kind: Freeze, Node: TheOther},
 		{Kind: SlowDisk, Node: TheOther, Amount: 20 * time.Millisecond}, {Kind: HangDisk, Node: TheOther},
 		{Kind: SlowDisk, Node: TheOwner, Amount: 10 * time.Millisecond},
 		{Kind: Cut, Node: TheOwner, Peer: TheCoordinator}, {Kind: Cut, Node: TheOwner, Peer: TheOther},
@@ -352,4 +399,42 @@ func (g *generator) tolerated() {
 	}
 	p.Faults = []Fault{f}
 	p.Run = at + 20*g.l + time.Second
+}
+
+// instruction draws what a person's command names.
+func (g *generator) instruction(f *Fault) {
+	if shapes[f.Kind].standing && g.chance(70) {
+		f.For = g.near()
+	}
+	switch f.Kind {
+	case Pause, Resume:
+		if g.chance(20) {
+			f.Group = "all"
+		}
+	case Pin:
+		q := &g.plan.Groups[g.plan.group(cluster.GroupID(f.Group))]
+		f.Node = string(q.Nodes[g.rand.IntN(len(q.Nodes))])
+	case Stop, Start, Restart, Clear:
+		if g.chance(50) {
+			f.Group += []string{"/app", "/ip"}[g.rand.IntN(2)]
+		}
+	}
+}
+
+// takeBack adds, more often than not, the command that takes an instruction back.
+func (g *generator) takeBack(f Fault) {
+	back, ok := map[Kind]Kind{Pause: Resume, Pin: Unpin, Drain: Undrain, Stop: Start}[f.Kind]
+	if !ok || !g.chance(70) {
+		return
+	}
+	at := f.At + g.near()
+	if at >= g.plan.Run {
+		return
+	}
+	f.At, f.For = at, 0
+	if f.Kind == Pin {
+		f.Node = ""
+	}
+	f.Kind = back
+	g.plan.Faults = append(g.plan.Faults, f)
 }

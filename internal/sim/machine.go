@@ -41,8 +41,10 @@ type machine struct {
 	wall  int64 // by which its wall clock has jumped
 	disk  disk
 	inc   cluster.Incarnation
-	runs  uint64 // agents started on this data directory
-	wiped bool   // it has lost its disk: it can't be what it was
+	runs  uint64        // agents started on this data directory
+	wiped bool          // it has lost its disk, or never had one: it is to be let in
+	out   bool          // it is not in the configuration
+	file  *cluster.Spec // its own cluster file
 
 	// lost with the power
 	powered   bool
@@ -127,7 +129,10 @@ func (m *machine) powerOff() {
 
 // wipe replaces the data directory by an empty one.
 func (m *machine) wipe() {
-	m.inc, m.runs = cluster.Incarnation(m.id64()), 0
+	inc := cluster.Incarnation(m.id64())
+	if m.inc == 0 || m.w.opt.Mutation != node.FormerSelf {
+		m.inc, m.runs = inc, 0
+	}
 	m.disk = disk{image: cluster.DiskImage{Incarnation: m.inc}}
 }
 
@@ -169,7 +174,7 @@ func (m *machine) agentGone() {
 	m.lead = 0
 	m.due = far
 	m.frozen = false
-	m.over(Pause) // who was frozen is gone
+	m.over(Freeze) // who was frozen is gone
 }
 
 // over ends what faults of a kind do to the machine.
@@ -205,7 +210,7 @@ func (m *machine) startAgent() {
 	}
 	m.w.note(m, "agent starts, run %d, record %v, log to %d", m.runs, m.record != nil, lastIndex(&boot.Disk))
 	m.w.counts.Agents++
-	m.agent = node.New(node.Config{Self: m.id, Spec: m.w.spec, Mutation: m.w.opt.Mutation, CompactAfter: m.w.plan.Compact})
+	m.agent = node.New(node.Config{Self: m.id, Spec: m.file, Read: m.w.read, Mutation: m.w.opt.Mutation, CompactAfter: m.w.plan.Compact})
 	m.deliver(boot)
 	if m.agent != nil && m.observing() {
 		m.deliver(m.observed())
@@ -336,8 +341,47 @@ func (m *machine) step(in node.Input) {
 		m.want(out.Wants[i])
 	}
 	w.observe(m, out)
+	if out.Spec != nil {
+		m.refit(out.Spec)
+	}
+	if out.Left {
+		m.leave()
+		return
+	}
 	m.nextWake(out.WakeAt)
 }
+
+// refit stops what the configuration no longer names here.
+func (m *machine) refit(spec *cluster.Spec) {
+	m.file = spec
+	for i := range m.resources {
+		r := &m.resources[i]
+		if g := spec.Group(m.w.spec.Groups[r.group].ID); g == nil || g.Prefers(m.id) < 0 {
+			m.stopForGood(r)
+		}
+	}
+}
+
+func (m *machine) stopForGood(r *resource) {
+	r.status, r.busy, r.open, r.cancel = cluster.StatusStopped, false, false, false
+	r.gen++
+}
+
+// leave ends the agent of a node that has left the cluster, and what it ran.
+func (m *machine) leave() {
+	m.w.note(m, "leaves")
+	for i := range m.resources {
+		m.stopForGood(&m.resources[i])
+	}
+	for i, g := range m.gates {
+		if g.end > 0 {
+			m.setGate(cluster.Gate{Group: m.w.spec.Groups[i].ID, Epoch: g.epoch})
+		}
+	}
+	m.agentGone()
+	m.out = true
+}
+func (m *machine) wallTime() cluster.WallTime { return cluster.WallTime(wallStart + m.w.now + m.wall) }
 
 func (m *machine) call(in node.Input) (out *node.Output) {
 	defer func() {
@@ -345,7 +389,7 @@ func (m *machine) call(in node.Input) (out *node.Output) {
 			m.w.panicked(m, r)
 		}
 	}()
-	now := cluster.Now{Mono: m.clock.read(m.w.now), Wall: cluster.WallTime(wallStart + m.w.now + m.wall)}
+	now := cluster.Now{Mono: m.clock.read(m.w.now), Wall: m.wallTime()}
 	return m.agent.Step(now, in)
 }
 
@@ -428,13 +472,14 @@ func (m *machine) serves(group int) bool {
 	return m.powered && m.gates[group].end > m.clock.read(m.w.now)
 }
 
-// healthy tells whether clients get answers here: the gate is open, everything runs, the uplink is there.
+// healthy tells whether clients get answers here: the gate is open, the uplink is there, and everything runs
+// but what a person has stopped.
 func (m *machine) healthy(group int) bool {
 	if !m.serves(group) || m.faultOn(Uplink, -1) {
 		return false
 	}
 	for i := range m.resources {
-		if r := &m.resources[i]; r.group == group && r.status != cluster.StatusRunning {
+		if r := &m.resources[i]; r.group == group && r.status != cluster.StatusRunning && !m.w.check.said.held(m.w.spec.Groups[group].ID, r.spec.ID) {
 			return false
 		}
 	}

@@ -57,6 +57,8 @@ var plants = []plant{
 	{node.RelativeGate, "RelativeGate", "late-gate", "", 1, 3, "invariant 1", "443 of mix, 14 of short", "late kernel writes, a node cut off"},
 	{node.ApplyStale, "ApplyStale", "late-command", "", 1, 30, "invariant 6", "none of 600 of mix", "late packets, two commands"},
 	{node.TwoFoundings, "TwoFoundings", "", "forming", 1, 30, "invariant 3", "1 of mix, 3 of short", "none"},
+	{node.Heedless, "Heedless", "heedless", "", 1, 3, "instructions", "66 of people",
+		"a pause just ahead of a placement that is decided already (a slow disk of the coordinator)"},
 	{node.NoBackoff, "NoBackoff", "backoff", "", 1, 3, "invariant 4", "none of 600 of mix", "syncs longer than the step between candidates"},
 }
 

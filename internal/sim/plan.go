@@ -35,6 +35,7 @@ type Plan struct {
 	Seed       uint64
 	Takeover   time.Duration
 	Nodes      []PlanNode
+	Out        []cluster.NodeID // nodes that are not in the first revision of the configuration
 	Links      int
 	Groups     []PlanGroup
 	Latency    time.Duration // of a packet, at the least
@@ -77,7 +78,7 @@ func (p *Plan) spec() (*cluster.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &cluster.Spec{Cluster: "sim", Text: []byte("cluster: sim\n"), Timing: timing}
+	s := &cluster.Spec{Cluster: "sim", Timing: timing}
 	for i, n := range p.Nodes {
 		s.Nodes = append(s.Nodes, cluster.NodeSpec{ID: n.ID, Role: n.Role, Address: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})})
 	}
@@ -124,19 +125,41 @@ func (p *Plan) check() error {
 		return fmt.Errorf("a plan needs 3 to 16 nodes, 1 to %d links and a length; this one has %d, %d and %v",
 			len(linkNames), len(p.Nodes), p.Links, p.Run)
 	}
+	if len(p.Nodes)-len(p.Out) < 3 {
+		return fmt.Errorf("a cluster needs 3 nodes, all but %v are %d", p.Out, len(p.Nodes)-len(p.Out))
+	}
 	for i := range p.Faults {
 		f := &p.Faults[i]
+		if f.Kind == Apply {
+			if _, err := p.change(p.first(), strings.Fields(f.Words)); err != nil {
+				return fmt.Errorf("%v: %w", f, err)
+			}
+		}
 		for _, name := range []string{f.Node, f.Peer} {
 			if name != "" && name[0] != '@' && p.node(cluster.NodeID(name)) < 0 {
 				return fmt.Errorf("%v: no node %q", f, name)
 			}
 		}
-		if f.Group != "" && p.group(cluster.GroupID(f.Group)) < 0 {
-			return fmt.Errorf("%v: no group %q", f, f.Group)
+		if err := p.checkGroup(f); err != nil {
+			return err
 		}
 		if f.Link >= p.Links {
 			return fmt.Errorf("%v: the plan has %d links", f, p.Links)
 		}
+	}
+	return nil
+}
+
+func (p *Plan) checkGroup(f *Fault) error {
+	group, resource, _ := strings.Cut(f.Group, "/")
+	switch {
+	case group == "" || group == "all" && (f.Kind == Pause || f.Kind == Resume):
+	case p.group(cluster.GroupID(group)) < 0:
+		return fmt.Errorf("%v: no group %q", f, group)
+	case resource != "" && resource != "app" && resource != "ip":
+		return fmt.Errorf("%v: a group has the resources app and ip", f)
+	case resource != "" && (f.Kind < Stop || f.Kind > Clear):
+		return fmt.Errorf("%v: it takes a group", f)
 	}
 	return nil
 }

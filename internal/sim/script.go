@@ -34,6 +34,9 @@ func (p *Plan) Script() string {
 	for _, n := range p.Nodes {
 		fmt.Fprintf(b, "node %s %v %dppm\n", n.ID, n.Role, n.PPM)
 	}
+	for _, n := range p.Out {
+		fmt.Fprintf(b, "out %s\n", n)
+	}
 	for _, g := range p.Groups {
 		fmt.Fprintf(b, "group %s", g.ID)
 		for _, n := range g.Nodes {
@@ -69,11 +72,12 @@ func (p *Plan) Script() string {
 //	node alpha member 2500ppm        a machine; its clock runs 0.25 % fast
 //	nodes alpha beta gamma:witness   the same, shorter
 //	group web alpha beta hot manual failback=1s start=50ms
+//	out delta                        machines that are not in the first configuration
 //	links 2, latency 100us 200us, sync 200us 900us, stalls 1s 15ms, seed 7, codec, blind, compact 10
 //	spread 20ms                      each fault comes up to so much later, as the seed says
 //	goal converge|takeover|still|safety
 //	at 2s power alpha for 500ms      a fault (see Kind)
-//	at 3s boot alpha                 ends an earlier fault of that node: boot, start, resume, heal
+//	at 3s boot alpha                 ends an earlier fault of that node: boot, relaunch, thaw, heal
 //	run 5s                           every fault that has an end has ended then
 //	settle 1s                        and so much later every group serves (goal converge)
 func Parse(text string) (*Plan, error) {
@@ -160,6 +164,10 @@ func (p *Plan) parseLine(words []string) error {
 				return err
 			}
 		}
+	case "out":
+		for _, w := range words[1:] {
+			p.Out = append(p.Out, cluster.NodeID(w))
+		}
 	case "node":
 		err = p.parseNode(words[1], at(words, 2), at(words, 3))
 	case "group":
@@ -236,9 +244,9 @@ func (p *Plan) parseGroup(words []string) error {
 
 // ends says which earlier faults a closing verb ends.
 var ends = map[string][]Kind{
-	"boot":   {Power, Wipe},
-	"start":  {Kill, Forget},
-	"resume": {Pause},
+	"boot":     {Power, Wipe},
+	"relaunch": {Kill, Forget},
+	"thaw":     {Freeze},
 	"heal": {Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, Dup, Late, Replay, SlowDisk, HangDisk, LateGate,
 		NoStart, NoStop},
 }

@@ -38,7 +38,9 @@ type active struct {
 type world struct {
 	plan      *Plan
 	opt       Options
-	spec      *cluster.Spec
+	spec      *cluster.Spec            // every node and group that the plan knows
+	specs     map[string]*cluster.Spec // read from the texts of revisions
+	latest    latest
 	planGroup []int // index in the plan of each group of the specification
 
 	now      int64
@@ -72,8 +74,15 @@ func newWorld(p *Plan, opt Options) (*world, error) {
 	for i := range spec.Groups {
 		w.planGroup = append(w.planGroup, p.group(spec.Groups[i].ID))
 	}
+	w.specs = make(map[string]*cluster.Spec)
+	first, err := w.read(p.first().text())
+	if err != nil {
+		return nil, err
+	}
+	w.latest.spec = first
 	for i := range spec.Nodes {
 		w.machines = append(w.machines, w.newMachine(i))
+		w.machines[i].file, w.machines[i].out = first, first.Node(spec.Nodes[i].ID) == nil
 	}
 	n := len(w.machines)
 	w.net = network{links: make([]condition, p.Links), rand: rand.New(rand.NewPCG(p.Seed, 2))}
@@ -163,7 +172,7 @@ func (w *world) happen(e *event) {
 		m.resume()
 		return
 	case evBoot:
-		if !w.off(m) {
+		if !w.off(m) && !m.out {
 			m.powerOn()
 		}
 		return
@@ -305,7 +314,7 @@ func (w *world) begin(i int) {
 	f.on = true
 	w.counts.Faults[f.Kind]++
 	w.note(nil, "fault: %v", f.Fault)
-	if f.For > 0 {
+	if f.For > 0 && shapes[f.Kind].lasts {
 		w.push(w.now+int64(f.For), evFaultEnd, 0, 0, 0, int32(i))
 	}
 	var m *machine
@@ -325,7 +334,7 @@ func (w *world) begin(i int) {
 		m.kill()
 		m.record = nil
 		clear(m.gates)
-	case Pause:
+	case Freeze:
 		m.frozen = true
 	case Drift:
 		m.clock.bend(w.now, f.PPM)
@@ -333,8 +342,10 @@ func (w *world) begin(i int) {
 		m.wall += int64(f.Amount)
 	case Fail:
 		m.fail(f.group)
-	case Switch, Failback:
+	case Switch, Failback, Pause, Resume, Pin, Unpin, Drain, Undrain, Stop, Start, Restart, Clear:
 		w.command(f)
+	case Apply:
+		w.apply(f)
 	}
 	if !shapes[f.Kind].lasts {
 		f.on = false
@@ -349,16 +360,16 @@ func (w *world) end(i int) {
 	w.note(nil, "fault ends: %v", f.Fault)
 	switch f.Kind {
 	case Power, Wipe:
-		if m := w.machines[f.node]; !w.off(m) {
+		if m := w.machines[f.node]; !w.off(m) && (!m.out || m.disk.image.Hard.Term > 0) {
 			m.powerOn()
 		}
 	case Kill, Forget:
 		if m := w.machines[f.node]; m.powered && m.agent == nil && !w.killed(m) {
 			w.push(w.now+m.between(time.Millisecond, 5*time.Millisecond), evAgent, m.idx, m.life, 0, 0)
 		}
-	case Pause:
+	case Freeze:
 		m := w.machines[f.node]
-		m.frozen = m.faultOn(Pause, -1)
+		m.frozen = m.faultOn(Freeze, -1)
 		m.resume()
 	case HangDisk:
 		if m := w.machines[f.node]; m.disk.stuck && !m.faultOn(HangDisk, -1) {
@@ -426,25 +437,38 @@ func (w *world) impair(l int, f *active) {
 	}
 }
 
-// command asks a node whose agent runs.
-func (w *world) command(f *active) {
+// asked returns a node whose agent runs, or nil.
+func (w *world) asked() *machine {
 	var able []*machine
 	for _, m := range w.machines {
-		if m.agent != nil && !m.blocked() {
+		if m.agent != nil && !m.blocked() && !m.out {
 			able = append(able, m)
 		}
 	}
 	if len(able) == 0 {
+		return nil
+	}
+	return able[w.rand.IntN(len(able))]
+}
+
+// command asks a node whose agent runs.
+func (w *world) command(f *active) {
+	m := w.asked()
+	if m == nil {
 		return
 	}
-	m := able[w.rand.IntN(len(able))]
 	w.commands++
-	c := &node.Command{ID: w.commands, Op: node.OpSwitch, Group: cluster.GroupID(f.Group), By: "operator"}
+	c := &node.Command{ID: w.commands, Group: cluster.GroupID(f.Group), By: "operator"}
 	if f.node >= 0 {
 		c.To = w.machines[f.node].id
 	}
-	if f.Kind == Failback {
+	switch f.Kind {
+	case Switch:
+		c.Op = node.OpSwitch
+	case Failback:
 		c.Op = node.OpFailback
+	default:
+		c.Op, c.Part = node.OpPropose, m.instruction(f, c.To)
 	}
 	m.deliver(c)
 }

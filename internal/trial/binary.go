@@ -20,12 +20,17 @@ func Binary() (string, error) {
 	return self, nil
 }
 
+// sources returns where the module's sources lie.
+func sources() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..")
+}
+
 // Build builds the binary into a directory and makes Binary name it: tests try what users run.
 func Build(dir string) error {
-	_, file, _, _ := runtime.Caller(0)
 	out := filepath.Join(dir, "baton")
 	cmd := exec.Command("go", "build", "-o", out, "./cmd/baton")
-	cmd.Dir = filepath.Join(filepath.Dir(file), "..", "..")
+	cmd.Dir = sources()
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the binary: %w\n%s", err, text)
 	}

@@ -33,16 +33,28 @@ func (c *incident) freeze(freeze, thaw func() error) {
 	pid := c.serviceRuns(Alpha)
 	fault := c.at(freeze)
 	c.failsOver(Beta, fault)
-	if now, err := c.ServicePID(Alpha); err != nil || now != pid {
-		c.t.Errorf("the service's process on alpha is %d (%v), it was %d", now, err, pid)
-	}
+	c.sameService(Alpha, pid)
 	time.Sleep(c.takeover())
+	c.givesUp("what was frozen goes on", thaw)
+}
+
+// givesUp lets alpha's agent go on, which finds beta in its place, gives the address up and disturbs nobody.
+func (c *incident) givesUp(what string, goOn func() error) {
+	c.t.Helper()
 	before := c.group(Beta)
-	thawed := c.at(thaw)
+	since := c.at(goOn)
 	c.must(c.AwaitServing(Beta, limit))
 	c.eventually("alpha gives the address up", func() bool { return !c.holdsVIP(Alpha) })
-	c.noGap("what was frozen disturbed the service", thawed)
-	c.sameEpoch("what was frozen goes on", before)
+	c.noGap(what, since)
+	c.sameEpoch(what, before)
+}
+
+// sameService checks that the service's process on a node is still the one that it was.
+func (c *incident) sameService(node string, pid int) {
+	c.t.Helper()
+	if now, err := c.ServicePID(node); err != nil || now != pid {
+		c.t.Errorf("the service's process on %s is %d (%v), it was %d", node, now, err, pid)
+	}
 }
 
 // An agent is killed and its supervisor starts it again, on the owner, the standby that coordinates, and the
@@ -61,9 +73,7 @@ func TestAgentKilled(t *testing.T) {
 			}
 			c.must(c.AwaitServing(Alpha, limit))
 			for node, pid := range pids {
-				if now, err := c.ServicePID(node); err != nil || now != pid {
-					t.Errorf("the service's process on %s is %d (%v), it was %d", node, now, err, pid)
-				}
+				c.sameService(node, pid)
 			}
 		})
 	}
@@ -78,21 +88,14 @@ func TestAgentStaysDead(t *testing.T) {
 	repair := c.breakAgent(Alpha)
 	fault := c.at(c.Agent(Alpha).Process().Kill)
 	c.failsOver(Beta, fault)
-	if now, err := c.ServicePID(Alpha); err != nil || now != pid {
-		t.Errorf("the service's process on alpha is %d (%v), it was %d", now, err, pid)
-	}
+	c.sameService(Alpha, pid)
 	if !c.holdsVIP(Alpha) {
 		t.Error("nobody was there to take the address off alpha, and yet it is gone: this test shows nothing")
 	}
 	if closed, served := last(inside.Record(), Alpha), first(c.probe.Record(), Beta); closed >= served {
 		t.Errorf("alpha's own client was served until %v after beta had begun", closed-served)
 	}
-	before := c.group(Beta)
-	repaired := c.at(repair)
-	c.must(c.AwaitServing(Beta, limit))
-	c.eventually("alpha gives the address up", func() bool { return !c.holdsVIP(Alpha) })
-	c.noGap("the agent that came back disturbed the service", repaired)
-	c.sameEpoch("the agent is back", before)
+	c.givesUp("the agent is back", repair)
 }
 
 // The agent is stopped for good: a planned move. Afterwards nothing of the group answers on this machine,

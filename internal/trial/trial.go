@@ -53,6 +53,7 @@ type Options struct {
 	Failback string // failback policy; default never
 	Extra    string // appended to the file: further groups
 	Gate     string // mechanism to prefer
+	Systemd  bool   // the members' PID 1 is systemd, and baton is installed there as users do
 	OwnDisk  bool   // each node's data directory is a file system of its own, which HangDisk can stop
 	Dir      string // of the lab; default: its own
 	Keep     bool
@@ -100,13 +101,19 @@ func (t *Trial) build() error {
 			addresses[Cross] = []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.78.0.%d/24", 11+i))}
 		}
 		c := lab.HostConfig{Name: name, Addresses: addresses}
-		if name != Client {
+		if t.opt.Systemd && (name == Alpha || name == Beta) {
+			c.Systemd, c.Show = true, []string{filepath.Dir(t.binary), sources()}
+		} else if name != Client {
 			c.OnBoot = t.startAgent
 		}
 		if t.opt.OwnDisk {
 			c.Disk = []string{imageDir}
 		}
-		if _, err := t.Lab.AddHost(c); err != nil {
+		h, err := t.Lab.AddHost(c)
+		if err == nil && c.Systemd {
+			err = t.install(h)
+		}
+		if err != nil {
 			return err
 		}
 	}

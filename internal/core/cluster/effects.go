@@ -31,6 +31,9 @@ type Record struct {
 type GroupRecord struct {
 	Activated Epoch   // the highest epoch ever activated here in this boot
 	Released  []Epoch // epochs given up for good, ascending; those no longer in question are dropped
+	// Instructed is the log index of the newest Stop, Start or Restart that was acted on here: until the log
+	// is read that far again, nothing is started, and no Restart up to there is carried out again.
+	Instructed uint64
 }
 
 // Persist asks for a durable write. Writes are carried out in order of N and answered by Stored{N}.

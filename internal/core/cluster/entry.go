@@ -16,6 +16,9 @@ type Entry struct {
 	Evidence []string `json:"evidence,omitempty"`
 	Rejected []string `json:"rejected,omitempty"`
 	Parts    []Part   `json:"parts"`
+	// ID of the command that the entry carries, if it does: proposed again until it is known to be in the
+	// log, it takes effect once.
+	ID string `json:"id,omitempty"`
 }
 
 // Part is one change of the state: exactly one field is set.
@@ -35,7 +38,6 @@ type Part struct {
 	Adopt *Adopt `json:"adopt,omitempty"`
 	Drop  *Drop  `json:"drop,omitempty"`
 	Voter *Voter `json:"voter,omitempty"`
-	Lost  *Lost  `json:"lost,omitempty"`
 
 	Pause   *Pause   `json:"pause,omitempty"`
 	Resume  *Resume  `json:"resume,omitempty"`
@@ -47,6 +49,8 @@ type Part struct {
 	Start   *Start   `json:"start,omitempty"`
 	Restart *Restart `json:"restart,omitempty"`
 	Clear   *Clear   `json:"clear,omitempty"`
+
+	Performed *Performed `json:"performed,omitempty"`
 
 	Token   *Token   `json:"token,omitempty"`
 	Untoken *Untoken `json:"untoken,omitempty"`
@@ -111,6 +115,8 @@ type Ban struct {
 	Node   NodeID   `json:"node"`
 	Until  WallTime `json:"until"`
 	Reason string   `json:"reason"`
+	// Resource that failed, if that is known.
+	Resource ResourceID `json:"resource,omitempty"`
 }
 
 // Unban ends a Ban.
@@ -147,6 +153,8 @@ const (
 	VoterLearn VoterOp = "learn"
 	// VoterAdd gives a node that copies the log a vote.
 	VoterAdd VoterOp = "add"
+	// VoterDemote takes a node's vote; it goes on copying the log, so that it learns of that.
+	VoterDemote VoterOp = "demote"
 	// VoterRemove takes an incarnation out of the set, or a newcomer off the copying.
 	VoterRemove VoterOp = "remove"
 )
@@ -157,13 +165,6 @@ type Voter struct {
 	Node        NodeID      `json:"node"`
 	Incarnation Incarnation `json:"incarnation"`
 	Base        uint64      `json:"base"`
-}
-
-// Lost is an operator's word that a node's data directory is gone for good, or that the node is to be
-// taken out though it can't be reached.
-type Lost struct {
-	Node        NodeID      `json:"node"`
-	Incarnation Incarnation `json:"incarnation"`
 }
 
 // Note is what a standing instruction of a person carries.
@@ -181,7 +182,8 @@ type Pause struct {
 
 // Resume ends a Pause.
 type Resume struct {
-	Group GroupID `json:"group,omitempty"`
+	Group GroupID  `json:"group,omitempty"`
+	Only  WallTime `json:"only,omitempty"` // if that is its end; 0: whatever its end is
 }
 
 // Pin keeps a group on a node: it runs there or nowhere.
@@ -193,7 +195,8 @@ type Pin struct {
 
 // Unpin ends a Pin.
 type Unpin struct {
-	Group GroupID `json:"group"`
+	Group GroupID  `json:"group"`
+	Only  WallTime `json:"only,omitempty"` // if that is its end; 0: whatever its end is
 }
 
 // Drain moves every group off a node and keeps them off.
@@ -204,7 +207,8 @@ type Drain struct {
 
 // Undrain ends a Drain.
 type Undrain struct {
-	Node NodeID `json:"node"`
+	Node NodeID   `json:"node"`
+	Only WallTime `json:"only,omitempty"` // if that is its end; 0: whatever its end is
 }
 
 // Stop keeps a group, or one resource of it, stopped until a Start.
@@ -218,6 +222,7 @@ type Stop struct {
 type Start struct {
 	Group    GroupID    `json:"group"`
 	Resource ResourceID `json:"resource,omitempty"`
+	Only     WallTime   `json:"only,omitempty"` // if that is its end; 0: whatever its end is
 }
 
 // Restart stops and starts a group, or one resource of it, on its node. It was decided on Epoch.
@@ -311,10 +316,10 @@ func (p Part) asConfiguration() string {
 		return fmt.Sprintf("%s copies the log (incarnation %x)", p.Voter.Node, uint64(p.Voter.Incarnation))
 	case p.Voter != nil && p.Voter.Op == VoterAdd:
 		return fmt.Sprintf("%s votes (incarnation %x)", p.Voter.Node, uint64(p.Voter.Incarnation))
-	case p.Voter != nil:
+	case p.Voter != nil && p.Voter.Op == VoterDemote:
 		return fmt.Sprintf("%s votes no longer (incarnation %x)", p.Voter.Node, uint64(p.Voter.Incarnation))
-	case p.Lost != nil:
-		return fmt.Sprintf("%s is gone for good (incarnation %x)", p.Lost.Node, uint64(p.Lost.Incarnation))
+	case p.Voter != nil:
+		return fmt.Sprintf("%s is out (incarnation %x)", p.Voter.Node, uint64(p.Voter.Incarnation))
 	case p.Token != nil:
 		return fmt.Sprintf("token %s, role %s", p.Token.Name, p.Token.Role)
 	case p.Untoken != nil:
@@ -358,6 +363,10 @@ func (p Part) asInstruction() string {
 		return "restart " + part(p.Restart.Group, p.Restart.Resource)
 	case p.Clear != nil:
 		return "clear " + part(p.Clear.Group, p.Clear.Resource)
+	case p.Performed != nil && p.Performed.Reason != "":
+		return fmt.Sprintf("%s of %s given up: %s", p.Performed.Verb, part(p.Performed.Group, p.Performed.Resource), p.Performed.Reason)
+	case p.Performed != nil:
+		return fmt.Sprintf("%s of %s done", p.Performed.Verb, part(p.Performed.Group, p.Performed.Resource))
 	}
 	return ""
 }

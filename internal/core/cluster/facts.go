@@ -8,9 +8,13 @@ type Facts struct {
 	Self   NodeID
 	Spec   *Spec
 	Voters int
+	Set    SetFacts
+	Draft  *DraftFacts
 	Age    time.Duration // since this agent started: at first, nodes may still be booting
 	Nodes  []NodeFacts   // in the order of Spec.Nodes
 	Groups []GroupFacts  // in the order of Spec.Groups
+
+	Instructions *Instructions // people's, by the log
 }
 
 // NodeFacts is what is known of a node.
@@ -35,6 +39,41 @@ type NodeFacts struct {
 	LeaseRuns   bool          // by its last heartbeat
 	Sick        bool
 	Well        time.Duration // for how long it has been fresh, admitted and serving its lease
+
+	// Of the set of voters.
+	Rests   uint64        // the log index of the set that its present number was said to rest on
+	Members []MemberFacts // its incarnations that have a copy of the log, oldest first
+	Asks    Incarnation   // an incarnation with an empty disk that asks to be let in; 0: none
+	Former  bool          // a former incarnation that still votes is heard in its place
+	Leaves  bool          // the draft under way does not name it
+	Drained bool          // its groups are being moved off it, on purpose
+}
+
+// MemberFacts is one incarnation of a node that has a copy of the log.
+type MemberFacts struct {
+	Incarnation Incarnation
+	Votes       bool
+	Heard       bool // it is the one that is heard now
+	Silent      bool // it is the newest, and has not been heard for the detection time
+	Copied      bool // it has the log as far as the coordinator has committed, or nearly so
+	Knows       bool // it has applied the newest voter change
+}
+
+// SetFacts is the set of voters in force.
+type SetFacts struct {
+	Index   uint64 // of the change that made it
+	Fresh   int    // how many of them are heard
+	Settled bool   // every lease rests on it: the next change may be proposed
+	Waits   string // for what, if not
+}
+
+// DraftFacts is a draft of the configuration under way.
+type DraftFacts struct {
+	Base  Revision
+	Spec  *Spec  // nil: this node can't read it
+	Err   string // why not
+	Waits string // what of it is still in use; empty: it can be adopted
+	By    string
 }
 
 // Group returns the facts of a group, or nil.

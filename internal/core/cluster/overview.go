@@ -16,6 +16,17 @@ type Overview struct {
 	Links       []string
 	Nodes       []NodeView
 	Groups      []GroupView
+
+	Instructions []InstructionView // people's standing ones
+}
+
+// InstructionView is a standing instruction of a person.
+type InstructionView struct {
+	Verb     string // "pause", "pin", "drain" or "stop"
+	Group    GroupID
+	Resource ResourceID
+	Node     NodeID
+	Note
 }
 
 // NodeView is how a node looks.
@@ -53,6 +64,8 @@ type GroupView struct {
 	Bans     []Ban
 	Nodes    []GroupNodeView // in the group's order of preference
 	Next     NodeID          // who would take over now; empty: nobody
+	// NextBanned: it failed there before, and would go there only because its node is lost and no better is left.
+	NextBanned bool
 	// Decision is why it is where it is and why it has not moved, by this node's own look.
 	Decision string
 	Rule     string

@@ -3,6 +3,7 @@ package decide
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"baton/internal/core/cluster"
 )
@@ -22,19 +23,27 @@ var groupRules = []groupRule{
 		when: func(p *planner, g *cluster.GroupFacts) bool { return len(g.Released) > 0 },
 		then: putReleased},
 	{id: "G02", verdict: Wait, why: "its owner is being evicted; the same entry places it",
-		when: func(p *planner, g *cluster.GroupFacts) bool { return p.leaving[g.Owner] != "" }},
+		when: func(p *planner, g *cluster.GroupFacts) bool { return p.leaving[g.Owner] != "" && p.paused(g) == nil }},
 	{id: "G03", verdict: Record, why: "a ban has run out",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return expired(p, g) != nil },
 		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 			b := expired(p, g)
 			return []cluster.Part{{Unban: &cluster.Unban{Group: g.ID, Node: b.Node}}}
 		}},
+	{id: "G05", verdict: Stay, why: "it was stopped, until somebody starts it", when: stopped, then: toldToStop},
 	{id: "G10", verdict: Record, why: "the move has ended: the target serves",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return moved(g) && reportOf(p, g, g.Move.To).Serving },
 		then: endMove(true, "")},
+	{id: "G06", verdict: Stay, why: "it is paused: it is watched, and nothing is decided on it",
+		when: func(p *planner, g *cluster.GroupFacts) bool { return p.paused(g) != nil },
+		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+			d.Evidence = append(d.Evidence, "paused "+p.paused(g).Note.String())
+			_, d.Rejected = p.choose(g)
+			return nil
+		}},
 	{id: "G11", verdict: Move, why: "the move failed: the target could not start it; it goes back where it was",
 		when: func(p *planner, g *cluster.GroupFacts) bool {
-			return moved(g) && g.Owner == g.Move.To && reportOf(p, g, g.Owner).Failed && p.refusal(g, g.Move.From) == ""
+			return moved(g) && g.Owner == g.Move.To && reportOf(p, g, g.Owner).Failed && p.inability(g, g.Move.From) == ""
 		},
 		then: giveBack},
 	{id: "G12", verdict: Move, why: "a switchover was asked for, and the target is ready",
@@ -55,7 +64,7 @@ var groupRules = []groupRule{
 		when: func(p *planner, g *cluster.GroupFacts) bool { return g.Owner == "" && p.mayStillCome(g) }},
 	{id: "G21", verdict: Stay, why: "its failover is manual: it waits for a command",
 		when: func(p *planner, g *cluster.GroupFacts) bool {
-			return g.Owner == "" && p.manual(g) && g.Epoch > 0 && p.refusal(g, g.Last) != ""
+			return g.Owner == "" && p.manual(g) && g.Epoch > 0 && p.refusal(g, g.Last) != "" && !p.pinnedElsewhere(g)
 		}},
 	{id: "G22", verdict: Move, why: "nobody owns it",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return g.Owner == "" && p.best(g) != nil },
@@ -63,6 +72,7 @@ var groupRules = []groupRule{
 	{id: "G23", verdict: Wait, why: "no node can take it",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return g.Owner == "" },
 		then: explainNobody},
+	{id: "G33", verdict: Record, why: "it is pinned to another node, which can take it", when: toItsPin, then: moveToPin},
 	{id: "G30", verdict: Move, why: "it failed on its node, and another can take it",
 		when: func(p *planner, g *cluster.GroupFacts) bool {
 			return reportOf(p, g, g.Owner).Failed && !p.manual(g) && p.best(g) != nil
@@ -70,12 +80,8 @@ var groupRules = []groupRule{
 		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 			r := reportOf(p, g, g.Owner)
 			d.Evidence = append(d.Evidence, fmt.Sprintf("%s: %s", g.Owner, r.Reason))
-			ban := cluster.Ban{Group: g.ID, Node: g.Owner, Until: p.f.Now.Wall + cluster.WallTime(BanFor), Reason: r.Reason}
-			return append(place(p, g, d), cluster.Part{Ban: &ban})
+			return append(place(p, g, d), p.ban(g, r.Reason, r.Reason))
 		}},
-	{id: "G31", verdict: Stay, why: "it failed on its node, and no other can take it: it is restarted there",
-		when: func(p *planner, g *cluster.GroupFacts) bool { return reportOf(p, g, g.Owner).Failed },
-		then: explainNobody},
 	{id: "G32", verdict: Move, why: "its node has lost its uplink or its disk, and another can take it",
 		when: func(p *planner, g *cluster.GroupFacts) bool {
 			return (p.report(g, g.Owner).Cut || p.f.Node(g.Owner).Sick) && !p.manual(g) && p.best(g) != nil
@@ -89,14 +95,23 @@ var groupRules = []groupRule{
 			// Its disk keeps it from seeing that it is to hand over: what it does not release ends with its lease.
 			return append(evict(o), place(p, g, d)...)
 		}},
+	servedRule,
+	{id: "G41", verdict: Record, why: "its node may not run it from the next revision on: it moves, as in a switchover",
+		when: displaced, then: leave},
+	{id: "G34", verdict: Record, why: "its node is being drained, and another can take it", when: offDrained, then: moveOff},
+	{id: "G35", verdict: Wait, why: "its node is being drained: what needs no start elsewhere goes first", when: offDrainedLater, then: drainEvidence},
+	{id: "G31", verdict: Stay, why: "it failed on its node, and no other can take it: it is restarted there",
+		when: func(p *planner, g *cluster.GroupFacts) bool { return reportOf(p, g, g.Owner).Failed },
+		then: explainNobody},
+	{id: "G36", verdict: Stay, why: "its node is being drained, but no other can take it: it stays", when: onDrained, then: onDrainedStays},
 	{id: "G40", verdict: Record, why: "it returns to its preferred node, which has been well for the time asked",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return p.failback(g) },
 		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 			to := p.f.Spec.Group(g.ID).Nodes[0]
-			id := fmt.Sprintf("failback-%s-%d", g.ID, g.Epoch)
-			return []cluster.Part{{Move: &cluster.Move{ID: id, Group: g.ID, From: g.Owner, To: to, Epoch: g.Epoch, Failback: true}}}
+			back := p.planned("failback", g, to)
+			back.Move.Failback = true
+			return []cluster.Part{back}
 		}},
-	servedRule,
 	{id: "G90", verdict: Stay, why: "its owner holds its lease and reports no failure",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return true },
 		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
@@ -128,7 +143,7 @@ func putReleased(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part 
 		parts = append(parts, cluster.Part{Released: &cluster.Released{Group: g.ID, Epoch: e}})
 	}
 	// An owner that let go of the newest epoch (its lease had run out) leaves the group to whoever can take it.
-	if !slices.Contains(g.Released, g.Epoch) || p.manual(g) {
+	if !slices.Contains(g.Released, g.Epoch) || p.manual(g) || stopped(p, g) || p.paused(g) != nil {
 		return parts
 	}
 	if best, rejected := p.choose(g); best != nil {
@@ -141,7 +156,11 @@ func putReleased(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part 
 func place(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 	best, rejected := p.choose(g)
 	d.Rejected = rejected
-	d.Evidence = append(d.Evidence, fmt.Sprintf("%s: holds lease number %d, heard, not banned", best.ID, best.Number))
+	held := "not banned"
+	if p.banned(g, best.ID) != nil {
+		held = "kept off after a failure, but no better is left"
+	}
+	d.Evidence = append(d.Evidence, fmt.Sprintf("%s: holds lease number %d, heard, %s", best.ID, best.Number, held))
 	return []cluster.Part{p.assign(g, best)}
 }
 
@@ -151,11 +170,21 @@ func explainNobody(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Par
 }
 
 func giveBack(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
-	reason := fmt.Sprintf("%s could not start it: %s", g.Owner, reportOf(p, g, g.Owner).Reason)
+	seen := reportOf(p, g, g.Owner).Reason
+	reason := fmt.Sprintf("%s could not start it: %s", g.Owner, seen)
 	d.Evidence = append(d.Evidence, reason)
-	ban := cluster.Ban{Group: g.ID, Node: g.Owner, Until: p.f.Now.Wall + cluster.WallTime(BanFor), Reason: reason}
 	parts := endMove(false, reason)(p, g, d)
-	return append(parts, p.assign(g, p.f.Node(g.Move.From)), cluster.Part{Ban: &ban})
+	return append(parts, p.assign(g, p.f.Node(g.Move.From)), p.ban(g, reason, seen))
+}
+
+// ban keeps the group off its owner, on which it has failed. What was seen begins with the resource's name.
+func (p *planner) ban(g *cluster.GroupFacts, reason, seen string) cluster.Part {
+	b := cluster.Ban{Group: g.ID, Node: g.Owner, Until: p.f.Now.Wall + cluster.WallTime(BanFor), Reason: reason}
+	name, _, _ := strings.Cut(seen, ": ")
+	if r := p.f.Spec.Group(g.ID).Resource(cluster.ResourceID(name)); r != nil {
+		b.Resource = r.ID
+	}
+	return cluster.Part{Ban: &b}
 }
 
 func endMove(done bool, reason string) func(*planner, *cluster.GroupFacts, *Decision) []cluster.Part {
@@ -197,11 +226,27 @@ func Refusal(f *cluster.Facts, g *cluster.GroupFacts, to cluster.NodeID) string 
 	return (&planner{f: f}).refusal(g, to)
 }
 
+// refusal is what keeps a group off a node: an instruction, a ban, or that it is not able.
 func (p *planner) refusal(g *cluster.GroupFacts, to cluster.NodeID) string {
-	n := p.f.Node(to)
+	if why := p.inability(g, to); why != "" {
+		return why
+	}
+	if d := p.f.Instructions.Drain(to); d != nil {
+		return "is being drained " + d.Note.String()
+	}
+	return ""
+}
+
+// inability is refusal but for a drain, which a move that has failed may go back to.
+func (p *planner) inability(g *cluster.GroupFacts, to cluster.NodeID) string {
+	n, pin := p.f.Node(to), p.f.Instructions.Pin(g.ID)
 	switch {
 	case n == nil || p.f.Spec.Group(g.ID).Prefers(to) < 0:
 		return "is not among the group's nodes"
+	case barred(p.f, g, to) != "":
+		return barred(p.f, g, to)
+	case pin != nil && pin.Node != to:
+		return fmt.Sprintf("is not where it is pinned: to %s, %v", pin.Node, pin.Note.String())
 	case p.leaving[to] != "":
 		return "is being evicted: " + p.leaving[to]
 	case !n.Heard:
@@ -219,7 +264,7 @@ func (p *planner) refusal(g *cluster.GroupFacts, to cluster.NodeID) string {
 	case n.Sick:
 		return "says that its disk does not answer"
 	}
-	if b := p.banned(g, to); b != nil && !p.report(g, to).Hot {
+	if b := p.banned(g, to); b != nil && !p.report(g, to).Hot && pin == nil {
 		return "is banned after a failure: " + b.Reason
 	}
 	return ""
@@ -260,7 +305,7 @@ func (p *planner) choose(g *cluster.GroupFacts) (*cluster.NodeFacts, []Alternati
 			rejected = append(rejected, Alternative{id, why})
 			continue
 		}
-		if spec.Failover == cluster.FailoverManual && g.Epoch > 0 && id != g.Last {
+		if spec.Failover == cluster.FailoverManual && !p.asked && g.Epoch > 0 && id != g.Last && !p.pinnedElsewhere(g) {
 			rejected = append(rejected, Alternative{id, "would be a move, and failover is manual"})
 			continue
 		}
@@ -312,6 +357,9 @@ func (p *planner) mayStillCome(g *cluster.GroupFacts) bool {
 	if home == "" {
 		home = p.f.Spec.Group(g.ID).Nodes[0]
 	}
+	if pin := p.f.Instructions.Pin(g.ID); pin != nil {
+		home = pin.Node
+	}
 	n := p.f.Node(home)
 	return n != nil && (!n.Admitted || !n.LeaseRuns) && (!n.Heard || n.Fresh)
 }
@@ -326,13 +374,25 @@ func (p *planner) failback(g *cluster.GroupFacts) bool {
 	return p.refusal(g, home.ID) == "" && home.Well >= spec.Failback.After
 }
 
-// Best returns the node that should take a group if its owner is to change, or "".
+// Best returns the node that a person who names none moves a group to, or "": manual groups have one too.
 func Best(f *cluster.Facts, g *cluster.GroupFacts) cluster.NodeID {
-	p := &planner{f: f}
-	for _, id := range f.Spec.Group(g.ID).Nodes {
-		if id != g.Owner && p.refusal(g, id) == "" {
-			return id
-		}
+	p := &planner{f: f, asked: true}
+	if best := p.best(g); best != nil {
+		return best.ID
 	}
 	return ""
+}
+
+// Next returns who would take a group over if its node were lost now, or ""; and the ban of that node, if
+// the group failed there before and would go there all the same.
+func Next(f *cluster.Facts, g *cluster.GroupFacts) (cluster.NodeID, *cluster.Ban) {
+	p := &planner{f: f, asked: true} // of a manual group: who could
+	if stopped(p, g) || p.paused(g) != nil {
+		return "", nil
+	}
+	best := p.best(g)
+	if best == nil {
+		return "", nil
+	}
+	return best.ID, p.banned(g, best.ID)
 }

@@ -26,12 +26,15 @@ type Plan struct {
 // whose lease changes. Rules are tried in the order of the tables below; the first that fits decides.
 func Make(f *cluster.Facts) Plan {
 	p := &planner{f: f, leaving: make(map[cluster.NodeID]string)}
+	p.instructions()
 	for i := range f.Nodes {
 		p.node(&f.Nodes[i])
 	}
 	for i := range f.Groups {
 		p.group(&f.Groups[i])
 	}
+	p.voters()
+	p.draft()
 	return p.plan
 }
 
@@ -40,6 +43,7 @@ type planner struct {
 	plan Plan
 	// leaving names the nodes that this plan evicts, and why: their groups are placed in the same entry.
 	leaving map[cluster.NodeID]string
+	asked   bool // a person asks: a manual group may go anywhere
 }
 
 // nodeRule is a rule on one node's lease.
@@ -84,9 +88,14 @@ var nodeRules = []nodeRule{
 			return n.Admitted && slices.ContainsFunc(f.Groups, func(g cluster.GroupFacts) bool { return slices.Contains(g.Behind, n.ID) })
 		},
 		parts: evict},
+	{id: "N07", verdict: Evict, why: "it leaves the cluster, and nothing is assigned to it any more",
+		when: func(f *cluster.Facts, n *cluster.NodeFacts) bool {
+			return n.Admitted && leaves(f, n) && !slices.ContainsFunc(f.Groups, func(g cluster.GroupFacts) bool { return g.Owner == n.ID })
+		},
+		parts: evict},
 	{id: "N05", verdict: Admit, why: "it is heard, and its former lease is over",
 		when: func(f *cluster.Facts, n *cluster.NodeFacts) bool {
-			return !n.Admitted && n.Role != cluster.Witness && n.Fresh && n.Boot != 0 && (n.Over || n.SaidOver) &&
+			return !n.Admitted && !leaves(f, n) && votes(n) && n.Role != cluster.Witness && n.Fresh && n.Boot != 0 && (n.Over || n.SaidOver) &&
 				len(n.SilentTo) < cluster.Quorum(f.Voters) // else it would be evicted again at once
 		},
 		parts: admit},
@@ -125,7 +134,11 @@ func (p *planner) node(n *cluster.NodeFacts) {
 // rescue places a group whose owner is evicted in the same entry.
 func (p *planner) rescue(g *cluster.GroupFacts, d *Decision) []cluster.Part {
 	spec := p.f.Spec.Group(g.ID)
-	if spec.Failover == cluster.FailoverManual {
+	if x := p.paused(g); x != nil {
+		d.Evidence = append(d.Evidence, fmt.Sprintf("%s stays where it is: it is paused %v", g.ID, x.Note.String()))
+		return nil
+	}
+	if spec.Failover == cluster.FailoverManual && !p.pinnedElsewhere(g) {
 		d.Evidence = append(d.Evidence, fmt.Sprintf("%s stays where it is: its failover is manual", g.ID))
 		return nil
 	}

@@ -24,7 +24,13 @@ var update = flag.Bool("update", false, "write the outcomes into testdata")
 //	group NAME nodes=A,B [manual] [failback=DURATION] [owner=N] [last=N] [epoch=E] [released=E] [behind=N]
 //	     [move=TO[@EPOCH]] [ban=NODE[!]] [serves=DURATION]  (! has run out; the outage to be put on record)
 //	     NODE=FLAGS of serving, failed, hot, cut    (its report)
+//	     node also takes [asks=INC] [former] and its incarnations that copy the log, oldest first:
+//	     member=INC[:votes][:heard][:silent][:copied][:knows]; none named: 1, which votes
+//	set TEXT                                        the next voter change waits for this
+//	draft [unreadable] [-NODE] [-GROUP] [GROUP=A,B] what the draft under way removes or gives other nodes
 //	age DURATION                                    since this agent started
+//	pause GROUP|all, pin GROUP NODE, drain NODE, stop GROUP[/RESOURCE]       a person's instruction; its end
+//	     may follow: for=DURATION, from now on (not above 0: it has come)
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -34,14 +40,9 @@ func TestScripts(t *testing.T) {
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) { runFile(t, file, used) })
 	}
-	for _, r := range nodeRules {
-		if used[r.id] == "" {
-			t.Errorf("no script in which rule %s decides", r.id)
-		}
-	}
-	for _, r := range groupRules {
-		if used[r.id] == "" {
-			t.Errorf("no script in which rule %s decides", r.id)
+	for _, r := range Rules() {
+		if used[r.ID] == "" {
+			t.Errorf("no script in which rule %s decides", r.ID)
 		}
 	}
 }
@@ -78,15 +79,20 @@ func runFile(t *testing.T, file string, used map[string]string) {
 // withoutRule plans with one rule taken out of its table. Later rules may rely on an earlier one: a plan
 // that can't be made without it is another outcome too.
 func withoutRule(f *cluster.Facts, id string) (outcome string) {
-	nodes, groups := nodeRules, groupRules
+	instructions, nodes, groups := instructionRules, nodeRules, groupRules
+	voters, drafts := voterRules, draftRules
 	defer func() {
-		nodeRules, groupRules = nodes, groups
+		instructionRules, nodeRules, groupRules = instructions, nodes, groups
+		voterRules, draftRules = voters, drafts
 		if r := recover(); r != nil {
 			outcome = fmt.Sprint(r)
 		}
 	}()
+	instructionRules = slices.DeleteFunc(slices.Clone(instructions), func(r instructionRule) bool { return r.id == id })
 	nodeRules = slices.DeleteFunc(slices.Clone(nodes), func(r nodeRule) bool { return r.id == id })
 	groupRules = slices.DeleteFunc(slices.Clone(groups), func(r groupRule) bool { return r.id == id })
+	voterRules = slices.DeleteFunc(slices.Clone(voters), func(r voterRule) bool { return r.id == id })
+	draftRules = slices.DeleteFunc(slices.Clone(drafts), func(r draftRule) bool { return r.id == id })
 	return render(Make(f))
 }
 
@@ -96,6 +102,9 @@ func render(p Plan) string {
 		subject := string(d.Group)
 		if subject == "" {
 			subject = string(d.Node)
+		}
+		if subject == "" {
+			subject = "all"
 		}
 		fmt.Fprintf(&b, "%s %s %s: %s\n", subject, d.Rule, d.Verdict, d.Why)
 		for _, e := range d.Evidence {
@@ -127,7 +136,7 @@ func rulesIn(text string) []string {
 
 func parse(t *testing.T, text string) *cluster.Facts {
 	t.Helper()
-	f := &cluster.Facts{Now: cluster.Now{Wall: cluster.WallTime(time.Hour)}, Self: "gamma", Age: time.Hour,
+	f := &cluster.Facts{Now: cluster.Now{Wall: cluster.WallTime(time.Hour)}, Self: "gamma", Age: time.Hour, Instructions: &cluster.Instructions{},
 		Spec: &cluster.Spec{Timing: cluster.Timing{Takeover: time.Second, L: 960 * time.Millisecond, D: 864 * time.Millisecond}}}
 	scanner := bufio.NewScanner(strings.NewReader(text))
 	type reports struct {
@@ -136,10 +145,15 @@ func parse(t *testing.T, text string) *cluster.Facts {
 		flags string
 	}
 	var pending []reports
+	var draft []string
 	for scanner.Scan() {
 		w := strings.Fields(scanner.Text())
 		switch {
 		case len(w) == 0 || w[0] == "#":
+		case w[0] == "set":
+			f.Set.Waits = strings.Join(w[1:], " ")
+		case w[0] == "draft":
+			draft = append([]string{}, w[1:]...)
 		case w[0] == "age":
 			f.Age = duration(t, w[1])
 		case w[0] == "node":
@@ -155,10 +169,10 @@ func parse(t *testing.T, text string) *cluster.Facts {
 			}
 			f.Groups, f.Spec.Groups = append(f.Groups, g), append(f.Spec.Groups, s)
 		default:
-			t.Fatalf("line %q", scanner.Text())
+			parseInstruction(t, f.Instructions, w)
 		}
 	}
-	f.Voters = len(f.Nodes)
+	seat(f, draft)
 	for i := range f.Groups {
 		f.Groups[i].Reports = make([]cluster.Report, len(f.Nodes))
 	}
@@ -172,6 +186,79 @@ func parse(t *testing.T, text string) *cluster.Facts {
 			Failed: has("failed"), Hot: has("hot"), Cut: has("cut"), Reason: map[bool]string{true: "app: exited with status 1"}[has("failed")]}
 	}
 	return f
+}
+
+// seat works out the set of voters, and what the draft under way says.
+func seat(f *cluster.Facts, draft []string) {
+	for i := range f.Nodes {
+		n := &f.Nodes[i]
+		if len(n.Members) == 0 && n.Asks == 0 {
+			n.Members = []cluster.MemberFacts{{Incarnation: 1, Votes: true, Heard: n.Fresh, Copied: true, Knows: true}}
+		}
+		for _, m := range n.Members {
+			if m.Votes {
+				f.Voters++
+			}
+			if m.Votes && m.Heard {
+				f.Set.Fresh++
+			}
+		}
+	}
+	f.Set.Index, f.Set.Settled = 7, f.Set.Waits == ""
+	if draft == nil {
+		return
+	}
+	spec := &cluster.Spec{Nodes: slices.Clone(f.Spec.Nodes), Groups: slices.Clone(f.Spec.Groups)}
+	f.Draft = &cluster.DraftFacts{Base: 1, By: "ann", Spec: spec}
+	for _, w := range draft {
+		name, nodes, changed := strings.Cut(w, "=")
+		gone := strings.TrimPrefix(w, "-")
+		switch {
+		case w == "unreadable":
+			f.Draft.Spec, f.Draft.Err = nil, "line 3: unknown key"
+		case w == "renamed":
+			spec.Cluster = "other"
+		case changed:
+			spec.Group(cluster.GroupID(name)).Nodes = names(nodes)
+			f.Draft.Waits = name + " is still on another node"
+		default:
+			spec.Nodes = slices.DeleteFunc(spec.Nodes, func(n cluster.NodeSpec) bool { return n.ID == cluster.NodeID(gone) })
+			spec.Groups = slices.DeleteFunc(spec.Groups, func(g cluster.GroupSpec) bool { return g.ID == cluster.GroupID(gone) })
+			f.Draft.Waits = gone + " is still in use"
+		}
+	}
+	for i := range f.Nodes {
+		f.Nodes[i].Leaves = f.Draft.Spec != nil && spec.Node(f.Nodes[i].ID) == nil
+	}
+}
+
+func names(list string) []cluster.NodeID {
+	var ids []cluster.NodeID
+	for n := range strings.SplitSeq(list, ",") {
+		ids = append(ids, cluster.NodeID(n))
+	}
+	return ids
+}
+
+func parseInstruction(t *testing.T, x *cluster.Instructions, w []string) {
+	note := cluster.Note{By: "ann", Reason: "new kernel"}
+	if end, ok := strings.CutPrefix(w[len(w)-1], "for="); ok {
+		note.Until = cluster.WallTime(time.Hour + duration(t, end))
+		w = w[:len(w)-1]
+	}
+	group, resource, _ := strings.Cut(w[1], "/")
+	switch w[0] {
+	case "pause":
+		x.Paused = append(x.Paused, cluster.Pause{Group: cluster.GroupID(strings.TrimPrefix(group, "all")), Note: note})
+	case "pin":
+		x.Pinned = append(x.Pinned, cluster.Pin{Group: cluster.GroupID(group), Node: cluster.NodeID(w[2]), Note: note})
+	case "drain":
+		x.Drained = append(x.Drained, cluster.Drain{Node: cluster.NodeID(group), Note: note})
+	case "stop":
+		x.Stopped = append(x.Stopped, cluster.Stop{Group: cluster.GroupID(group), Resource: cluster.ResourceID(resource), Note: note})
+	default:
+		t.Fatalf("line %q", strings.Join(w, " "))
+	}
 }
 
 func parseNode(t *testing.T, w []string) cluster.NodeFacts {
@@ -205,6 +292,15 @@ func parseNode(t *testing.T, w []string) cluster.NodeFacts {
 			n.LeaseDown = duration(t, value)
 		case "sick":
 			n.Sick = true
+		case "asks":
+			n.Asks = cluster.Incarnation(number(t, value))
+		case "former":
+			n.Former = true
+		case "member":
+			inc, flags, _ := strings.Cut(value, ":")
+			has := func(flag string) bool { return slices.Contains(strings.Split(flags, ":"), flag) }
+			n.Members = append(n.Members, cluster.MemberFacts{Incarnation: cluster.Incarnation(number(t, inc)), Votes: has("votes"),
+				Heard: has("heard"), Silent: has("silent"), Copied: has("copied"), Knows: has("knows")})
 		case "well":
 			n.Well = duration(t, value)
 		default:

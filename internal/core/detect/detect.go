@@ -37,6 +37,18 @@ func (p *Peer) Arrived(link int, now cluster.Instant, l time.Duration) {
 // Doubt makes all silence so far unknown: this node itself was not looking.
 func (p *Peer) Doubt(now cluster.Instant) { p.since = max(p.since, now) }
 
+// Relink carries what arrived on each link over to another list of links: from names, for each of them, its
+// former place, or -1.
+func (p *Peer) Relink(from []int) {
+	links := make([]cluster.Instant, len(from))
+	for i, k := range from {
+		if k >= 0 {
+			links[i] = p.links[k]
+		}
+	}
+	p.links = links
+}
+
 // Heard tells whether anything was heard of the peer in this run.
 func (p *Peer) Heard() bool { return p.heard }
 

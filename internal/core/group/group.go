@@ -34,6 +34,9 @@ type Situation struct {
 	MayServe     bool // the lease runs and every earlier tenure is over
 	HotElsewhere bool // another node could take over without a start
 	Keep         bool // the log is being read again: change nothing yet
+	Stopped      bool // by a person: nothing of it is to run here, not even a standby
+	// Held names the resources that a person has stopped: the owner leaves them so, and misses none of them.
+	Held []cluster.ResourceID
 }
 
 // Outcome is how the group is here.
@@ -41,7 +44,7 @@ type Outcome struct {
 	Wants   []cluster.Want
 	Ready   bool   // every resource but the fronts runs for the epoch
 	Fronts  bool   // the fronts are up too
-	AtDepth bool   // everything stands by as deep as configured
+	AtDepth bool   // everything stands by as deep as configured, or is stopped where that is asked for
 	Hot     bool   // every resource but the fronts is up: a takeover needs no start
 	Closed  bool   // nothing runs here whose effects go beyond gate and cgroup
 	Failed  string // which resource failed, and what was seen
@@ -56,8 +59,14 @@ type Group struct {
 	res      []resource
 	epoch    cluster.Epoch
 	role     Role
-	restarts []cluster.Instant
+	restarts []restart
 	announce bool
+}
+
+// restart is a local one, of a resource that had failed.
+type restart struct {
+	at       cluster.Instant
+	resource cluster.ResourceID
 }
 
 type resource struct {
@@ -70,6 +79,9 @@ type resource struct {
 	wanted  cluster.Epoch
 	retryAt cluster.Instant // not before this instant
 	backoff time.Duration
+	stale   bool // it is up by a former description: it must be restarted
+	held    bool // a person has stopped it
+	again   bool // a person restarts it: it is to be stopped first
 }
 
 // New returns a group of which nothing is known to run. Wants are numbered from *counter on.
@@ -103,6 +115,9 @@ func (g *Group) Done(d cluster.Done, now cluster.Instant) bool {
 	}
 	r.pending = 0
 	r.status, r.reason = d.Status, d.Reason
+	if d.N != 0 || d.Status == cluster.StatusStopped {
+		r.stale = false
+	}
 	switch d.Status {
 	case cluster.StatusRunning:
 		if d.N != 0 {
@@ -141,16 +156,19 @@ func (g *Group) Step(now cluster.Instant, s Situation) Outcome {
 	if s.Epoch != g.epoch || s.Role != g.role {
 		g.epoch, g.role = s.Epoch, s.Role
 		for i := range g.res { // a new placement begins without the past's waiting
-			g.res[i].backoff, g.res[i].retryAt = 0, 0
+			g.res[i].backoff, g.res[i].retryAt, g.res[i].again = 0, 0, false
 		}
 	}
+	g.hold(s)
 	o := Outcome{WakeAt: cluster.Never}
-	if !s.Keep {
-		if s.Role == Owner {
-			g.owner(now, s, &o)
-		} else {
-			g.bystander(now, &o)
-		}
+	switch {
+	case s.Keep:
+	case s.Stopped:
+		g.takeDown(now, s, &o, func(*resource) bool { return true })
+	case s.Role == Owner:
+		g.owner(now, s, &o)
+	default:
+		g.bystander(now, &o)
 	}
 	g.judge(s, &o)
 	return o
@@ -161,10 +179,14 @@ func (g *Group) owner(now cluster.Instant, s Situation, o *Outcome) {
 	if !s.MayStart {
 		return
 	}
+	g.takeDown(now, s, o, func(r *resource) bool { return r.held })
+	if !g.stoppedForRestart(now, s, o) {
+		return
+	}
 	ready := true
 	for i := range g.res {
 		r := &g.res[i]
-		if r.spec.Front || !ready {
+		if r.spec.Front || !ready || r.held {
 			continue
 		}
 		g.pursue(now, r, cluster.TargetRunning, s, o)
@@ -173,7 +195,7 @@ func (g *Group) owner(now cluster.Instant, s Situation, o *Outcome) {
 	for i := range g.res {
 		r := &g.res[i]
 		switch {
-		case !r.spec.Front:
+		case !r.spec.Front || r.held:
 		case ready && s.MayServe:
 			if g.announce && r.runs(s.Epoch) && r.pending == 0 {
 				g.want(now, r, cluster.TargetRunning, s.Epoch, o)
@@ -189,7 +211,7 @@ func (g *Group) owner(now cluster.Instant, s Situation, o *Outcome) {
 }
 
 func (r *resource) runs(e cluster.Epoch) bool {
-	return r.status == cluster.StatusRunning && r.epoch == e
+	return r.status == cluster.StatusRunning && r.epoch == e && !r.stale
 }
 
 // bystander takes resources down in reverse order to the depth that each stands by at, then brings those
@@ -251,20 +273,23 @@ func (g *Group) restartNow(now cluster.Instant, r *resource, t cluster.Target, s
 		return false
 	}
 	recent := g.restarts[:0]
-	for _, at := range g.restarts {
-		if now.Sub(at) < restartsForgotten {
-			recent = append(recent, at)
+	for _, x := range g.restarts {
+		if now.Sub(x.at) < restartsForgotten {
+			recent = append(recent, x)
 		}
 	}
 	g.restarts = recent
 	if len(recent) >= g.spec.Restarts {
 		return false
 	}
-	g.restarts = append(g.restarts, now)
+	g.restarts = append(g.restarts, restart{now, r.spec.ID})
 	return true
 }
 
 func (r *resource) at(t cluster.Target, e cluster.Epoch) bool {
+	if r.stale {
+		return false
+	}
 	switch t {
 	case cluster.TargetRunning:
 		return r.runs(e)
@@ -281,7 +306,7 @@ func (g *Group) want(now cluster.Instant, r *resource, t cluster.Target, epoch c
 	if t == cluster.TargetStopped {
 		deadline = r.spec.StopTimeout
 	}
-	restart := r.status == cluster.StatusFailed && t != cluster.TargetStopped
+	restart := (r.stale || r.status == cluster.StatusFailed) && t != cluster.TargetStopped
 	r.pending, r.target, r.wanted = *g.counter, t, epoch
 	o.Wants = append(o.Wants, cluster.Want{N: *g.counter, Group: g.spec.ID, Resource: r.spec.ID,
 		Target: t, Epoch: epoch, Deadline: deadline, Restart: restart})
@@ -289,24 +314,31 @@ func (g *Group) want(now cluster.Instant, r *resource, t cluster.Target, epoch c
 
 // judge sums up how the group is.
 func (g *Group) judge(s Situation, o *Outcome) {
-	o.Ready, o.Fronts, o.AtDepth, o.Hot, o.Closed = true, true, true, true, true
+	o.Ready, o.Fronts, o.AtDepth, o.Hot, o.Closed = true, true, true, !s.Stopped, true
 	for i := range g.res {
 		r := &g.res[i]
 		runs := r.runs(s.Epoch)
+		if r.held { // nothing is missed
+			runs = true
+		}
 		if r.spec.Front {
 			o.Fronts = o.Fronts && runs
 		} else {
 			o.Ready = o.Ready && runs
-			o.Hot = o.Hot && (r.status == cluster.StatusRunning || (r.status == cluster.StatusStandby && r.spec.Depth == cluster.Hot))
+			o.Hot = o.Hot && (r.held || r.status == cluster.StatusRunning || (r.status == cluster.StatusStandby && r.spec.Depth == cluster.Hot))
 		}
-		o.AtDepth = o.AtDepth && r.pending == 0 && r.at(r.rest(), s.Epoch)
+		rest := r.rest()
+		if s.Stopped {
+			rest = cluster.TargetStopped
+		}
+		o.AtDepth = o.AtDepth && r.pending == 0 && r.at(rest, s.Epoch)
 		if r.spec.Effects == cluster.EffectsBeyond && r.status != cluster.StatusStopped && r.status != cluster.StatusStandby {
 			o.Closed = false
 		}
 		if r.status == cluster.StatusRunning && r.reason != "" && o.Note == "" {
 			o.Note = string(r.spec.ID) + ": " + r.reason
 		}
-		if r.status == cluster.StatusFailed && r.pending == 0 && o.Failed == "" {
+		if r.status == cluster.StatusFailed && r.pending == 0 && o.Failed == "" && !r.held {
 			o.Failed = string(r.spec.ID) + ": " + r.reason
 		}
 	}

@@ -14,21 +14,35 @@ import (
 // what is sent within two lease lengths at the quickest pace (L/50).
 const ringSize = 256
 
+// backMax bounds the voters whose acks are kept, those of a coming set included.
+const backMax = 64
+
 // Flaws are planted bugs, for the tests of the simulator only.
 type Flaws struct {
 	QuorumOne  bool // one ack renews the lease
 	AckArrival bool // the lease counts from the arrival of the ack
 	NoRho      bool // a promise lasts L
+	CurrentL   bool // an acked heartbeat counts with the lease length of now, not with the one that it named
+	LaterAck   bool // an ack of a later heartbeat backs an earlier, longer one
 }
 
 // Holder is the side that owns a lease.
 type Holder struct {
-	quorum int
 	flaws  Flaws
 	sent   [ringSize]sent
-	until  []cluster.Instant // per voter: the latest `sent + L` over its acked heartbeats
+	voters []cluster.Incarnation // the set that it counts in
+	backs  []back
 	sorted []cluster.Instant // scratch
 	end    cluster.Instant
+	length time.Duration // planted bug CurrentL only: the lease length of now
+}
+
+// back is until when a voter backs the lease: the latest `sent + L named` over its acked heartbeats. Those
+// of nodes that are not in the set are kept too: they may be in the next one.
+type back struct {
+	voter cluster.Incarnation
+	until cluster.Instant
+	seq   uint64 // the newest acked
 }
 
 type sent struct {
@@ -37,18 +51,68 @@ type sent struct {
 	l   time.Duration
 }
 
-// NewHolder returns a holder whose lease rests on the given number of voters.
-func NewHolder(voters int, flaws Flaws) *Holder {
-	h := &Holder{quorum: cluster.Quorum(voters), flaws: flaws, until: make([]cluster.Instant, voters), sorted: make([]cluster.Instant, voters)}
-	if flaws.QuorumOne {
-		h.quorum = 1
+// NewHolder returns a holder that counts in no set yet.
+func NewHolder(flaws Flaws) *Holder { return &Holder{flaws: flaws} }
+
+// SetVoters makes the holder count in another set. The end reached stays.
+func (h *Holder) SetVoters(voters []cluster.Incarnation) {
+	h.voters = slices.Clone(voters)
+}
+
+// Rested tells whether the lease rests on the present set alone: no end later than the q-th largest over
+// that set stands, or the lease has run out (protocol.md, "Quorum leases", 6).
+func (h *Holder) Rested(now cluster.Instant) bool { return now >= h.end || h.counted() >= h.end }
+
+// counted returns the q-th largest over the present set.
+func (h *Holder) counted() cluster.Instant {
+	if len(h.voters) == 0 {
+		return 0
 	}
-	return h
+	h.sorted = h.sorted[:0]
+	for _, v := range h.voters {
+		at := cluster.Instant(0)
+		if i := h.find(v); i >= 0 {
+			at = h.until(&h.backs[i])
+		}
+		h.sorted = append(h.sorted, at)
+	}
+	slices.Sort(h.sorted)
+	q := cluster.Quorum(len(h.voters))
+	if h.flaws.QuorumOne {
+		q = 1
+	}
+	return h.sorted[len(h.sorted)-q]
+}
+
+// until returns how long a voter backs the lease.
+func (h *Holder) until(b *back) cluster.Instant {
+	if s := h.sent[b.seq%ringSize]; h.flaws.CurrentL && s.seq == b.seq {
+		return s.at.Add(h.length)
+	}
+	if h.flaws.LaterAck {
+		return max(b.until, h.earlier(b.seq))
+	}
+	return b.until
+}
+
+// earlier returns the latest end that any heartbeat up to seq asked for.
+func (h *Holder) earlier(seq uint64) cluster.Instant {
+	end := cluster.Instant(0)
+	for i := range h.sent {
+		if s := &h.sent[i]; s.l != 0 && s.seq <= seq {
+			end = max(end, s.at.Add(s.l))
+		}
+	}
+	return end
+}
+
+func (h *Holder) find(voter cluster.Incarnation) int {
+	return slices.IndexFunc(h.backs, func(b back) bool { return b.voter == voter })
 }
 
 // Reset forgets all acks: they were given to another lease number.
 func (h *Holder) Reset() {
-	clear(h.until)
+	h.backs = h.backs[:0]
 	h.end = 0
 }
 
@@ -60,10 +124,11 @@ func (h *Holder) Resume(end cluster.Instant) {
 // Sent notes that heartbeat seq, which asks for a promise of l, leaves at the given instant.
 func (h *Holder) Sent(seq uint64, at cluster.Instant, l time.Duration) {
 	h.sent[seq%ringSize] = sent{seq, at, l}
+	h.length = l
 }
 
 // Acked notes a voter's ack of heartbeat seq. It reports whether the lease's end has moved.
-func (h *Holder) Acked(voter int, seq uint64, now cluster.Instant) bool {
+func (h *Holder) Acked(voter cluster.Incarnation, seq uint64, now cluster.Instant) bool {
 	s := h.sent[seq%ringSize]
 	if s.seq != seq || s.l == 0 {
 		return false
@@ -72,13 +137,23 @@ func (h *Holder) Acked(voter int, seq uint64, now cluster.Instant) bool {
 	if h.flaws.AckArrival {
 		until = now.Add(s.l)
 	}
-	if until <= h.until[voter] {
-		return false
+	i := h.find(voter)
+	if i < 0 {
+		if len(h.backs) == backMax {
+			h.backs = slices.Delete(h.backs, 0, 1)
+		}
+		i = len(h.backs)
+		h.backs = append(h.backs, back{voter: voter})
 	}
-	h.until[voter] = until
-	copy(h.sorted, h.until)
-	slices.Sort(h.sorted)
-	end := h.sorted[len(h.sorted)-h.quorum]
+	b := &h.backs[i]
+	b.seq = max(b.seq, seq)
+	b.until = max(b.until, until)
+	return h.Renew()
+}
+
+// Renew takes in what the acks so far allow in the present set. It reports whether the end has moved.
+func (h *Holder) Renew() bool {
+	end := h.counted()
 	moved := end > h.end
 	h.end = max(h.end, end)
 	return moved
@@ -90,7 +165,8 @@ func (h *Holder) SentAt(seq uint64) (cluster.Instant, bool) {
 	return s.at, s.seq == seq && s.l != 0
 }
 
-// End returns when the lease ends: the q-th largest over the voters. It never goes back.
+// End returns when the lease ends: the q-th largest over the voters of the sets that it was counted in. It
+// never goes back.
 func (h *Holder) End() cluster.Instant { return h.end }
 
 // Runs tells whether the lease runs.

@@ -15,7 +15,8 @@ import (
 func TestHolderAgainstADumbOne(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		voters := rapid.IntRange(1, 7).Draw(t, "voters")
-		h := NewHolder(voters, Flaws{})
+		h := NewHolder(Flaws{})
+		h.SetVoters(incarnations(voters))
 		type beat struct {
 			at cluster.Instant
 			l  time.Duration
@@ -38,7 +39,7 @@ func TestHolderAgainstADumbOne(t *testing.T) {
 			slices.Sort(sorted)
 			slices.Reverse(sorted)
 			want := max(end, sorted[cluster.Quorum(voters)-1])
-			if moved := h.Acked(v, uint64(seq), now); moved != (want > end) {
+			if moved := h.Acked(cluster.Incarnation(v+1), uint64(seq), now); moved != (want > end) {
 				t.Fatalf("Acked reports %v, the end went from %d to %d", moved, end, want)
 			}
 			end = want
@@ -50,14 +51,15 @@ func TestHolderAgainstADumbOne(t *testing.T) {
 }
 
 func TestAckOfAForgottenHeartbeatRenewsNothing(t *testing.T) {
-	h := NewHolder(1, Flaws{})
+	h := NewHolder(Flaws{})
+	h.SetVoters(incarnations(1))
 	for seq := uint64(1); seq <= ringSize+1; seq++ {
 		h.Sent(seq, cluster.Instant(seq), 10)
 	}
-	if h.Acked(0, 1, 0) || h.Acked(0, ringSize+2, 0) {
+	if h.Acked(1, 1, 0) || h.Acked(1, ringSize+2, 0) {
 		t.Error("a heartbeat that was overwritten, or never sent, renewed the lease")
 	}
-	if !h.Acked(0, 2, 0) {
+	if !h.Acked(1, 2, 0) {
 		t.Error("the oldest that is remembered did not")
 	}
 	h.Reset()
@@ -76,31 +78,67 @@ func TestPromiseOutlivesTheLease(t *testing.T) {
 		if slow := l + l/200; promised < slow-1 {
 			t.Fatalf("a promise of %v under L = %v is shorter than %v", promised, l, slow)
 		}
-		v := NewVoter(2, timing, 5, Flaws{})
-		v.Promise(1, 100, l)
-		v.Promise(1, 50, l/2) // a late, shorter one takes nothing back
-		if got := v.Left(1); got != cluster.Instant(100).Add(promised) {
+		v := NewVoter(timing, 5, Flaws{})
+		v.Promise("beta", 100, l)
+		v.Promise("beta", 50, l/2) // a late, shorter one takes nothing back
+		if got := v.Left("beta"); got != cluster.Instant(100).Add(promised) {
 			t.Fatalf("the promise ends at %d", got)
 		}
-		if v.Left(0) != 5 {
-			t.Fatalf("without a promise the grace counts, not %d", v.Left(0))
+		if v.Left("alpha") != 5 {
+			t.Fatalf("without a promise the grace counts, not %d", v.Left("alpha"))
 		}
 	})
 }
 
-func TestSaidNeedsAMajorityOfDifferentVoters(t *testing.T) {
-	s := NewSaid(5, Flaws{})
-	for range 3 {
-		s.Add(0, 4, 1)
+// incarnations returns the first n incarnations, 1 to n.
+func incarnations(n int) []cluster.Incarnation {
+	out := make([]cluster.Incarnation, n)
+	for i := range out {
+		out[i] = cluster.Incarnation(i + 1)
 	}
-	s.Add(0, 4, 2)
-	if s.Over(0, 4) {
+	return out
+}
+
+func TestSaidNeedsAMajorityOfDifferentVoters(t *testing.T) {
+	s, sets := NewSaid(Flaws{}), [][]cluster.Incarnation{incarnations(5)}
+	for range 3 {
+		s.Add("a", 4, 1)
+	}
+	s.Add("a", 4, 2)
+	if s.Over("a", 4, sets) {
 		t.Error("two voters of five are no majority, however often they say it")
 	}
-	if !s.Add(0, 4, 3) || s.Add(0, 4, 3) {
+	s.Add("a", 4, 9)
+	if s.Over("a", 4, sets) {
+		t.Error("the word of one that is not in the set counts")
+	}
+	if !s.Over("a", 4, append(sets, []cluster.Incarnation{1, 9, 8})) {
+		t.Error("a majority of any of the sets will do")
+	}
+	if !s.Add("a", 4, 3) || s.Add("a", 4, 3) {
 		t.Error("a word is news once")
 	}
-	if !s.Over(0, 4) || !s.Over(0, 3) || s.Over(0, 5) || s.Over(1, 4) {
+	if !s.Over("a", 4, sets) || !s.Over("a", 3, sets) || s.Over("a", 5, sets) || s.Over("b", 4, sets) {
 		t.Error("it holds for that number and those before, of that node alone")
+	}
+}
+
+// A lease rests on a set once no end that was counted in another still stands.
+func TestRestsOnlyOnceItIsCountedInTheSet(t *testing.T) {
+	h := NewHolder(Flaws{})
+	h.SetVoters(incarnations(3))
+	h.Sent(1, 100, 50)
+	h.Acked(1, 1, 101)
+	h.Acked(2, 1, 101)
+	if h.End() != 150 || !h.Rested(101) {
+		t.Fatalf("two of three: the lease ends at %d", h.End())
+	}
+	h.SetVoters([]cluster.Incarnation{1, 7, 8})
+	if h.End() != 150 || h.Rested(149) || !h.Rested(150) {
+		t.Error("with other voters the end stays, and rests on them only when it has run out")
+	}
+	h.Acked(7, 1, 102)
+	if !h.Rested(102) || h.End() != 150 {
+		t.Error("a majority of the new set backs it now")
 	}
 }

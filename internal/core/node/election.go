@@ -111,7 +111,7 @@ func (n *Node) tendElection() {
 	if !n.isSick() {
 		_ = r.rn.Campaign()
 	}
-	if n.fresh() >= cluster.Quorum(len(n.peers)) {
+	if n.fresh() >= cluster.Quorum(n.voters) {
 		e.failed++
 	}
 	// The wait grows with the turn: two candidates that met by chance would meet again after equal waits,
@@ -121,9 +121,9 @@ func (n *Node) tendElection() {
 
 // fresh counts the voters heard within D, this node included.
 func (n *Node) fresh() int {
-	c := 1
+	c := 0
 	for i := range n.peers {
-		if i != n.self && n.peers[i].det.Fresh(n.now.Mono) {
+		if n.peers[i].votes && (i == n.self || n.peers[i].det.Fresh(n.now.Mono)) {
 			c++
 		}
 	}
@@ -135,17 +135,17 @@ func (n *Node) fresh() int {
 func (n *Node) placeLeader() {
 	e := &n.election
 	best, bestRank := -1, 2*(n.fresh()-1)+n.idle(n.self)
-	if n.pulse.sick {
+	if n.pulse.sick || n.leaves(n.id()) {
 		bestRank = -1
 	}
 	for i := range n.peers {
 		p := &n.peers[i]
-		if i == n.self || p.hb == nil || !p.det.Fresh(n.now.Mono) || p.hb.Sick {
+		if i == n.self || !p.votes || n.leaves(p.id) || p.hb == nil || !p.det.Fresh(n.now.Mono) || p.hb.Sick {
 			continue
 		}
 		hears := 0
 		for _, h := range p.hb.Heard {
-			if h.Run != 0 && h.Ago < p.det.D() {
+			if x := n.index(h.Node); x >= 0 && n.peers[x].votes && h.Run != 0 && h.Ago < p.det.D() {
 				hears++
 			}
 		}
@@ -160,7 +160,7 @@ func (n *Node) placeLeader() {
 	if best != e.better {
 		e.better, e.betterSince = best, n.now.Mono
 	}
-	if n.pulse.sick || n.now.Mono.Sub(e.betterSince) >= n.lastingFor() {
+	if n.pulse.sick || n.leaves(n.id()) || n.now.Mono.Sub(e.betterSince) >= n.lastingFor() {
 		e.betterSince = n.now.Mono
 		n.raft.rn.TransferLeader(uint64(n.peers[best].inc))
 	}

@@ -3,9 +3,11 @@ package node
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"time"
 
 	"baton/internal/core/cluster"
+	"baton/internal/core/state"
 	"baton/internal/core/wire"
 )
 
@@ -23,7 +25,7 @@ const askMax = 100 * time.Millisecond
 func (n *Node) askEvery() time.Duration { return min(n.timing.H, askMax) }
 
 func (n *Node) ask() *wire.Ask {
-	return &wire.Ask{Incarnation: n.inc, File: n.file, Empty: n.raft == nil}
+	return &wire.Ask{Incarnation: n.inc, File: n.file, Empty: n.raft == nil || n.state.IsBlank()}
 }
 
 func (n *Node) tendFounding() {
@@ -85,7 +87,10 @@ func (n *Node) storeFounding(rec *cluster.Founding) {
 
 // founded begins the cluster's life on this node, and tells the others of the record.
 func (n *Node) founded(rec *cluster.Founding) {
-	n.found(rec, &cluster.DiskImage{Incarnation: n.inc, Notes: n.durable})
+	r := n.load(&cluster.DiskImage{Incarnation: n.inc, Founding: rec.Encode()})
+	n.seat(n.spec.Links)
+	n.refit()
+	n.startRaft(r)
 	n.event("founded", n.id(), "the cluster %s is founded", rec.ID)
 	n.tellFounding()
 }
@@ -101,23 +106,73 @@ func (n *Node) tellFounding() {
 	}
 }
 
-// askIn answers an empty node: with the founding record if that names it by its own incarnation.
+// askIn answers an empty node: with the founding record if that names it by its own incarnation. Any other
+// is let in by the coordinator, to copy the log.
 func (n *Node) askIn(i int, a *wire.Ask) {
-	if n.raft == nil || !a.Empty {
+	if n.raft == nil || !a.Empty || n.state.IsBlank() {
 		return
 	}
-	n.send(i, n.ask())
-	if n.peers[i].inc == a.Incarnation {
+	answer := n.ask()
+	if p := &n.peers[i]; a.File != sha256.Sum256(n.spec.Text) && n.now.Mono >= p.textAt {
+		p.textAt = n.now.Mono.Add(textEvery)
+		answer.Text = n.spec.Text
+	}
+	n.send(i, answer)
+	id := n.peers[i].id
+	if slices.Contains(n.state.Founding.Nodes, cluster.FoundingNode{Node: id, Incarnation: a.Incarnation}) && n.peers[i].inc == a.Incarnation {
 		n.send(i, &wire.Founding{Record: n.state.Founding.Encode()})
 		return
 	}
-	n.stranger(&n.peers[i], a.Incarnation)
+	if n.peers[i].inc != a.Incarnation {
+		n.planDue = true
+		n.stranger(&n.peers[i], a.Incarnation)
+	}
+}
+
+// textEvery is how often at the most a newcomer is sent the cluster file.
+const textEvery = time.Second
+
+// fileIn takes the cluster file from a member, on a node that has no copy of the log: its own may be older,
+// and it must know every node that may coordinate.
+func (n *Node) fileIn(a *wire.Ask) {
+	if a.Empty || a.Text == nil || (n.founding == nil && !n.state.IsBlank()) || (n.founding != nil && n.founding.pending) {
+		return
+	}
+	spec, err := n.read(a.Text)
+	if err != nil || spec.Node(n.name) == nil {
+		n.once("file "+string(a.File[:4]), "file.other", n.id(), "the cluster's file differs from this node's, and can't be used here: take it anew by baton join")
+		return
+	}
+	if n.state != nil {
+		n.state = state.Blank(spec, n.read, n.stateFlaws())
+		n.takeRevision()
+	} else {
+		before := n.spec.Links
+		n.takeSpec(spec)
+		n.seat(before)
+		n.refit()
+		n.out.Spec = spec
+	}
+	n.file = sha256.Sum256(spec.Text)
+}
+
+// tendCopy asks on while this node has no copy of the log yet.
+func (n *Node) tendCopy() {
+	if n.now.Mono < n.askAt {
+		return
+	}
+	n.askAt = n.now.Mono.Add(n.askEvery())
+	for i := range n.peers {
+		if i != n.self {
+			n.send(i, n.ask())
+		}
+	}
 }
 
 // stranger tells of a node whose data directory is not the one that the cluster knows.
 func (n *Node) stranger(p *peer, inc cluster.Incarnation) {
 	n.once(fmt.Sprintf("stranger %s %x", p.id, uint64(inc)), "stranger", p.id,
-		"%s has another data directory than the one the cluster knows it by: its disk was lost or replaced, so it takes no part", p.id)
+		"%s has another data directory than the one the cluster knows it by: it is let in anew once its former self is silent", p.id)
 }
 
 // foundingIn stores a founding record, only if this node has none and the record names its own incarnation.
@@ -134,13 +189,15 @@ func (n *Node) foundingIn(m *wire.Founding) {
 		n.once("founding file", "founding.file", n.id(), "the cluster was founded with another file than this node's: copy the file from a node that runs")
 		return
 	}
-	if len(rec.Nodes) != len(n.peers) {
-		return
-	}
-	for i, f := range rec.Nodes {
-		if f.Node != n.peers[i].id || f.Incarnation == 0 || (i == n.self && f.Incarnation != n.inc) {
+	named := false
+	for _, f := range rec.Nodes {
+		if n.index(f.Node) < 0 || f.Incarnation == 0 || (f.Node == n.name && f.Incarnation != n.inc) {
 			return
 		}
+		named = named || f.Node == n.name
+	}
+	if !named {
+		return // it was formed without this node, which joins it like any newcomer
 	}
 	n.storeFounding(rec)
 }

@@ -57,6 +57,8 @@ type Command struct {
 	// Part is what OpPropose asks to have applied, as it is.
 	Part cluster.Part
 	Why  string // for the journal; empty: "asked for"
+	// NoWait asks for the answer of OpPropose as soon as the Part was applied, or dropped.
+	NoWait bool
 }
 
 // Op is what a command asks for.
@@ -111,7 +113,9 @@ type Output struct {
 	Applied  []cluster.LogEntry // entries applied in this Step, for observers
 	// Spec is the configuration that counts from now on, if it has changed; nil: it has not. The caller
 	// brings links, gate and resources into line with it before it carries out the rest.
-	Spec   *cluster.Spec
+	Spec *cluster.Spec
+	// Left says that this node was made to leave the cluster: everything is stopped, nothing more will come.
+	Left   bool
 	WakeAt cluster.Instant // call Step again no later
 }
 
@@ -166,5 +170,18 @@ const (
 	ApplyStale                 // an entry is applied though what it was decided on has changed
 	TwoFoundings               // whoever sees only empty nodes founds the cluster
 	NoBackoff                  // the step between campaigns is never doubled
+	RestsTimed                 // the next voter change waits for L(1+rho), not for what leases rest on
+	RestsNone                  // the next voter change waits for nothing
+	RestsAtApply               // "it rests on this set" is said when the set is applied
+	ForgetRests                // the run record does not keep what the lease rests on
+	EvictedIsOver              // an evicted number is taken for over where the next voter change is decided
+	SwapVoters                 // a lost disk's voter is replaced in one step
+	FormerSelf                 // an empty disk answers as its former incarnation
+	OwnLength                  // a promise is for the promiser's own lease length, not for the one named
+	AckCurrentL                // an acked heartbeat counts with the lease length of now
+	LaterAck                   // an ack of a later, shorter heartbeat backs an earlier, longer one
+	GraceState                 // the grace is for the lease length of the state, not the longest promised
+	SilenceOwnD                // a peer is silent after this node's D, not after that of the length it named
+	Heedless                   // what people forbade is not heeded when a placement is applied
 	MutationCount
 )

@@ -19,8 +19,12 @@ import (
 
 // Config is what a Node is made from.
 type Config struct {
-	Self     cluster.NodeID
-	Spec     *cluster.Spec
+	Self cluster.NodeID
+	// Spec is this node's own cluster file. It counts until the cluster is founded, or this node has joined
+	// one: from then on the log says what counts.
+	Spec *cluster.Spec
+	// Read reads a cluster file's text that the log holds. nil: only Spec's own text can be read.
+	Read     state.Reader
 	Mutation Mutation
 	// CompactAfter is how many applied entries make a snapshot due; 0: the default. Every node may have its own.
 	CompactAfter uint64
@@ -28,8 +32,10 @@ type Config struct {
 
 // Node is one node's mind. It is not safe for concurrent use.
 type Node struct {
-	self         int
+	name         cluster.NodeID
+	self         int // this node's place in spec.Nodes
 	spec         *cluster.Spec
+	read         state.Reader
 	timing       cluster.Timing
 	flaw         Mutation
 	compactAfter uint64
@@ -55,7 +61,10 @@ type Node struct {
 	holder   *lease.Holder
 	voter    *lease.Voter
 	said     *lease.Said
-	groups   []local // in the order of Spec.Groups; nil group where this node may not run it
+	groups   []local         // in the order of Spec.Groups; nil group where this node may not run it
+	voters   int             // how many are in the set of the last change applied
+	askAt    cluster.Instant // of a node that has no copy of the log yet
+	left     bool            // this node was made to leave the cluster
 
 	number  cluster.Number // in use; 0: none
 	rec     cluster.Record
@@ -71,13 +80,18 @@ type Node struct {
 	wroteAt cluster.Instant // when the newest was asked for
 	stores  []unstored      // awaiting Stored, in order
 	notes   cluster.Notes
-	durable cluster.Notes // as far as answered
+	durable cluster.Notes   // as far as answered
+	longAt  cluster.Instant // when a promise under a longer lease than this node's own was last given
+	rests   uint64          // what is said: the log index of the set that the lease rests on
+	moved   cluster.Instant // planted bug RestsTimed only: when the set changed last
 
 	pulse    pulse
 	election election
 	cut      []cluster.GroupID
 	linkDown []bool
 	moves    []moveWork
+	asks     []askWork
+	tasks    []taskWork
 
 	lines      []wire.Lease  // "nothing left", being said
 	released   []wire.Tenure // releases being said
@@ -109,22 +123,20 @@ type local struct {
 // heardRelease is a release that was heard and may not be in the log yet.
 type heardRelease struct {
 	epoch cluster.Epoch
-	node  int
+	node  cluster.NodeID
 }
 
 // New returns a node that waits for its Boot.
 func New(c Config) *Node {
-	n := &Node{spec: c.Spec, timing: c.Spec.Timing, flaw: c.Mutation, self: -1, compactAfter: c.CompactAfter,
+	n := &Node{name: c.Self, spec: c.Spec, read: c.Read, flaw: c.Mutation, self: -1, compactAfter: c.CompactAfter,
 		file: sha256.Sum256(c.Spec.Text), decisions: make(map[string]string)}
+	if n.read == nil {
+		n.read = onlyOwn(c.Spec)
+	}
 	if n.compactAfter == 0 {
 		n.compactAfter = compactAfter
 	}
-	for i := range c.Spec.Nodes {
-		if c.Spec.Nodes[i].ID == c.Self {
-			n.self = i
-		}
-	}
-	cluster.Assert(n.self >= 0, "node %q is not in the cluster file", c.Self)
+	n.takeSpec(c.Spec)
 	return n
 }
 
@@ -142,7 +154,7 @@ func (n *Node) Step(now cluster.Now, in Input) *Output {
 		n.take(in)
 	}
 	n.settle()
-	n.alive = true
+	n.alive, n.out.Left = true, n.left
 	n.wakeAt = n.nextWake()
 	n.out.WakeAt = n.wakeAt
 	return &n.out
@@ -151,7 +163,7 @@ func (n *Node) Step(now cluster.Now, in Input) *Output {
 func (o *Output) reset() {
 	o.Gates, o.Sends, o.Persists, o.Wants = o.Gates[:0], o.Sends[:0], o.Persists[:0], o.Wants[:0]
 	o.Events, o.Decided, o.Replies, o.Applied = o.Events[:0], o.Decided[:0], o.Replies[:0], o.Applied[:0]
-	o.Record = nil
+	o.Record, o.Spec, o.Left = nil, nil, false
 }
 
 // bootUp begins a run.
@@ -161,30 +173,22 @@ func (n *Node) bootUp(b *Boot) {
 	n.booted, n.boot, n.run, n.inc = true, b.Boot, b.Run, b.Disk.Incarnation
 	n.start, n.lived = n.now.Mono, b.Lived
 	n.notes, n.durable = b.Disk.Notes, b.Disk.Notes
-	for i := range n.spec.Nodes {
-		n.peers = append(n.peers, newPeer(&n.spec.Nodes[i], len(n.spec.Links), n.now.Mono, n.timing))
-	}
-	voters := len(n.peers)
-	flaws := lease.Flaws{AckArrival: n.flaw == AckArrival, NoRho: n.flaw == NoRho}
-	n.holder = lease.NewHolder(voters, lease.Flaws{QuorumOne: n.flaw == LeaseQuorumOne, AckArrival: flaws.AckArrival})
-	grace := n.now.Mono.Add(n.timing.Promised(max(n.timing.L, n.timing.Longest, b.Disk.Notes.LongestPromise)))
-	if n.flaw == NoGrace {
-		grace = 0
-	}
-	n.voter = lease.NewVoter(voters, n.timing, grace, flaws)
-	n.said = lease.NewSaid(voters, lease.Flaws{QuorumOne: n.flaw == SaidQuorumOne})
+	r := n.load(&b.Disk)
+	n.seat(nil)
+	n.holder = lease.NewHolder(lease.Flaws{QuorumOne: n.flaw == LeaseQuorumOne, AckArrival: n.flaw == AckArrival,
+		CurrentL: n.flaw == AckCurrentL, LaterAck: n.flaw == LaterAck})
+	n.voter = lease.NewVoter(n.timing, n.grace(), lease.Flaws{NoRho: n.flaw == NoRho})
+	n.said = lease.NewSaid(lease.Flaws{QuorumOne: n.flaw == SaidQuorumOne})
 	n.pulse = pulse{at: n.now.Mono}
 	n.election = election{heard: n.now.Mono, rtt: n.timing.RTT, sync: n.timing.Sync}
 	n.planAt, n.groupsAt = cluster.Never, cluster.Never
 	n.urgent() // a new run, and a new boot, is news
 	n.resume(b)
-	if b.Disk.Founding == nil {
+	if r == nil {
 		n.founding = &foundingWork{}
 		return
 	}
-	f, err := cluster.DecodeFounding(b.Disk.Founding)
-	cluster.Assert(err == nil, "the founding record on disk must be readable: %v", err)
-	n.found(f, &b.Disk)
+	n.startRaft(r)
 }
 
 // resume takes over what a former run of this boot has left: the run record, the kernel's gates, and what runs.
@@ -193,10 +197,13 @@ func (n *Node) resume(b *Boot) {
 	same := b.Record != nil && b.Record.Boot == n.boot && b.Record.Incarnation == n.inc
 	if same {
 		n.rec.Number, n.rec.First, n.rec.Rests = b.Record.Number, b.Record.First, b.Record.Rests
+		if n.flaw == ForgetRests {
+			n.rec.Rests = 0
+		}
 		for i := range n.spec.Groups {
 			id := n.spec.Groups[i].ID
 			if r, ok := b.Record.Groups[id]; ok {
-				n.rec.Groups[id] = n.forget(cluster.GroupRecord{Activated: r.Activated, Released: slices.Clone(r.Released)})
+				n.rec.Groups[id] = n.forget(cluster.GroupRecord{Activated: r.Activated, Released: slices.Clone(r.Released), Instructed: r.Instructed})
 			}
 		}
 		n.number = n.rec.Number
@@ -290,9 +297,12 @@ func (n *Node) settle() {
 	n.drainRaft()
 	n.tendNumber()
 	n.tendSaying()
+	n.tendRests()
+	n.tendNotes()
 	n.tendGroups()
 	n.tendPlan()
 	n.tendMoves()
+	n.tendAsks()
 	n.tendPulse()
 	n.drainRaft()
 	n.tendRecord()
@@ -312,15 +322,16 @@ func (n *Node) nextWake() cluster.Instant {
 	if n.leaseShown {
 		at = min(at, n.holder.End())
 	}
+	at = min(at, n.nextNotes())
 	if n.founding != nil {
 		at = min(at, n.founding.at)
 	} else if len(n.stores) == 0 {
 		at = min(at, n.wroteAt.Add(n.diskEvery()))
 	}
-	for i := range n.moves {
-		at = min(at, n.moves[i].at)
+	if n.raft != nil && n.state.IsBlank() {
+		at = min(at, n.askAt)
 	}
-	return at
+	return min(at, n.nextCommand())
 }
 
 // tend looks at the timers of detection, election and forming.
@@ -359,6 +370,9 @@ func (n *Node) tend() {
 		n.tendElection()
 		n.resendRaft()
 		n.tendDisk()
+		if n.state.IsBlank() {
+			n.tendCopy()
+		}
 	} else {
 		n.tendFounding()
 	}
@@ -421,7 +435,7 @@ func (n *Node) local(id cluster.GroupID) *local {
 	return nil
 }
 
-func (n *Node) id() cluster.NodeID { return n.spec.Nodes[n.self].ID }
+func (n *Node) id() cluster.NodeID { return n.name }
 
 func (n *Node) index(id cluster.NodeID) int {
 	return slices.IndexFunc(n.spec.Nodes, func(s cluster.NodeSpec) bool { return s.ID == id })

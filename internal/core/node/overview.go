@@ -6,6 +6,7 @@ import (
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/decide"
+	"baton/internal/core/state"
 	"baton/internal/core/wire"
 )
 
@@ -21,7 +22,7 @@ func (n *Node) Overview(now cluster.Now) *cluster.Overview {
 	}
 	n.now.Mono = max(n.now.Mono, now.Mono)
 	n.now.Wall = now.Wall
-	o.Quorum = n.fresh() >= cluster.Quorum(len(n.peers))
+	o.Quorum = n.voters > 0 && n.fresh() >= cluster.Quorum(n.voters)
 	o.Forming = n.Waits()
 	if n.founding != nil && o.Forming == "" {
 		o.Forming = "the founding record is on its way"
@@ -41,6 +42,7 @@ func (n *Node) Overview(now cluster.Now) *cluster.Overview {
 		}
 		o.Nodes = append(o.Nodes, n.nodeView(i))
 	}
+	o.Instructions = n.instructionViews()
 	f := n.facts()
 	plan := decide.Make(f)
 	for i := range n.groups {
@@ -76,7 +78,9 @@ func (n *Node) nodeView(i int) cluster.NodeView {
 func (n *Node) groupView(i int, f *cluster.Facts, plan decide.Plan) cluster.GroupView {
 	st, spec, g := &n.state.Groups[i], n.groups[i].spec, &f.Groups[i]
 	v := cluster.GroupView{ID: st.ID, Owner: st.Owner, Last: st.Last, Epoch: st.Epoch, Policy: "automatic", Failback: "never",
-		Move: st.Move, Bans: slices.Clone(st.Bans), Next: decide.Best(f, g), Service: n.serviceView(i)}
+		Move: st.Move, Bans: slices.Clone(st.Bans), Service: n.serviceView(i)}
+	next, ban := decide.Next(f, g)
+	v.Next, v.NextBanned = next, ban != nil
 	if spec.Failover == cluster.FailoverManual {
 		v.Policy = "manual"
 	}
@@ -120,30 +124,45 @@ func (n *Node) History() []cluster.Line {
 	return slices.Clone(n.state.Journal)
 }
 
-// WouldMove tells what a command would do: the node that the group would go to, or why it is refused and
-// what to do instead. Nothing is changed.
-func (n *Node) WouldMove(now cluster.Now, c *Command) (to cluster.NodeID, why, hint string) {
+// WouldMove tells what a command would do: the node that the group would go to, or the answer where it would
+// not move. Nothing is changed.
+func (n *Node) WouldMove(now cluster.Now, c *Command) (cluster.NodeID, *Reply) {
 	if n.state == nil {
-		return "", "the cluster is still forming: " + n.Waits(), "baton status"
+		return "", refuse("baton status", "the cluster is still forming: %s", n.Waits())
 	}
 	n.now.Mono = max(n.now.Mono, now.Mono)
 	f := n.facts()
 	g := f.Group(c.Group)
 	if g == nil {
-		return "", fmt.Sprintf("there is no group %q", c.Group), "baton status lists the groups"
+		return "", refuse("baton status lists the groups", "there is no group %q", c.Group)
 	}
-	m, hint, why := Intend(f, g, c)
-	if why != "" {
-		return "", why, hint
+	m, r := Intend(f, g, c)
+	if r != nil {
+		return g.Owner, r
 	}
-	return m.To, "", ""
+	return m.To, nil
 }
 
 // Configuration returns the cluster's configuration, as far as this node has it.
 func (n *Node) Configuration() *cluster.Configuration {
+	c := &cluster.Configuration{}
 	if n.state == nil {
-		return &cluster.Configuration{}
+		return c
 	}
-	f := &n.state.Founding
-	return &cluster.Configuration{Revisions: []cluster.RevisionText{{Revision: 1, Text: f.File, By: string(n.spec.Nodes[0].ID), Wall: f.Wall}}}
+	c.Revisions = slices.Clone(n.state.Revisions)
+	if n.state.Draft != nil {
+		d := *n.state.Draft
+		next, err := n.state.DraftSpec()
+		if err != nil {
+			d.Waits = err.Error()
+		} else {
+			d.Waits = n.state.DraftWaits(next)
+		}
+		c.Draft = &d
+	}
+	return c
 }
+
+// State returns the replicated state as this node has it, for observers: it must not be changed. nil: the
+// cluster is still forming.
+func (n *Node) State() *state.State { return n.state }

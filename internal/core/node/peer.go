@@ -15,7 +15,9 @@ import (
 type peer struct {
 	id       cluster.NodeID
 	role     cluster.Role
-	inc      cluster.Incarnation // by the founding record; 0 before
+	inc      cluster.Incarnation // by the log, the newest; 0: none is known
+	votes    bool                // that incarnation is a voter
+	rests    rested              // the set that its lease was said to rest on
 	det      *detect.Peer
 	hb       *wire.Heartbeat // the newest of its present run
 	hbAt     cluster.Instant
@@ -41,10 +43,21 @@ type peer struct {
 	// Raft messages to it that are repeated until answered
 	append   resend
 	vote     resend
+	snapshot cluster.Instant // when a snapshot sent to it counts as lost; 0: none is under way
 	proposed []byte          // the proposal that it last forwarded here
 	trips    []time.Duration // per link: the smoothed round trip; 0: none yet
 	asked    wire.Ask        // what it last said while the cluster forms
 	askedAt  cluster.Instant
+	textAt   cluster.Instant // not before this is it sent the cluster file again
+
+	stranger   cluster.Incarnation // of the last heartbeat that was not of its newest incarnation
+	strangerAt cluster.Instant
+}
+
+// rested is the log index of the set on which a lease was said to rest. It stays true, so it is kept.
+type rested struct {
+	number cluster.Number
+	index  uint64
 }
 
 // resend repeats one Raft message at the quick pace until it is answered or its time is over.
@@ -71,6 +84,19 @@ func (p *peer) admitRun(run cluster.RunID) (ok, fresh bool) {
 	return true, true
 }
 
+// become makes the peer another incarnation: runs are ordered within one data directory only, and what was
+// known of the former one tells nothing of this one.
+func (p *peer) become(inc cluster.Incarnation, det *detect.Peer) {
+	if p.inc != 0 {
+		p.det, p.silentTold = det, false
+		p.acked, p.waiting, p.durable, p.deaf = 0, 0, 0, false
+	}
+	p.inc, p.run, p.hb, p.leaseDown, p.well = inc, 0, nil, 0, 0
+	p.formerAt = p.hbAt
+	p.append.msg, p.vote.msg, p.proposed, p.snapshot = nil, nil, nil, 0
+	clear(p.seqs)
+}
+
 // slot is where the newest heartbeat heard on a link is kept; what came over no link of its own (TCP)
 // shares the last place.
 func (p *peer) slot(link int) *uint64 {
@@ -88,6 +114,9 @@ func (p *peer) resendAt() cluster.Instant {
 	}
 	if p.vote.msg != nil {
 		at = min(at, p.vote.at)
+	}
+	if p.snapshot != 0 {
+		at = min(at, p.snapshot)
 	}
 	return at
 }

@@ -1,9 +1,7 @@
 package node
 
 import (
-	"fmt"
 	"slices"
-	"time"
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/decide"
@@ -25,6 +23,9 @@ func (n *Node) tendPlan() {
 	n.planDue, n.planAt = false, n.now.Mono.Add(2*n.timing.H)
 	plan := decide.Make(n.facts())
 	n.tellDecisions(plan.Decisions)
+	if n.flaw == SwapVoters {
+		n.swapVoters(plan.Entries)
+	}
 	if len(plan.Entries) > 0 {
 		n.propose(plan.Entries)
 	}
@@ -32,7 +33,8 @@ func (n *Node) tendPlan() {
 
 // facts makes the picture that the planner decides on.
 func (n *Node) facts() *cluster.Facts {
-	f := &cluster.Facts{Now: n.now, Self: n.id(), Spec: n.spec, Voters: len(n.peers), Age: n.now.Mono.Sub(n.start)}
+	f := &cluster.Facts{Now: n.now, Self: n.id(), Spec: n.spec, Voters: n.voters, Set: n.setFacts(), Draft: n.draftFacts(),
+		Age: n.now.Mono.Sub(n.start), Instructions: &n.state.Instructions}
 	for i := range n.peers {
 		f.Nodes = append(f.Nodes, n.nodeFacts(i))
 	}
@@ -45,7 +47,8 @@ func (n *Node) facts() *cluster.Facts {
 func (n *Node) nodeFacts(i int) cluster.NodeFacts {
 	p, s := &n.peers[i], &n.state.Nodes[i]
 	x := cluster.NodeFacts{ID: p.id, Role: p.role, Number: s.Number, Admitted: s.Admitted, Over: s.Over(s.Number),
-		SaidOver: n.said.Over(i, s.Number)}
+		SaidOver: n.saidOver(s.ID, s.Number), Rests: n.restsOf(i)}
+	n.memberFacts(i, &x)
 	if i == n.self {
 		x.Fresh, x.Heard, x.Incarnation, x.Boot = true, true, n.inc, n.boot
 		x.LeaseRuns, x.Sick = n.leaseRuns(), n.pulse.sick
@@ -77,7 +80,7 @@ func (n *Node) nodeFacts(i int) cluster.NodeFacts {
 func (n *Node) silentTo(i int) []cluster.NodeID {
 	var out []cluster.NodeID
 	for v := range n.peers {
-		if v == i {
+		if v == i || !n.peers[v].votes {
 			continue
 		}
 		if v == n.self {
@@ -91,7 +94,7 @@ func (n *Node) silentTo(i int) []cluster.NodeID {
 			continue
 		}
 		for _, h := range p.hb.Heard {
-			if h.Node == n.peers[i].id && h.Ago >= n.peers[i].det.D() {
+			if h.Node == n.peers[i].id && h.Ago >= n.silenceOf(i) {
 				out = append(out, p.id)
 			}
 		}
@@ -107,7 +110,7 @@ func (n *Node) groupFacts(i int) cluster.GroupFacts {
 	}
 	for _, t := range st.Tenures {
 		x := n.index(t.Node)
-		released := slices.Contains(l.heard, heardRelease{t.Epoch, x}) ||
+		released := slices.Contains(l.heard, heardRelease{t.Epoch, t.Node}) ||
 			(x == n.self && slices.Contains(n.released, wire.Tenure{Group: st.ID, Epoch: t.Epoch}))
 		if released {
 			g.Released = append(g.Released, t.Epoch)
@@ -122,7 +125,7 @@ func (n *Node) groupFacts(i int) cluster.GroupFacts {
 	for k := range n.peers {
 		g.Reports = append(g.Reports, n.reportOf(k, i))
 	}
-	g.Serves = n.serves(i)
+	g.Serves = n.toRecord(i)
 	return g
 }
 
@@ -152,110 +155,4 @@ func (n *Node) reportOf(k, i int) cluster.Report {
 	}
 	return cluster.Report{Known: true, Epoch: r.Epoch, Serving: r.Phase == wire.PhaseServing, Failed: r.Phase == wire.PhaseFailed,
 		Hot: r.Hot, Cut: r.Cut, Reason: r.Reason}
-}
-
-// moveWork is a command of this node that is under way.
-type moveWork struct {
-	id       uint64
-	move     cluster.Move
-	by       string
-	at       cluster.Instant // the next try, or look
-	deadline cluster.Instant
-}
-
-// moveTimeout is how long a command is pursued before its asker is told that it is still under way.
-const moveTimeout = time.Minute
-
-// command takes a person's request: it is refused with the reason, or proposed until the log has it.
-func (n *Node) command(c *Command) {
-	refuse := func(hint, format string, args ...any) {
-		n.out.Replies = append(n.out.Replies, Reply{ID: c.ID, Text: fmt.Sprintf(format, args...), Hint: hint})
-	}
-	if n.state == nil {
-		refuse("see baton status", "the cluster is still forming: %s", n.Waits())
-		return
-	}
-	spec := n.spec.Group(c.Group)
-	if spec == nil {
-		refuse("baton status lists the groups", "there is no group %q", c.Group)
-		return
-	}
-	f := n.facts()
-	g := f.Group(c.Group)
-	move, hint, why := Intend(f, g, c)
-	if why != "" {
-		refuse(hint, "%s", why)
-		return
-	}
-	move.ID = fmt.Sprintf("%s-%x-%d", n.id(), uint64(n.run), c.ID)
-	n.moves = append(n.moves, moveWork{id: c.ID, move: *move, by: c.By, at: n.now.Mono, deadline: n.now.Mono.Add(moveTimeout)})
-}
-
-// Intend works out the Move that a command asks for, or why it can't be had, and what to do instead.
-func Intend(f *cluster.Facts, g *cluster.GroupFacts, c *Command) (m *cluster.Move, hint, why string) {
-	spec := f.Spec.Group(g.ID)
-	to := c.To
-	switch {
-	case c.Op == OpFailback:
-		to = spec.Nodes[0]
-	case to == "":
-		best := decide.Best(f, g)
-		if best == "" {
-			return nil, "baton explain " + string(g.ID), fmt.Sprintf("no other node can take %s now", g.ID)
-		}
-		to = best
-	}
-	if g.Move != nil {
-		return nil, "wait until it has ended: baton status --wait", fmt.Sprintf("a move of %s to %s is under way", g.ID, g.Move.To)
-	}
-	if g.Owner == to {
-		return nil, "nothing to do", fmt.Sprintf("%s is on %s already", g.ID, to)
-	}
-	if r := decide.Refusal(f, g, to); r != "" {
-		return nil, "baton status shows the nodes", fmt.Sprintf("%s can't take %s: it %s", to, g.ID, r)
-	}
-	return &cluster.Move{Group: g.ID, From: g.Owner, To: to, Epoch: g.Epoch, Failback: c.Op == OpFailback}, "", ""
-}
-
-// tendMoves pursues the commands of this node.
-func (n *Node) tendMoves() {
-	n.moves = slices.DeleteFunc(n.moves, func(m moveWork) bool {
-		r, done := n.moveEnded(&m)
-		if done {
-			n.out.Replies = append(n.out.Replies, r)
-		}
-		return done
-	})
-	for i := range n.moves {
-		m := &n.moves[i]
-		if n.now.Mono < m.at {
-			continue
-		}
-		m.at = n.now.Mono.Add(max(n.timing.H, n.timing.L/5))
-		if st := n.state.Group(m.move.Group); st.Move == nil {
-			mv := m.move
-			n.propose([]cluster.Entry{{Wall: n.now.Wall, By: m.by, Why: "asked for", Parts: []cluster.Part{{Move: &mv}}}})
-		}
-	}
-}
-
-// moveEnded tells how a command has ended, if it has.
-func (n *Node) moveEnded(m *moveWork) (Reply, bool) {
-	st := n.state.Group(m.move.Group)
-	r := Reply{ID: m.id}
-	switch {
-	case st.Ended != nil && st.Ended.ID == m.move.ID && st.Ended.Done:
-		r.Done, r.Text = true, fmt.Sprintf("%s serves on %s, epoch %d", st.ID, m.move.To, st.Epoch)
-	case st.Ended != nil && st.Ended.ID == m.move.ID:
-		r.Text, r.Hint = fmt.Sprintf("the move of %s to %s failed: %s", st.ID, m.move.To, st.Ended.Reason), "baton explain "+string(st.ID)
-	case st.Move != nil && st.Move.ID == m.move.ID && n.now.Mono < m.deadline:
-		return r, false
-	case st.Epoch != m.move.Epoch || (st.Move != nil && st.Move.ID != m.move.ID):
-		r.Text, r.Hint = fmt.Sprintf("%s was moved otherwise meanwhile", st.ID), "baton history"
-	case n.now.Mono >= m.deadline:
-		r.Text, r.Hint = fmt.Sprintf("the move of %s to %s has not ended after %v", st.ID, m.move.To, moveTimeout), "baton explain "+string(st.ID)
-	default:
-		return r, false
-	}
-	return r, true
 }

@@ -84,7 +84,7 @@ func (n *Node) tendPulse() {
 func (n *Node) heartbeat() *wire.Heartbeat {
 	n.pulse.seq++
 	hb := &wire.Heartbeat{
-		Incarnation: n.inc, Boot: n.boot, Number: n.number, Seq: n.pulse.seq, L: n.timing.L, Rests: n.rec.Rests, View: 1,
+		Incarnation: n.inc, Boot: n.boot, Number: n.number, Seq: n.pulse.seq, L: n.timing.L, Rests: n.rests, View: 1,
 		Sent: n.now.Mono, LeaseRuns: n.leaseRuns(), Sick: n.pulse.sick,
 		Said: n.lines, Released: n.released, Groups: n.pulse.reports,
 		Heard: make([]wire.Heard, 0, len(n.peers)-1),
@@ -129,9 +129,12 @@ func (n *Node) packet(in *Packet) {
 	case *wire.Raft:
 		if n.raft != nil {
 			n.raftIn(i, m.Msg)
+		} else {
+			n.letIn(i, m.Msg)
 		}
 	case *wire.Ask:
 		p.asked, p.askedAt = *m, n.now.Mono
+		n.fileIn(m)
 		n.askIn(i, m)
 	case *wire.Founding:
 		n.foundingIn(m)
@@ -142,8 +145,12 @@ func (n *Node) packet(in *Packet) {
 func (n *Node) heard(i int, in *Packet, hb *wire.Heartbeat) {
 	p := &n.peers[i]
 	if p.inc != 0 && hb.Incarnation != p.inc {
+		p.stranger, p.strangerAt = hb.Incarnation, n.now.Mono
 		n.stranger(p, hb.Incarnation)
 		return
+	}
+	if p.inc == 0 && n.state != nil && !n.state.IsBlank() {
+		return // it belongs to the cluster's file, but not to the cluster yet
 	}
 	if n.isPast(i, hb) {
 		return
@@ -157,7 +164,7 @@ func (n *Node) heard(i int, in *Packet, hb *wire.Heartbeat) {
 		return // a late copy is no sign of life
 	}
 	*newest = hb.Seq
-	p.det.Arrived(in.Link, n.now.Mono, hb.L)
+	p.det.Arrived(in.Link, n.now.Mono, n.namedLength(hb))
 	if p.silentTold {
 		p.silentTold = false
 		n.planDue, n.groupsDue = true, true
@@ -169,6 +176,7 @@ func (n *Node) heard(i int, in *Packet, hb *wire.Heartbeat) {
 	if p.hb != nil && hb.Seq <= p.hb.Seq {
 		return // the same over another link, or overtaken
 	}
+	n.noteLength(hb.L)
 	ack := &wire.Ack{Incarnation: n.inc, Run: in.Run, Seq: hb.Seq}
 	if hb.Number != 0 && n.mayPromise(i, hb) {
 		n.promise(i, hb)
@@ -197,6 +205,10 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 	old := p.hb
 	p.hb, p.hbAt = hb, n.now.Mono
 	p.durable = max(p.durable, hb.Durable)
+	if p.rests.number < hb.Number || (p.rests.number == hb.Number && p.rests.index < hb.Rests) {
+		p.rests = rested{hb.Number, hb.Rests}
+		n.planDue = true
+	}
 	if hb.LeaseRuns {
 		p.leaseDown = 0
 	} else if p.leaseDown == 0 {
@@ -218,12 +230,12 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 		n.planDue, n.groupsDue = true, true
 	}
 	for _, s := range hb.Said {
-		if x := n.index(s.Node); x >= 0 && n.said.Add(x, s.Number, i) {
+		if n.said.Add(s.Node, s.Number, p.inc) {
 			n.planDue, n.groupsDue = true, true
 		}
 	}
 	for _, r := range hb.Released {
-		if l := n.local(r.Group); l != nil && l.hearRelease(r.Epoch, i) {
+		if l := n.local(r.Group); l != nil && l.hearRelease(r.Epoch, p.id) {
 			n.planDue, n.groupsDue = true, true
 		}
 	}
@@ -253,7 +265,7 @@ func (p *peer) nowSilent(old, hb *wire.Heartbeat) bool {
 // heardMax bounds the releases remembered per group; the oldest go first.
 const heardMax = 64
 
-func (l *local) hearRelease(e cluster.Epoch, node int) bool {
+func (l *local) hearRelease(e cluster.Epoch, node cluster.NodeID) bool {
 	r := heardRelease{e, node}
 	if slices.Contains(l.heard, r) {
 		return false
@@ -284,7 +296,14 @@ func (n *Node) promise(i int, hb *wire.Heartbeat) {
 	case StaleNow:
 		from = n.last
 	}
-	n.voter.Promise(i, from, hb.L)
+	l := hb.L
+	if n.flaw == OwnLength {
+		l = n.timing.L
+	}
+	n.voter.Promise(n.peers[i].id, from, l)
+	if hb.L > max(n.timing.L, n.timing.Longest) {
+		n.longAt = n.now.Mono
+	}
 }
 
 // ackIn takes a voter's ack.
@@ -311,11 +330,16 @@ func (n *Node) ackIn(i int, a *wire.Ack) {
 	}
 }
 
-// acked counts an ack towards the lease and carries its end into the kernel.
+// acked counts an ack towards the lease.
 func (n *Node) acked(i int, seq uint64) {
-	if !n.holder.Acked(i, seq, n.now.Mono) {
+	if !n.mayRenew() || !n.holder.Acked(n.incarnation(i), seq, n.now.Mono) {
 		return
 	}
+	n.renewed()
+}
+
+// renewed carries the lease's end into the kernel.
+func (n *Node) renewed() {
 	if runs := n.leaseRuns(); runs != n.leaseShown {
 		n.groupsDue = true
 	}

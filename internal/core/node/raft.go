@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -23,13 +24,14 @@ const (
 	compactAfter     = 1024 // entries applied since the last snapshot; Config.CompactAfter overrides it
 	compactKeepShare = 4    // of that, one in so many is kept for followers that lag a little
 	maxUncommitted   = 1 << 20
+	snapshotPatience = 200 * time.Millisecond
 	maxCommittedSize = 1 << 20
 )
 
 // replica is this node's part in Raft, on etcd's RawNode with asynchronous storage writes.
 type replica struct {
 	rn       *raft.RawNode
-	store    *raft.MemoryStorage
+	store    *storage
 	applied  uint64
 	durable  uint64
 	snapped  uint64 // index of the newest snapshot
@@ -63,60 +65,9 @@ type unstored struct {
 	founding  *cluster.Founding
 }
 
-// found starts Raft from the founding record alone, or from what the disk holds beyond it.
-func (n *Node) found(f *cluster.Founding, disk *cluster.DiskImage) {
-	r := &replica{store: raft.NewMemoryStorage(), applied: foundingIndex, durable: foundingIndex}
-	voters := make([]uint64, 0, len(f.Nodes))
-	for _, fn := range f.Nodes {
-		i := n.index(fn.Node)
-		cluster.Assert(i >= 0, "the founding record names %q, the cluster file does not", fn.Node)
-		p := &n.peers[i]
-		p.inc, p.run, p.hb = fn.Incarnation, 0, nil // runs are ordered within one data directory only
-		clear(p.seqs)
-		voters = append(voters, uint64(fn.Incarnation))
-	}
-	n.state = state.New(f, n.spec, foundingIndex, n.stateFlaws())
-	snap := &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{
-		Index: new(uint64(foundingIndex)), Term: new(uint64(1)), ConfState: &raftpb.ConfState{Voters: voters}}}
-	if disk.Snapshot != nil {
-		snap.Metadata.Index, snap.Metadata.Term, snap.Data = new(disk.Snapshot.Index), new(disk.Snapshot.Term), disk.Snapshot.Data
-		s, err := state.Decode(disk.Snapshot.Data, n.stateFlaws())
-		cluster.Assert(err == nil, "the snapshot on disk must be readable: %v", err)
-		n.state, r.applied, r.snapped = s, disk.Snapshot.Index, disk.Snapshot.Index
-	}
-	must(r.store.ApplySnapshot(snap))
-	hard := disk.Hard
-	hard.Term, hard.Commit = max(hard.Term, 1), max(hard.Commit, snap.GetMetadata().GetIndex())
-	must(r.store.SetHardState(&raftpb.HardState{Term: new(hard.Term), Vote: new(hard.Vote), Commit: new(hard.Commit)}))
-	entries := make([]*raftpb.Entry, 0, len(disk.Entries))
-	for _, e := range disk.Entries {
-		t := raftpb.EntryType(e.Type)
-		entries = append(entries, &raftpb.Entry{Index: new(e.Index), Term: new(e.Term), Type: &t, Data: e.Data})
-	}
-	must(r.store.Append(entries))
-	last, err := r.store.LastIndex()
-	must(err)
-	r.durable, r.last = last, last
-	if n.rec.Number == 0 {
-		r.usable = last
-	}
-	r.hard = hard
-	n.raft = r
-	r.note(entries, n.id())
-	r.rn, err = raft.NewRawNode(&raft.Config{
-		ID: uint64(n.inc), ElectionTick: electionTicks, HeartbeatTick: heartbeatTicks, Storage: r.store, Applied: r.applied,
-		AsyncStorageWrites: true, MaxSizePerMsg: maxAppendBytes, MaxCommittedSizePerReady: maxCommittedSize,
-		MaxUncommittedEntriesSize: maxUncommitted, MaxInflightMsgs: maxInflight,
-		CheckQuorum: true, PreVote: true, Logger: quiet{},
-	})
-	must(err)
-	n.founding = nil
-	n.election.heard = n.now.Mono
-	n.groupsDue, n.planDue = true, true
-}
-
 func (n *Node) stateFlaws() state.Flaws {
-	return state.Flaws{EvictKeepsOwner: n.flaw == EvictKeepsOwner, ApplyStale: n.flaw == ApplyStale}
+	return state.Flaws{EvictKeepsOwner: n.flaw == EvictKeepsOwner, ApplyStale: n.flaw == ApplyStale,
+		Heedless: n.flaw == Heedless, Swap: n.flaw == SwapVoters}
 }
 
 func must(err error) { cluster.Assert(err == nil, "raft storage: %v", err) }
@@ -149,10 +100,11 @@ func (r *replica) note(entries []*raftpb.Entry, self cluster.NodeID) {
 	first := entries[0].GetIndex()
 	r.evicts = slices.DeleteFunc(r.evicts, func(a appended) bool { return a.index >= first })
 	for _, e := range entries {
-		if len(e.Data) == 0 || e.GetIndex() <= r.applied {
+		data := command(e)
+		if len(data) == 0 || e.GetIndex() <= r.applied {
 			continue
 		}
-		c, err := cluster.DecodeEntry(e.Data)
+		c, err := cluster.DecodeEntry(data)
 		if err != nil {
 			continue
 		}
@@ -170,6 +122,9 @@ func (r *replica) note(entries []*raftpb.Entry, self cluster.NodeID) {
 // raftIn hands a peer's message to Raft.
 func (n *Node) raftIn(i int, m *raftpb.Message) {
 	p := &n.peers[i]
+	if n.state.IsBlank() && m != nil && m.GetFrom() != uint64(p.inc) {
+		p.become(cluster.Incarnation(m.GetFrom()), p.det) // who has no copy yet takes the coordinator's word
+	}
 	if m == nil || m.GetFrom() != uint64(p.inc) || m.GetTo() != uint64(n.inc) || raft.IsLocalMsg(m.GetType()) {
 		return
 	}
@@ -179,6 +134,10 @@ func (n *Node) raftIn(i int, m *raftpb.Message) {
 			p.append.msg = nil
 		}
 		if !m.GetReject() {
+			if p.snapshot != 0 { // taken; Raft may wait for that word where its log begins later by now
+				p.snapshot = 0
+				defer n.raft.rn.ReportSnapshot(m.GetFrom(), raft.SnapshotFinish)
+			}
 			p.durable = max(p.durable, m.GetIndex())
 		}
 	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
@@ -251,7 +210,7 @@ func (n *Node) softState(s *raft.SoftState) {
 	r.leading = leads
 	if !leads {
 		for i := range n.peers {
-			n.peers[i].append.msg, n.peers[i].proposed = nil, nil
+			n.peers[i].append.msg, n.peers[i].proposed, n.peers[i].snapshot = nil, nil, 0
 		}
 		n.leaderHeard() // from now on: others get their turn before this node campaigns again
 		n.event("coordinator.lost", n.id(), "%s no longer coordinates", n.id())
@@ -375,7 +334,7 @@ func (n *Node) carryOn(u *unstored) {
 // sendRaft sends one message of Raft. An append with entries, and a request for a vote, are repeated
 // quickly until they are answered: a lost one must not cost a heartbeat's time.
 func (n *Node) sendRaft(m *raftpb.Message) {
-	to := slices.IndexFunc(n.peers, func(p peer) bool { return uint64(p.inc) == m.GetTo() })
+	to := n.holderOf(cluster.Incarnation(m.GetTo()))
 	if to < 0 || to == n.self || m.GetFrom() != uint64(n.inc) {
 		return // what another has proposed, or asked of a leader, is not relayed: who wants it tries again
 	}
@@ -394,7 +353,7 @@ func (n *Node) sendRaft(m *raftpb.Message) {
 			n.election.granted(n)
 		}
 	case raftpb.MsgSnap:
-		n.raft.rn.ReportSnapshot(m.GetTo(), raft.SnapshotFinish) // a lost one is probed for again
+		p.snapshot = n.now.Mono.Add(max(n.timing.L/2, snapshotPatience))
 	default:
 	}
 	n.send(to, &wire.Raft{Msg: m})
@@ -403,6 +362,10 @@ func (n *Node) sendRaft(m *raftpb.Message) {
 func (n *Node) resendRaft() {
 	for i := range n.peers {
 		p := &n.peers[i]
+		if p.snapshot != 0 && n.now.Mono >= p.snapshot { // it, or the answer to it, was lost
+			p.snapshot = 0
+			n.raft.rn.ReportSnapshot(uint64(p.inc), raft.SnapshotFailure)
+		}
 		for _, r := range []*resend{&p.append, &p.vote} {
 			if r.msg == nil || n.now.Mono < r.at {
 				continue
@@ -424,37 +387,64 @@ func (n *Node) apply(entries []*raftpb.Entry) {
 		if e.GetIndex() <= r.applied {
 			continue
 		}
-		r.applied = e.GetIndex()
-		n.out.Applied = append(n.out.Applied, cluster.LogEntry{Index: e.GetIndex(), Term: e.GetTerm(), Type: int32(e.GetType()), Data: e.GetData()})
+		revision := n.state.Revision()
+		c, applied := n.applyOne(r, e)
 		n.groupsDue, n.planDue = true, true
-		if len(e.GetData()) == 0 {
-			continue
-		}
-		c, err := cluster.DecodeEntry(e.GetData())
-		if err != nil {
-			n.event("log.unreadable", n.id(), "entry %d is skipped: %v", e.GetIndex(), err)
-			continue
-		}
-		j := n.state.Apply(e.GetIndex(), c)
-		if n.alive {
-			n.event("applied", "", "%s", describe(j))
-		}
-		for _, p := range c.Parts {
-			if p.Evict != nil {
-				n.urgent()
+		if cc := confChange(e); cc != nil {
+			if c != nil && !applied { // the state has refused it, and so must Raft: a change of node 0 is none
+				add := raftpb.ConfChangeAddNode
+				cc.Changes = []*raftpb.ConfChangeSingle{{Type: &add, NodeId: new(uint64(raft.None))}}
 			}
-			if p.Served != nil {
-				n.recorded(p.Served)
-			}
-			if p.Admit != nil {
-				if i := n.index(p.Admit.Node); i >= 0 {
-					n.peers[i].admitted = n.now.Mono
-				}
-			}
+			r.store.conf = r.rn.ApplyConfChange(cc)
+			n.seatVoters()
+		}
+		if n.state.Revision() != revision {
+			n.takeRevision()
+		}
+		if c != nil {
+			n.instructed(e.GetIndex(), c)
+			n.noticeParts(c)
 		}
 	}
 	r.evicts = slices.DeleteFunc(r.evicts, func(a appended) bool { return a.index <= r.applied })
 	n.prune()
+}
+
+// applyOne applies one entry to the state. It reports whether any part of it did.
+func (n *Node) applyOne(r *replica, e *raftpb.Entry) (c *cluster.Entry, applied bool) {
+	r.applied = e.GetIndex()
+	data := command(e)
+	n.out.Applied = append(n.out.Applied, cluster.LogEntry{Index: e.GetIndex(), Term: e.GetTerm(), Type: int32(e.GetType()), Data: data})
+	if len(data) == 0 {
+		return nil, false
+	}
+	c, err := cluster.DecodeEntry(data)
+	if err != nil {
+		n.event("log.unreadable", n.id(), "entry %d is skipped: %v", e.GetIndex(), err)
+		return nil, false
+	}
+	j := n.state.Apply(e.GetIndex(), c)
+	if n.alive {
+		n.event("applied", "", "%s", describe(j))
+	}
+	return c, len(j.Did) > 0
+}
+
+// noticeParts does what follows from an entry at once.
+func (n *Node) noticeParts(c *cluster.Entry) {
+	for _, p := range c.Parts {
+		if p.Evict != nil {
+			n.urgent()
+		}
+		if p.Served != nil {
+			n.recorded(p.Served)
+		}
+		if p.Admit != nil {
+			if i := n.index(p.Admit.Node); i >= 0 {
+				n.peers[i].admitted = n.now.Mono
+			}
+		}
+	}
 }
 
 // describe renders a line of history as text.
@@ -491,9 +481,7 @@ func (n *Node) prune() {
 // compact writes a snapshot of the state and drops most of the log before it.
 func (n *Node) compact() {
 	r := n.raft
-	_, conf, err := r.store.InitialState()
-	must(err)
-	snap, err := r.store.CreateSnapshot(r.applied, conf, n.state.Encode())
+	snap, err := r.store.CreateSnapshot(r.applied, r.store.conf, n.state.Encode())
 	if err != nil {
 		return // not that far yet
 	}
@@ -509,14 +497,16 @@ func (n *Node) compact() {
 
 // restore replaces the state by a leader's snapshot.
 func (n *Node) restore(s *raftpb.Snapshot) {
-	st, err := state.Decode(s.GetData(), n.stateFlaws())
+	st, err := state.Decode(s.GetData(), n.read, n.stateFlaws())
 	if err != nil {
 		n.event("snapshot.unreadable", n.id(), "a snapshot from the coordinator is refused: %v", err)
 		return
 	}
 	n.state, n.raft.applied, n.raft.snapped = st, s.GetMetadata().GetIndex(), s.GetMetadata().GetIndex()
+	n.raft.store.conf = s.GetMetadata().GetConfState()
 	n.raft.evicts = slices.DeleteFunc(n.raft.evicts, func(a appended) bool { return a.index <= n.raft.applied })
 	n.groupsDue, n.planDue = true, true
+	n.takeRevision()
 	n.restored()
 	n.prune()
 }
@@ -525,7 +515,7 @@ func (n *Node) restore(s *raftpb.Snapshot) {
 func (n *Node) propose(entries []cluster.Entry) {
 	r := n.raft
 	for i := range entries {
-		if err := r.rn.Propose(entries[i].Encode()); err != nil {
+		if err := r.propose(&entries[i]); err != nil {
 			break // no leader is known, or leadership is moving: the caller tries again
 		}
 	}

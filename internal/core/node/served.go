@@ -13,10 +13,10 @@ import (
 
 // watch is what this node has seen of one group's service.
 type watch struct {
-	seen  bool          // serving, and nothing was missed since
-	node  int           // that was last seen serving
-	run   cluster.RunID // of its agent then
-	epoch cluster.Epoch // under which it served
+	seen  bool           // serving, and nothing was missed since
+	node  cluster.NodeID // that was last seen serving
+	run   cluster.RunID  // of its agent then
+	epoch cluster.Epoch  // under which it served
 
 	down     cluster.Instant // since when nobody serves; 0: somebody does, or it is not known
 	silent   bool            // its end was not told, the node has fallen silent
@@ -40,14 +40,14 @@ func (n *Node) watchService(i int) {
 	k, epoch := n.server(i)
 	switch {
 	case k >= 0:
-		if w.down == 0 && w.seen && (w.node != k || w.epoch != epoch) {
+		if w.down == 0 && w.seen && (w.node != n.peers[k].id || w.epoch != epoch) {
 			n.watchEnd(w) // it serves elsewhere already, and its end was missed
 		}
 		if w.down != 0 && !n.wentOn(w, k, epoch) {
 			n.owe(w, i, k, epoch)
 		}
 		owed := w.owed
-		*w = watch{seen: true, node: k, run: n.peers[k].run, epoch: epoch, owed: owed}
+		*w = watch{seen: true, node: n.peers[k].id, run: n.peers[k].run, epoch: epoch, owed: owed}
 	case w.down == 0 && w.seen:
 		n.watchEnd(w)
 	}
@@ -79,14 +79,14 @@ func (n *Node) server(i int) (node int, epoch cluster.Epoch) {
 // watchEnd notes that nobody serves any more. It was so since the node's last word where that node has
 // fallen silent or booted anew, else since now.
 func (n *Node) watchEnd(w *watch) {
-	p := &n.peers[w.node]
 	w.down, w.noticed = n.now.Mono, n.now.Mono
-	switch {
-	case w.node == n.self:
-	case p.run != w.run:
-		w.down = p.formerAt
-	case p.silentTold:
-		w.down, w.silent = p.hbAt, true
+	if k := n.index(w.node); k >= 0 && k != n.self { // else it has left the cluster, or this is the node
+		switch p := &n.peers[k]; {
+		case p.run != w.run:
+			w.down = p.formerAt
+		case p.silentTold:
+			w.down, w.silent = p.hbAt, true
+		}
 	}
 	if w.down == 0 {
 		w.down = n.now.Mono
@@ -97,7 +97,7 @@ func (n *Node) watchEnd(w *watch) {
 // wentOn tells whether a service has only not been heard for a while: an owner whose lease ends never
 // serves under the same epoch again.
 func (n *Node) wentOn(w *watch, k int, epoch cluster.Epoch) bool {
-	return w.silent && w.node == k && w.run == n.peers[k].run && w.epoch == epoch
+	return w.silent && w.node == n.peers[k].id && w.run == n.peers[k].run && w.epoch == epoch
 }
 
 // formerOver tells whether every placement before the group's newest is over, as far as heard here.
@@ -160,13 +160,13 @@ func (n *Node) restored() {
 	}
 }
 
-// serves returns what is to be put on record of a group once its owner says that it serves, or nil.
-func (n *Node) serves(i int) *cluster.Served {
+// toRecord returns what is to be put on record of a group once its owner says that it serves, or nil.
+func (n *Node) toRecord(i int) *cluster.Served {
 	w, st := &n.groups[i].watch, &n.state.Groups[i]
 	if !w.seen || w.down != 0 || w.epoch != st.Epoch {
 		return nil
 	}
-	s := &cluster.Served{Group: st.ID, Node: n.peers[w.node].id, Epoch: st.Epoch, Wall: n.now.Wall}
+	s := &cluster.Served{Group: st.ID, Node: w.node, Epoch: st.Epoch, Wall: n.now.Wall}
 	switch {
 	case w.owed != nil:
 		*s = *w.owed

@@ -34,7 +34,7 @@ func (n *Node) tendNumber() {
 		return
 	}
 	if target != 0 && n.rec.Number != target {
-		n.rec.Number, n.rec.Rests = target, foundingIndex
+		n.rec.Number, n.rec.Rests = target, n.state.Set().Index
 		if n.rec.First == 0 {
 			n.rec.First = target
 		}
@@ -44,7 +44,7 @@ func (n *Node) tendNumber() {
 	if target != 0 && (n.recDue || n.recOK < n.recN) && n.flaw != EarlyNumber {
 		return // until Recorded
 	}
-	n.number = target
+	n.number, n.rests = target, 0
 	n.holder.Reset()
 	n.groupsDue = true
 	n.urgent()
@@ -62,7 +62,7 @@ func (n *Node) tendSaying() {
 	var lines []wire.Lease
 	for i := range n.state.Nodes {
 		s := &n.state.Nodes[i]
-		if !s.Admitted && !s.Over(s.Number) && n.voter.Left(i) <= n.now.Mono {
+		if !s.Admitted && !s.Over(s.Number) && n.voter.Left(s.ID) <= n.now.Mono {
 			lines = append(lines, wire.Lease{Node: s.ID, Number: s.Number})
 		}
 	}
@@ -74,7 +74,7 @@ func (n *Node) tendSaying() {
 	}
 	n.lines = lines
 	for _, l := range lines {
-		n.said.Add(n.index(l.Node), l.Number, n.self)
+		n.said.Add(l.Node, l.Number, n.inc)
 	}
 	n.urgent()
 	n.groupsDue, n.planDue = true, true
@@ -85,7 +85,7 @@ func (n *Node) saidEarly() []wire.Lease {
 	var lines []wire.Lease
 	commit := n.raft.rn.BasicStatus().GetCommit()
 	for _, a := range n.raft.evicts {
-		if n.voter.Left(n.index(a.Node)) <= n.now.Mono && (n.flaw == SayAtAppend || a.index <= commit) {
+		if n.voter.Left(a.Node) <= n.now.Mono && (n.flaw == SayAtAppend || a.index <= commit) {
 			lines = append(lines, wire.Lease{Node: a.Node, Number: a.Number})
 		}
 	}
@@ -100,13 +100,13 @@ func (n *Node) nextSaying() cluster.Instant {
 	}
 	for i := range n.state.Nodes {
 		s := &n.state.Nodes[i]
-		if left := n.voter.Left(i); !s.Admitted && !s.Over(s.Number) && left > n.now.Mono {
+		if left := n.voter.Left(s.ID); !s.Admitted && !s.Over(s.Number) && left > n.now.Mono {
 			at = min(at, left)
 		}
 	}
 	if n.flaw == SayAtAppend || n.flaw == SayUndurable {
 		for _, a := range n.raft.evicts {
-			if left := n.voter.Left(n.index(a.Node)); left > n.now.Mono {
+			if left := n.voter.Left(a.Node); left > n.now.Mono {
 				at = min(at, left)
 			}
 		}
@@ -178,6 +178,7 @@ func (n *Node) tendGroup(i int) {
 		s.MayServe = s.MayStart && n.leaseRuns() && n.tenuresOver(i)
 		s.HotElsewhere = n.takerElsewhere(i, true)
 	}
+	n.heed(l, mine, &s)
 	l.outcome = l.group.Step(n.now.Mono, s)
 	n.out.Wants = append(n.out.Wants, l.outcome.Wants...)
 	n.groupsAt = min(n.groupsAt, l.outcome.WakeAt)
@@ -187,6 +188,7 @@ func (n *Node) tendGroup(i int) {
 		n.groupEvent("serving", st.ID, "%s serves %s, epoch %d", n.id(), st.ID, st.Epoch)
 	}
 	l.phase, l.reason = n.phase(l, mine, st.Epoch)
+	n.tendTasks(l, mine, st.Epoch)
 }
 
 // shut closes a group's gate.
@@ -232,11 +234,11 @@ func (n *Node) tenuresOver(i int) bool {
 
 // over tells whether a tenure is over: a quorum has said so of its number, or its owner has released it.
 func (n *Node) over(i int, t state.Tenure) bool {
-	x := n.index(t.Node)
-	if n.said.Over(x, t.Number) || slices.Contains(n.groups[i].heard, heardRelease{t.Epoch, x}) {
+	if n.saidOver(t.Node, t.Number) || slices.Contains(n.groups[i].heard, heardRelease{t.Epoch, t.Node}) {
 		return true
 	}
-	if hb := n.peers[x].hb; n.flaw == BootProves && hb != nil && hb.Boot != n.state.Nodes[x].Boot {
+	x := n.index(t.Node)
+	if n.flaw == BootProves && x >= 0 && n.peers[x].hb != nil && n.peers[x].hb.Boot != n.state.Nodes[x].Boot {
 		return true
 	}
 	return false
@@ -250,6 +252,9 @@ func (n *Node) takerElsewhere(i int, hot bool) bool {
 	}
 	for k := range n.peers {
 		p := &n.peers[k]
+		if n.barred(st.ID, p.id) {
+			continue
+		}
 		if k == n.self || p.hb == nil || !p.det.Fresh(n.now.Mono) || !n.state.Nodes[k].Admitted || !p.hb.LeaseRuns || p.hb.Sick ||
 			slices.ContainsFunc(st.Bans, func(b cluster.Ban) bool { return b.Node == p.id && b.Until > n.now.Wall }) {
 			continue
@@ -327,7 +332,7 @@ func (n *Node) tendRecord() {
 	for i := range n.spec.Groups { // in the file's order: the map is copied, not walked
 		id := n.spec.Groups[i].ID
 		if g, ok := n.rec.Groups[id]; ok {
-			r.Groups[id] = cluster.GroupRecord{Activated: g.Activated, Released: slices.Clone(g.Released)}
+			r.Groups[id] = cluster.GroupRecord{Activated: g.Activated, Released: slices.Clone(g.Released), Instructed: g.Instructed}
 		}
 	}
 	n.out.Record = &Record{N: n.recN, Record: r}

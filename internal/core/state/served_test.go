@@ -23,7 +23,7 @@ func TestOutagesAddUp(t *testing.T) {
 	for range journalMax {
 		apply(t, s, "there is no such ban", cluster.Part{Unban: &cluster.Unban{Group: "web", Node: "beta"}})
 	}
-	s, err := Decode(s.Encode(), Flaws{})
+	s, err := Decode(s.Encode(), read, Flaws{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,14 +24,31 @@ type State struct {
 	Groups   []Group          `json:"groups"`  // in the order of the specification
 	Journal  []cluster.Line   `json:"journal"`
 
-	flaws Flaws
-	wall  cluster.WallTime // of the entry that is being applied
+	Revisions []cluster.RevisionText `json:"revisions"` // oldest first; the last one counts
+	Draft     *cluster.DraftText     `json:"draft,omitempty"`
+	DraftEnd  *DraftEnd              `json:"draft_end,omitempty"` // how the last draft ended
+	Sets      []VoterSet             `json:"sets"`                // oldest first; the last one is in force
+	Members   []Member               `json:"members"`             // who has a copy of the log
+	Former    []Node                 `json:"former,omitempty"`    // nodes that were removed: their numbers only grow
+	Epochs    []GroupEpoch           `json:"epochs,omitempty"`    // of groups that were removed
+
+	Instructions cluster.Instructions `json:"instructions"`
+	Asked        []Asked              `json:"asked,omitempty"` // answers to commands, oldest first
+
+	flaws     Flaws
+	wall      cluster.WallTime // of the entry that is being applied
+	read      Reader
+	spec      *cluster.Spec // of the revision that counts
+	draftSpec *cluster.Spec
+	draftErr  error
 }
 
 // Flaws are planted bugs, for the tests of the simulator only.
 type Flaws struct {
 	EvictKeepsOwner bool
 	ApplyStale      bool
+	Heedless        bool // what people forbade is not heeded
+	Swap            bool // two voters change in one entry
 }
 
 // Node is a node's lease by the log.
@@ -43,7 +60,8 @@ type Node struct {
 	Admitted    bool                `json:"admitted"`
 	Ended       cluster.Number      `json:"ended"` // this number and all below are over
 	AdmitIndex  uint64              `json:"admit_index"`
-	Past        []Past              `json:"past"` // former Admits: their packets are late ones
+	EvictIndex  uint64              `json:"evict_index"` // of its newest Evict
+	Past        []Past              `json:"past"`        // former Admits: their packets are late ones
 }
 
 // Past is an incarnation and boot that a node was once admitted under.
@@ -83,17 +101,34 @@ type MoveResult struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// New returns the state that a founding record begins with.
-func New(f *cluster.Founding, spec *cluster.Spec, index uint64, flaws Flaws) *State {
-	s := &State{Founding: *f, Applied: index, flaws: flaws}
-	for _, n := range spec.Nodes {
-		s.Nodes = append(s.Nodes, Node{ID: n.ID})
+// New returns the state that a founding record begins with. The record's file must be readable.
+func New(f *cluster.Founding, read Reader, index uint64, flaws Flaws) (*State, error) {
+	spec, err := read(f.File)
+	if err != nil {
+		return nil, err
 	}
-	for _, g := range spec.Groups {
-		s.Groups = append(s.Groups, Group{ID: g.ID})
+	s := &State{Founding: *f, Applied: index, flaws: flaws, read: read}
+	s.fit(spec)
+	s.Revisions = []cluster.RevisionText{{Revision: 1, Text: f.File, Wall: f.Wall}}
+	set := VoterSet{Index: index}
+	for _, n := range f.Nodes {
+		set.Voters = append(set.Voters, n.Incarnation)
+		s.Members = append(s.Members, Member{n.Node, n.Incarnation})
 	}
+	s.Sets = []VoterSet{set}
+	return s, nil
+}
+
+// Blank returns the state of a newcomer that copies the log, before its first entry: it knows a file to
+// find the others by, and nothing else.
+func Blank(spec *cluster.Spec, read Reader, flaws Flaws) *State {
+	s := &State{flaws: flaws, read: read, Sets: []VoterSet{{}}}
+	s.fit(spec)
 	return s
 }
+
+// IsBlank tells whether nothing of the log is known yet.
+func (s *State) IsBlank() bool { return s.Applied == 0 }
 
 // Encode returns the state's stored form, for a snapshot.
 func (s *State) Encode() []byte {
@@ -103,12 +138,20 @@ func (s *State) Encode() []byte {
 }
 
 // Decode reads a stored state.
-func Decode(b []byte, flaws Flaws) (*State, error) {
+func Decode(b []byte, read Reader, flaws Flaws) (*State, error) {
 	s := new(State)
 	if err := json.Unmarshal(b, s); err != nil {
 		return nil, fmt.Errorf("snapshot of %d bytes: %w", len(b), err)
 	}
-	s.flaws = flaws
+	if len(s.Revisions) == 0 || len(s.Sets) == 0 {
+		return nil, fmt.Errorf("snapshot of %d bytes: it has no configuration, or no voters", len(b))
+	}
+	s.flaws, s.read = flaws, read
+	spec, err := read(s.Revisions[len(s.Revisions)-1].Text)
+	if err != nil {
+		return nil, fmt.Errorf("revision %d of the configuration: %w", s.Revision(), err)
+	}
+	s.fit(spec)
 	return s, nil
 }
 
@@ -137,14 +180,21 @@ func (s *State) Apply(index uint64, e *cluster.Entry) cluster.Line {
 	cluster.Assert(index > s.Applied, "entry %d is applied after %d", index, s.Applied)
 	s.Applied, s.wall = index, e.Wall
 	j := cluster.Line{Index: index, Wall: e.Wall, By: e.By, Rule: e.Rule, Why: e.Why, Evidence: e.Evidence, Rejected: e.Rejected}
+	if e.ID != "" && s.Answer(e.ID) != nil {
+		j.Dropped = append(j.Dropped, "the same command again")
+		return j
+	}
 	for _, p := range e.Parts {
-		if dropped := s.applyPart(index, p); dropped != "" {
+		if dropped := s.applyPart(index, e, p); dropped != "" {
 			j.Dropped = append(j.Dropped, p.String()+": "+dropped)
 			continue
 		}
 		j.Did = append(j.Did, p.String())
 		note(&j, p)
 		s.asked(p, e.Wall)
+	}
+	if e.ID != "" {
+		s.answer(index, e.ID, j.Dropped)
 	}
 	s.Journal = append(s.Journal, j)
 	if len(s.Journal) > journalMax {
@@ -165,6 +215,7 @@ func note(j *cluster.Line, p cluster.Part) {
 			j.Nodes = append(j.Nodes, n)
 		}
 	}
+	noteInstruction(p, group, node)
 	switch {
 	case p.Evict != nil:
 		node(p.Evict.Node)
@@ -189,14 +240,16 @@ func note(j *cluster.Line, p cluster.Part) {
 		group(p.Served.Group)
 		node(p.Served.Node)
 		j.Served = append(j.Served, *p.Served)
+	case p.Voter != nil:
+		node(p.Voter.Node)
 	}
 }
 
 // applyPart applies one part, or returns why it no longer fits.
-func (s *State) applyPart(index uint64, p cluster.Part) string {
+func (s *State) applyPart(index uint64, e *cluster.Entry, p cluster.Part) string {
 	switch {
 	case p.Evict != nil:
-		return s.evict(p.Evict)
+		return s.evict(index, p.Evict)
 	case p.Admit != nil:
 		return s.admit(index, p.Admit)
 	case p.Ended != nil:
@@ -215,16 +268,27 @@ func (s *State) applyPart(index uint64, p cluster.Part) string {
 		return s.unban(p.Unban)
 	case p.Served != nil:
 		return s.served(p.Served)
+	case p.Draft != nil:
+		return s.draft(e, p.Draft)
+	case p.Adopt != nil:
+		return s.adopt(p.Adopt)
+	case p.Drop != nil:
+		return s.drop(p.Drop)
+	case p.Voter != nil:
+		return s.voter(index, p.Voter)
+	}
+	if dropped, known := s.instruct(index, e.ID, p); known {
+		return dropped
 	}
 	return "this version does not know it"
 }
 
-func (s *State) evict(e *cluster.Evict) string {
+func (s *State) evict(index uint64, e *cluster.Evict) string {
 	n := s.Node(e.Node)
 	if n == nil || !n.Admitted || n.Number != e.Number {
 		return "the node does not hold that number"
 	}
-	n.Admitted = false
+	n.Admitted, n.EvictIndex = false, index
 	if s.flaws.EvictKeepsOwner {
 		return ""
 	}
@@ -282,6 +346,9 @@ func (s *State) assign(index uint64, a *cluster.Assign) string {
 	}
 	if !n.Admitted {
 		return "the target holds no lease"
+	}
+	if why := s.forbids(a.Group, a.To); why != "" {
+		return why
 	}
 	if a.Epoch != g.Epoch+1 && !s.flaws.ApplyStale {
 		return fmt.Sprintf("it was decided on epoch %d, the group is at %d", a.Epoch-1, g.Epoch)

@@ -72,6 +72,7 @@ func Append(dst []byte, m Message) ([]byte, error) {
 		e.fixed(uint64(m.Incarnation))
 		e.b = append(e.b, m.File[:]...)
 		e.bits(m.Empty)
+		e.bytes("text", m.Text)
 	case *Founding:
 		e.head(kindFounding)
 		e.bytes("record", m.Record)
@@ -273,6 +274,9 @@ func Decode(b []byte) (Message, error) {
 		a := &Ask{Incarnation: cluster.Incarnation(d.fixed("incarnation"))}
 		copy(a.File[:], d.take("file", len(a.File)))
 		a.Empty = d.byte("flags")&1 != 0
+		if text := d.bytes("text"); len(text) > 0 {
+			a.Text = append([]byte(nil), text...)
+		}
 		m = a
 	case kindFounding:
 		m = &Founding{Record: append([]byte(nil), d.bytes("record")...)}

@@ -104,7 +104,8 @@ type Raft struct {
 type Ask struct {
 	Incarnation cluster.Incarnation
 	File        [32]byte // SHA-256 of the cluster file
-	Empty       bool     // no founding record here
+	Empty       bool     // no founding record here, and no copy of the log
+	Text        []byte   // the present cluster file, for one who asks with another; nil: not sent
 }
 
 // Founding carries the founding record.

@@ -83,7 +83,28 @@ func (VIP) New(env resource.Env) (resource.Resource, error) {
 	if err != nil {
 		return nil, err
 	}
+	v, err := open(env)
+	if err != nil {
+		return nil, err
+	}
+	v.prefix, v.name = p, name
+	// A Start has less to do if the sockets are there already. If they can't be had now, it will say so.
+	if i, err := v.iface(); err == nil {
+		_ = v.ready(i)
+	}
+	return v, nil
+}
+
+// Leftover makes a handle on the address that a predecessor noted in env.RunDir.
+func (VIP) Leftover(env resource.Env) (resource.Resource, error) { return open(env) }
+
+// open makes a handle that knows no address but the noted one.
+func open(env resource.Env) (*vip, error) {
 	seen, err := openHighest(env.RunDir)
+	if err != nil {
+		return nil, err
+	}
+	up, err := openNote(env.RunDir)
 	if err != nil {
 		return nil, err
 	}
@@ -91,16 +112,12 @@ func (VIP) New(env resource.Env) (resource.Resource, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &vip{prefix: p, name: name, route: r, seen: seen, repeats: repeats, log: env.Log, changed: env.Changed}
+	v := &vip{up: up, route: r, seen: seen, repeats: repeats, log: env.Log, changed: env.Changed}
 	if v.log == nil {
 		v.log = slog.New(slog.DiscardHandler)
 	}
 	if v.changed == nil {
 		v.changed = func(cluster.Status, string) {}
-	}
-	// A Start has less to do if the sockets are there already. If they can't be had now, it will say so.
-	if i, err := v.iface(); err == nil {
-		_ = v.ready(i)
 	}
 	return v, nil
 }
@@ -109,6 +126,7 @@ func (VIP) New(env resource.Env) (resource.Resource, error) {
 type vip struct {
 	prefix  netip.Prefix
 	name    string // of the interface; empty: found by the subnet
+	up      note   // what was brought up by this description or a former one
 	route   *route
 	seen    highest
 	repeats []time.Duration
@@ -136,6 +154,9 @@ func (v *vip) Start(ctx context.Context, epoch cluster.Epoch) error {
 	}
 	if err := v.ready(i); err != nil {
 		return fmt.Errorf("start %s on %s: %w", v.prefix, i.name, err)
+	}
+	if err := v.change(i); err != nil {
+		return fmt.Errorf("start %s: %w", v.prefix, err)
 	}
 	if err := v.route.add(i.index, v.prefix); err != nil {
 		if errors.Is(err, unix.EACCES) && v.prefix.Addr().Is6() {
@@ -176,23 +197,60 @@ func (v *vip) Standby(ctx context.Context, epoch cluster.Epoch) error {
 	return v.Stop(ctx)
 }
 
+// change takes a former description's address off, and notes what is brought up now, before it is.
+func (v *vip) change(i iface) error {
+	if v.up.is(v.prefix, i.index) {
+		return nil
+	}
+	if v.up.prefix.IsValid() {
+		if err := v.stopFormer(); err != nil {
+			return err
+		}
+	}
+	return v.up.set(v.prefix, i.index)
+}
+
 // Stop ends the announcements, then removes the address, whoever added it: from the configured interface,
-// and from any other where an agent of ours left it.
+// and from any other where an agent of ours left it. What was brought up by a former description goes too.
 func (v *vip) Stop(context.Context) error {
 	if v.hold != nil {
 		v.hold.quiet()
 	}
-	list, err := v.route.addresses(familyOf(v.prefix.Addr()))
-	if err != nil {
-		return fmt.Errorf("stop %s: %w", v.prefix, err)
+	if v.prefix.IsValid() {
+		index := 0
+		if home, err := v.iface(); err == nil { // it may be gone, or not to be found any more: then there are only marked ones
+			index = home.index
+		}
+		if err := v.remove(v.prefix.Addr(), index); err != nil {
+			return err
+		}
 	}
-	home, homeErr := v.iface() // may be gone, or not to be found any more: then there are only marked ones
+	return v.stopFormer()
+}
+
+// stopFormer removes what the note tells of, unless it is a former description's and another resource has
+// noted it since: then it is that one's.
+func (v *vip) stopFormer() error {
+	if p := v.up.prefix; p.IsValid() && (p.Addr() == v.prefix.Addr() || !v.up.taken()) {
+		if err := v.remove(p.Addr(), v.up.index); err != nil {
+			return err
+		}
+	}
+	return v.up.clear()
+}
+
+// remove takes an address off the interface with this index, and off any other where an agent of ours left it.
+func (v *vip) remove(address netip.Addr, index int) error {
+	list, err := v.route.addresses(familyOf(address))
+	if err != nil {
+		return fmt.Errorf("stop %s: %w", address, err)
+	}
 	for _, p := range list {
-		if p.addr != v.prefix.Addr() || !p.ours && (homeErr != nil || p.index != home.index) {
+		if p.addr != address || !p.ours && p.index != index {
 			continue
 		}
 		if err := v.removeOne(p, list); err != nil {
-			return fmt.Errorf("remove %s from interface number %d: %w", v.prefix, p.index, err)
+			return fmt.Errorf("remove %s from interface number %d: %w", address, p.index, err)
 		}
 	}
 	return nil
@@ -212,24 +270,36 @@ func (v *vip) removeOne(p present, list []present) error {
 	return v.route.remove(p.index, netip.PrefixFrom(p.addr, p.bits))
 }
 
-// Probe says running if the address is on its interface, stopped if it is nowhere, and failed if the kernel
-// found it a duplicate or an agent of ours left it on another interface: Stop mends the last.
+// Probe says running if the address is on its interface, stopped if it is nowhere, unknown if there is one
+// that a former description brought up, and failed if the kernel found it a duplicate or an agent of ours left
+// it on another interface: Stop mends the last two.
 func (v *vip) Probe(context.Context) (cluster.Status, error) {
+	home, homeErr := v.iface()
+	if p := v.up.prefix; p.IsValid() && (p != v.prefix || homeErr == nil && v.up.index != home.index) {
+		list, err := v.route.addresses(familyOf(p.Addr()))
+		if err != nil {
+			return cluster.StatusUnknown, fmt.Errorf("probe %s: %w", p, err)
+		}
+		for _, x := range list {
+			if x.addr == p.Addr() && x.index == v.up.index && !v.up.taken() {
+				return cluster.StatusUnknown, nil
+			}
+		}
+	}
+	if !v.prefix.IsValid() {
+		return cluster.StatusStopped, nil
+	}
 	list, err := v.route.addresses(familyOf(v.prefix.Addr()))
 	if err != nil {
 		return cluster.StatusUnknown, fmt.Errorf("probe %s: %w", v.prefix, err)
 	}
 	status := cluster.StatusStopped
 	for _, p := range list {
-		if p.addr != v.prefix.Addr() {
-			continue
-		}
-		home, err := v.iface()
 		switch {
-		case err == nil && p.index == home.index:
-			if p.flags&unix.IFA_F_DADFAILED != 0 {
-				return cluster.StatusFailed, nil
-			}
+		case p.addr != v.prefix.Addr():
+		case homeErr == nil && p.index == home.index && p.flags&unix.IFA_F_DADFAILED != 0:
+			return cluster.StatusFailed, nil
+		case homeErr == nil && p.index == home.index:
 			return cluster.StatusRunning, nil
 		case p.ours:
 			status = cluster.StatusFailed
@@ -262,6 +332,9 @@ func (v *vip) Close() {
 
 // iface finds the interface that the address belongs on.
 func (v *vip) iface() (iface, error) {
+	if !v.prefix.IsValid() {
+		return iface{}, errors.New("a leftover: the file that described it is gone")
+	}
 	if v.name != "" {
 		return v.route.byName(v.name)
 	}

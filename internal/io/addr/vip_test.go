@@ -199,9 +199,9 @@ func TestAdopt(t *testing.T) {
 		if !s.has("a", p.Addr()) {
 			t.Fatal("Close removed the address")
 		}
-		// The file names another interface now: the address is found by its mark.
+		// The file names another interface now: the address is found by the note.
 		c := s.vip("a", p, "eth0.100", dir)
-		c.mustBe(cluster.StatusFailed)
+		c.mustBe(cluster.StatusUnknown)
 		c.mustStop()
 		if s.has("a", p.Addr()) {
 			t.Fatal("a dead agent's address outlived Stop")

@@ -42,10 +42,11 @@ type Health struct {
 func NewHealth(m *Metrics, log *slog.Logger) *Health { return &Health{metrics: m, log: log} }
 
 // Listen makes it answer at an address, and nowhere else; the zero value is nowhere. A port that is in use is
-// no error: it is tried again each second.
-func (h *Health) Listen(at netip.AddrPort) {
+// no error: it is tried again each second. Of calls at once the one counts that asks last.
+func (h *Health) Listen(where func() netip.AddrPort) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	at := where()
 	if at == h.at {
 		return
 	}
@@ -66,7 +67,7 @@ func (h *Health) Listen(at netip.AddrPort) {
 }
 
 // Close ends it.
-func (h *Health) Close() { h.Listen(netip.AddrPort{}) }
+func (h *Health) Close() { h.Listen(func() netip.AddrPort { return netip.AddrPort{} }) }
 
 // serve answers until the context ends.
 func (h *Health) serve(ctx context.Context, at netip.AddrPort) {

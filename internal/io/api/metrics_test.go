@@ -193,7 +193,7 @@ func TestHealthListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := netip.MustParseAddrPort(taken.Addr().String())
-	h.Listen(at) // in use at first
+	h.Listen(func() netip.AddrPort { return at }) // in use at first
 	time.Sleep(50 * time.Millisecond)
 	taken.Close()
 	base := fmt.Sprintf("http://%s", at)
@@ -217,7 +217,7 @@ func TestHealthListener(t *testing.T) {
 	if code, _ := get(t, "GET", base+"/healthz"); code != 200 {
 		t.Error("a sick disk is no reason to call the agent dead")
 	}
-	h.Listen(netip.AddrPort{})
+	h.Listen(func() netip.AddrPort { return netip.AddrPort{} })
 	if code, _ := get(t, "GET", base+"/healthz"); code != 0 {
 		t.Errorf("it still answers: %d", code)
 	}

@@ -47,29 +47,13 @@ type Large struct {
 	cert   tls.Certificate
 	server *tls.Config
 	client *tls.Config
-	peers  map[cluster.NodeID]*largePeer
 	slots  chan struct{}
+	peers  map[cluster.NodeID]*largePeer         // guarded by Links.sending
+	doors  map[netip.AddrPort]context.CancelFunc // listeners; guarded by Links.changing
 
 	mu     sync.Mutex
 	conns  map[io.Closer]struct{} // listeners and connections to close at the end; nil once closed
 	faults map[netip.AddrPort]error
-}
-
-// route is one link's way to a peer.
-type route struct {
-	from netip.Addr
-	to   netip.AddrPort
-}
-
-type largePeer struct {
-	*peerCounters
-	id     cluster.NodeID
-	routes []route
-	wake   chan struct{} // one token: there is something in the queue
-
-	mu    sync.Mutex
-	queue []queued
-	bytes int
 }
 
 type queued struct {
@@ -77,16 +61,10 @@ type queued struct {
 	b []byte
 }
 
-func newLarge(l *Links, peers []cluster.NodeID) (*Large, error) {
+func newLarge(l *Links, own []netip.Addr) (*Large, error) {
 	g := &Large{
-		links: l, peers: make(map[cluster.NodeID]*largePeer), slots: make(chan struct{}, maxHandshakes),
-		conns: make(map[io.Closer]struct{}), faults: make(map[netip.AddrPort]error),
-	}
-	var own []netip.Addr
-	for _, u := range l.udp {
-		if u != nil {
-			own = append(own, u.address.Addr())
-		}
+		links: l, peers: make(map[cluster.NodeID]*largePeer), doors: make(map[netip.AddrPort]context.CancelFunc),
+		slots: make(chan struct{}, maxHandshakes), conns: make(map[io.Closer]struct{}), faults: make(map[netip.AddrPort]error),
 	}
 	cert, pool, err := Identity(l.config.Key, l.self, own)
 	if err != nil {
@@ -99,37 +77,7 @@ func newLarge(l *Links, peers []cluster.NodeID) (*Large, error) {
 	g.client = &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, NextProtos: []string{ALPN}, RootCAs: pool,
 	}
-	g.know(peers)
-	for _, id := range peers {
-		p := &largePeer{peerCounters: g.byPeer[id], id: id, wake: make(chan struct{}, 1)}
-		for _, u := range l.udp {
-			if u != nil && u.peers[id] != nil {
-				p.routes = append(p.routes, route{u.address.Addr(), u.peers[id].address})
-			}
-		}
-		g.peers[id] = p
-	}
 	return g, nil
-}
-
-func (g *Large) start() {
-	for _, p := range g.peers {
-		g.links.wg.Go(func() { g.send(p) })
-	}
-	if g.links.config.NoListen {
-		g.set(true, "the listener is another's")
-		return
-	}
-	var addresses []netip.AddrPort
-	for _, u := range g.links.udp {
-		if u != nil && !slices.Contains(addresses, u.address) {
-			addresses = append(addresses, u.address)
-		}
-	}
-	for _, a := range addresses {
-		ln := g.listen(a)
-		g.links.wg.Go(func() { g.serve(a, ln) })
-	}
 }
 
 // close closes all that waits for the network.
@@ -175,20 +123,26 @@ func (g *Large) listen(address netip.AddrPort) net.Listener {
 	return ln
 }
 
-// serve accepts connections on one address until the links are closed.
-func (g *Large) serve(address netip.AddrPort, ln net.Listener) {
+// serve accepts connections on one address until the context ends.
+func (g *Large) serve(ctx context.Context, address netip.AddrPort, ln net.Listener) {
+	defer g.forget(address)
 	for {
 		if ln != nil {
+			stop := context.AfterFunc(ctx, func() { ln.Close() })
 			err := g.accept(ln)
+			stop()
 			g.drop(ln)
 			g.report(address, err)
 		}
-		if !g.links.wait(retryInterval) {
+		if !wait(ctx, retryInterval) {
 			return
 		}
 		ln = g.listen(address)
 	}
 }
+
+// forget drops what is known of a listener that is not wanted any more.
+func (g *Large) forget(address netip.AddrPort) { g.report(address, nil) }
 
 // report notes how it stands with one listener. Up means that all of them listen.
 func (g *Large) report(address netip.AddrPort, err error) {
@@ -271,7 +225,8 @@ func (g *Large) receive(conn net.Conn, node cluster.NodeID) {
 			g.peer(node).forged.Add(1)
 			return
 		}
-		if _, err := g.links.deliver(&g.counters, wire.LinkTCP, buf); errors.Is(err, wire.ErrForged) {
+		_, err := g.links.deliver(&g.counters, wire.LinkTCP, wire.LinkTCP, buf)
+		if errors.Is(err, wire.ErrForged) || errors.Is(err, wire.ErrUnknownSender) {
 			return
 		}
 	}
@@ -294,10 +249,7 @@ func (g *Large) enqueue(to cluster.NodeID, m wire.Message, b []byte) ([]queued, 
 		p.queue = slices.Delete(p.queue, 0, 1)
 	}
 	p.dropped.Add(uint64(len(dropped)))
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
+	p.look()
 	return dropped, nil
 }
 
@@ -318,9 +270,11 @@ func (p *largePeer) take() []queued {
 	return all
 }
 
-// send sends what is in one peer's queue, over a connection that it keeps while there is something to send.
+// send sends what is in one peer's queue, over a connection that it keeps while there is something to send
+// and its way is one of the peer's.
 func (g *Large) send(p *largePeer) {
 	var conn net.Conn
+	var over route
 	hangUp := func() {
 		if conn != nil {
 			g.drop(conn)
@@ -333,19 +287,22 @@ func (g *Large) send(p *largePeer) {
 	for {
 		idle.Reset(idleOutgoing)
 		select {
-		case <-g.links.ctx.Done():
+		case <-p.ctx.Done():
 			return
 		case <-idle.C:
 			hangUp()
 			continue
 		case <-p.wake:
 		}
+		if conn != nil && !slices.Contains(p.ways(), over) {
+			hangUp()
+		}
 		messages := p.take()
 		for i := 0; i < len(messages); i++ {
 			fresh := conn == nil
 			var err error
 			if conn == nil {
-				conn, err = g.dial(p)
+				conn, over, err = g.dial(p)
 			}
 			if err == nil {
 				err = g.write(conn, p.id, messages[i].b)
@@ -362,7 +319,7 @@ func (g *Large) send(p *largePeer) {
 			// What can't be sent now is not kept: it is old when the peer is back, and who sent it repeats it.
 			p.failed.Add(uint64(len(messages) - i))
 			g.giveUp(p.id, messages[i:])
-			if !g.links.wait(dialPause) {
+			if !wait(p.ctx, dialPause) {
 				return
 			}
 			break
@@ -382,24 +339,8 @@ func (g *Large) write(conn net.Conn, to cluster.NodeID, message []byte) error {
 	return err
 }
 
-// dial connects over the first link that leads to the peer.
-func (g *Large) dial(p *largePeer) (net.Conn, error) {
-	var errs []error
-	for i, r := range p.routes {
-		conn, err := g.dialRoute(p.id, r)
-		if err == nil {
-			// The route that worked is tried first the next time.
-			copy(p.routes[1:i+1], p.routes[:i])
-			p.routes[0] = r
-			return conn, nil
-		}
-		errs = append(errs, err)
-	}
-	return nil, errors.Join(errs...)
-}
-
-func (g *Large) dialRoute(id cluster.NodeID, r route) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(g.links.ctx, dialTimeout)
+func (g *Large) dialRoute(p *largePeer, r route) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(p.ctx, dialTimeout)
 	defer cancel()
 	dialer := net.Dialer{
 		LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(r.from, 0)),
@@ -414,14 +355,14 @@ func (g *Large) dialRoute(id cluster.NodeID, r route) (net.Conn, error) {
 		return nil, err
 	}
 	config := g.client.Clone()
-	config.ServerName = string(id)
+	config.ServerName = string(p.id)
 	conn := tls.Client(raw, config)
 	if !g.hold(conn) {
 		return nil, net.ErrClosed
 	}
 	if err := conn.HandshakeContext(ctx); err != nil {
 		g.drop(conn)
-		return nil, fmt.Errorf("connect to %s at %s: %w", id, r.to, err)
+		return nil, fmt.Errorf("connect to %s at %s: %w", p.id, r.to, err)
 	}
 	// The peer sends nothing here; reading tells when it has gone, and closing makes the next write fail.
 	g.links.wg.Go(func() {

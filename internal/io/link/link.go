@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,8 +27,9 @@ const retryInterval = time.Second
 // ErrUnknownPeer is returned for a message to a node that is on no link.
 var ErrUnknownPeer = errors.New("no link leads to this node")
 
-// Handler takes one message; link is the index in Config.Links, or wire.LinkTCP. It is called from Receive,
-// and for large messages from other goroutines at the same time. It must return promptly.
+// Handler takes one message; link is the index in the links of Open or the last Reconfigure, or wire.LinkTCP.
+// It is called from Receive, and for large messages from other goroutines at the same time. It must return
+// promptly, and call no method of Links.
 type Handler func(from cluster.NodeID, run cluster.RunID, link int, m wire.Message)
 
 // Config says what to open.
@@ -37,12 +37,14 @@ type Config struct {
 	Key []byte // the cluster key, wire.KeySize bytes
 	// Sealer seals what is sent. There is one per run of the agent; only one Links may use it at a time.
 	Sealer *wire.Sealer
-	// Links are the cluster's links in the file's order, at most 255. A link's index is its place here, and is
-	// the same on every node. Those that this node is not on, and those that are not UDP, are left alone.
+	// Links are the cluster's links in the file's order, at most 255. A link's index is its place here. Between
+	// nodes it is known by its name, since two nodes may have read different revisions of the file. Those that
+	// this node is not on, and those that are not UDP, are left alone.
 	Links   []cluster.LinkSpec
 	Handler Handler
-	// Changed tells that a link can or can't be used any more, and why. It may be nil, and must not block.
-	Changed func(link int, up bool, detail string)
+	// Changed tells that the link of this name can or can't be used any more, and why. It may be nil, must not
+	// block, and must call no method of Links.
+	Changed func(link string, up bool, detail string)
 	// Undelivered tells that a large message was given up: its queue was full, or its receiver can't be
 	// reached. That it is not called proves no delivery: Raft must hear of a lost snapshot in other ways too.
 	// It may be nil, and must not block.
@@ -55,73 +57,59 @@ type Config struct {
 type Links struct {
 	config  Config
 	self    cluster.NodeID
-	udp     []*udpLink // by index; nil where this node has no part in the link
+	udp     []*udpLink // by index; nil where this node has no part in the link. Changed with both locks held
 	large   *Large
 	ctx     context.Context // ends when the links are closed
 	cancel  context.CancelFunc
 	closing sync.Once
 	wg      sync.WaitGroup
 
-	sending sync.Mutex // guards the sealer, the buffers, and the links' sockets while they send
+	changing  sync.Mutex // one change at a time; taken before the locks below
+	receiving sync.Mutex // held while packets are received and sockets are opened; guards buffer and indexes
+
+	sending sync.Mutex // guards the sealer, the buffers, and the links' peers and sockets while they send
 	message []byte
 	packet  []byte
 
-	epoll     int        // watches every socket
-	receiving sync.Mutex // held while packets are received; guards buffer
-	buffer    []byte
+	epoll  int // watches every socket
+	buffer []byte
 
 	opening sync.Mutex // guards the opener
 	opener  *wire.Opener
 }
 
-// Open opens every link. The caller receives: it waits for Fd and calls Receive. A link whose address is not there yet, or is in use, is
-// no error: it is tried again each second, and Changed and Stats tell about it. An error is a mistake in
-// Config.
+// Open opens every link. The caller receives: it waits for Fd and calls Receive. A link whose address is not
+// there yet, or is in use, is no error: it is tried again each second, and Changed and Stats tell about it.
+// An error is a mistake in Config.
 func Open(config Config) (*Links, error) {
 	l := &Links{
-		config: config, self: config.Sealer.Node(), udp: make([]*udpLink, len(config.Links)),
+		config: config, self: config.Sealer.Node(),
 		message: make([]byte, 0, wire.MaxDatagram), packet: make([]byte, 0, wire.MaxDatagram+wire.MaxEnvelope),
 		buffer: make([]byte, maxPacket+1),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
-	if len(config.Links) > wire.LinkTCP {
-		return nil, fmt.Errorf("open links: %d links, the limit is %d", len(config.Links), wire.LinkTCP)
-	}
-	var peers []cluster.NodeID
-	for i, spec := range config.Links {
-		if spec.UDP == nil || !spec.UDP.Addresses[l.self].IsValid() {
-			continue
-		}
-		l.udp[i] = newUDPLink(i, spec, l.self)
-		for id := range l.udp[i].peers {
-			peers = append(peers, id)
-		}
-	}
-	slices.Sort(peers)
-	peers = slices.Compact(peers)
 	var err error
-	if l.opener, err = wire.NewOpener(config.Key, l.self, peers); err != nil {
+	if l.opener, err = wire.NewOpener(config.Key, l.self, nil); err != nil {
 		return nil, fmt.Errorf("open links: %w", err)
 	}
-	if l.large, err = newLarge(l, peers); err != nil {
+	if l.large, err = newLarge(l, ownAddresses(l.self, config.Links)); err != nil {
 		return nil, fmt.Errorf("open links: %w", err)
 	}
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("open links: %w", err)
 	}
-	for _, u := range l.udp {
-		if u != nil {
-			u.bind(l)
-			l.wg.Go(func() { u.keep(l) })
-		}
+	if err := l.Reconfigure(config.Links); err != nil {
+		l.cancel()
+		return nil, errors.Join(err, unix.Close(l.epoll))
 	}
-	l.large.start()
 	return l, nil
 }
 
 // Close ends every goroutine and closes every socket. Messages that still wait are given up.
 func (l *Links) Close() {
 	l.closing.Do(func() {
+		l.changing.Lock()
+		defer l.changing.Unlock()
 		l.cancel()
 		l.large.close()
 		l.wg.Wait()
@@ -154,14 +142,14 @@ func (l *Links) Receive() {
 	}
 }
 
-// wait returns false if the links are closed before d has passed.
-func (l *Links) wait(d time.Duration) bool {
+// wait returns false if the context ends before d has passed.
+func wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return true
-	case <-l.ctx.Done():
+	case <-ctx.Done():
 		return false
 	}
 }
@@ -203,7 +191,7 @@ func (l *Links) sendLocked(link int, to cluster.NodeID, m wire.Message) ([]queue
 			continue
 		}
 		found = true
-		l.packet = l.config.Sealer.Seal(l.packet[:0], u.index, to, b)
+		l.packet = l.config.Sealer.Seal(l.packet[:0], u.tag, to, b)
 		u.send(p, l.packet)
 	}
 	if !found {
@@ -212,10 +200,10 @@ func (l *Links) sendLocked(link int, to cluster.NodeID, m wire.Message) ([]queue
 	return nil, nil
 }
 
-// deliver opens a packet that came over the given link, and hands its message on. It returns the sender;
-// an error says why nothing was handed on, and has been counted.
-func (l *Links) deliver(c *counters, link uint8, packet []byte) (cluster.NodeID, error) {
-	from, run, payload, err := l.open(link, packet)
+// deliver opens a packet that came over the link of this tag and index, and hands its message on. It returns
+// the sender; an error says why nothing was handed on, and has been counted.
+func (l *Links) deliver(c *counters, tag uint8, index int, packet []byte) (cluster.NodeID, error) {
+	from, run, payload, err := l.open(tag, packet)
 	if err != nil {
 		c.refuse(from, err)
 		return from, err
@@ -226,12 +214,12 @@ func (l *Links) deliver(c *counters, link uint8, packet []byte) (cluster.NodeID,
 		return from, err
 	}
 	c.peer(from).received.Add(1)
-	l.config.Handler(from, run, int(link), m)
+	l.config.Handler(from, run, index, m)
 	return from, nil
 }
 
-func (l *Links) open(link uint8, packet []byte) (cluster.NodeID, cluster.RunID, []byte, error) {
-	if claimed := wire.LinkOf(packet); claimed >= 0 && claimed != int(link) {
+func (l *Links) open(tag uint8, packet []byte) (cluster.NodeID, cluster.RunID, []byte, error) {
+	if claimed := wire.LinkOf(packet); claimed >= 0 && claimed != int(tag) {
 		return "", 0, nil, errWrongLink
 	}
 	l.opening.Lock()
@@ -271,7 +259,10 @@ type Stats struct {
 // Stats returns the counters of every link that this node is on, in order, and last those of TCP.
 func (l *Links) Stats() []Stats {
 	var all []Stats
-	for _, u := range l.udp {
+	l.sending.Lock()
+	udp := l.udp
+	l.sending.Unlock()
+	for _, u := range udp {
 		if u != nil {
 			s := u.stats()
 			s.Link = u.name
@@ -289,23 +280,27 @@ type peerCounters struct {
 	sent, dropped, failed, received, forged, replayed, malformed atomic.Uint64
 }
 
-// counters are those of one link; the map is never changed after it was made.
+// counters are those of one link.
 type counters struct {
 	strange, tooLarge, unknown, wrongLink atomic.Uint64
-	byPeer                                map[cluster.NodeID]*peerCounters
-	elsewhere                             peerCounters // of nodes that are not on this link
+	byPeer                                atomic.Pointer[map[cluster.NodeID]*peerCounters] // never changed, but replaced
+	elsewhere                             peerCounters                                     // of nodes that are not on this link
 }
 
+// know makes these the peers that are counted apart; those of before go on from where they were.
 func (c *counters) know(peers []cluster.NodeID) {
-	c.byPeer = make(map[cluster.NodeID]*peerCounters)
+	next := make(map[cluster.NodeID]*peerCounters)
 	for _, id := range peers {
-		c.byPeer[id] = new(peerCounters)
+		if next[id] = c.peer(id); next[id] == &c.elsewhere {
+			next[id] = new(peerCounters)
+		}
 	}
+	c.byPeer.Store(&next)
 }
 
 func (c *counters) peer(id cluster.NodeID) *peerCounters {
-	if p := c.byPeer[id]; p != nil {
-		return p
+	if all := c.byPeer.Load(); all != nil && (*all)[id] != nil {
+		return (*all)[id]
 	}
 	return &c.elsewhere
 }
@@ -332,7 +327,7 @@ func (c *counters) stats() Stats {
 		Strange: c.strange.Load(), TooLarge: c.tooLarge.Load(), Unknown: c.unknown.Load(), WrongLink: c.wrongLink.Load(),
 		Peers: make(map[cluster.NodeID]PeerStats),
 	}
-	for id, p := range c.byPeer {
+	for id, p := range *c.byPeer.Load() {
 		s.Peers[id] = PeerStats{
 			Sent: p.sent.Load(), Dropped: p.dropped.Load(), Failed: p.failed.Load(), Received: p.received.Load(),
 			Forged: p.forged.Load(), Replayed: p.replayed.Load(), Malformed: p.malformed.Load(),

@@ -90,10 +90,10 @@ func newNode(t *testing.T, id cluster.NodeID, run cluster.RunID, change func(*Co
 		Handler: func(from cluster.NodeID, run cluster.RunID, link int, m wire.Message) {
 			n.got <- delivery{from, run, link, m}
 		},
-		Changed: func(link int, up bool, detail string) {
+		Changed: func(link string, up bool, detail string) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
-			n.changes = append(n.changes, fmt.Sprint(link, up, detail))
+			n.changes = append(n.changes, fmt.Sprint(link, " ", up, detail))
 		},
 		Undelivered: func(cluster.NodeID, wire.Message) {
 			n.mu.Lock()
@@ -231,6 +231,7 @@ func TestHostilePackets(t *testing.T) {
 		return conn
 	}
 	lan, cross := to(1), to(2)
+	lanTag := tagOf("lan")
 	seal := func(key byte, from cluster.NodeID, link uint8, m wire.Message) []byte {
 		s, err := wire.NewSealer(bytes.Repeat([]byte{key}, wire.KeySize), from, 9)
 		if err != nil {
@@ -242,11 +243,11 @@ func TestHostilePackets(t *testing.T) {
 		}
 		return s.Seal(nil, link, "beta", body)
 	}
-	good := seal(7, "alpha", 0, &wire.Ack{Seq: 1})
-	forged := seal(8, "alpha", 0, &wire.Ack{Seq: 2})
+	good := seal(7, "alpha", lanTag, &wire.Ack{Seq: 1})
+	forged := seal(8, "alpha", lanTag, &wire.Ack{Seq: 2})
 	malformed := func() []byte {
 		s, _ := wire.NewSealer(testKey, "alpha", 10)
-		return s.Seal(nil, 0, "beta", []byte{1, 99})
+		return s.Seal(nil, lanTag, "beta", []byte{1, 99})
 	}()
 	put := func(conn *net.UDPConn, packet []byte) {
 		if _, err := conn.Write(packet); err != nil {
@@ -259,7 +260,7 @@ func TestHostilePackets(t *testing.T) {
 	put(lan, []byte("hello"))
 	put(lan, make([]byte, 4000))
 	put(lan, append([]byte{good[0]}, make([]byte, maxPacket)...))
-	put(lan, seal(7, "mallory", 0, &wire.Ack{}))
+	put(lan, seal(7, "mallory", lanTag, &wire.Ack{}))
 	put(lan, malformed)
 	put(lan, good)
 	put(lan, good)
@@ -512,7 +513,7 @@ func TestAddressAppearsLater(t *testing.T) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.changes) != 3 || !strings.HasPrefix(b.changes[1], "1 false") || !strings.HasPrefix(b.changes[2], "1 true") {
+	if len(b.changes) != 3 || !strings.HasPrefix(b.changes[1], "cross false") || !strings.HasPrefix(b.changes[2], "cross true") {
 		t.Errorf("told of %q", b.changes)
 	}
 }

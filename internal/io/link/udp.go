@@ -1,8 +1,10 @@
 package link
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net/netip"
 	"sync/atomic"
 
@@ -21,15 +23,20 @@ const (
 )
 
 // udpLink is one link's socket on this node. The socket comes when the address does, and then stays: it
-// survives that the address goes and comes back.
+// survives that the address goes and comes back, and every change of the file that leaves the link's name and
+// this node's address alone.
 type udpLink struct {
 	counters
 	lamp
-	index   uint8
 	name    string
+	tag     uint8
 	address netip.AddrPort
-	peers   map[cluster.NodeID]*udpPeer
+	ctx     context.Context // ends when the link goes
+	end     context.CancelFunc
 	socket  atomic.Pointer[socket]
+
+	index int                         // in the file; guarded by Links.receiving
+	peers map[cluster.NodeID]*udpPeer // guarded by Links.sending
 }
 
 type udpPeer struct {
@@ -44,23 +51,37 @@ type socket struct {
 	fd int
 }
 
-func newUDPLink(index int, spec cluster.LinkSpec, self cluster.NodeID) *udpLink {
-	u := &udpLink{
-		index: uint8(index), name: spec.Name, peers: make(map[cluster.NodeID]*udpPeer),
-		address: netip.AddrPortFrom(spec.UDP.Addresses[self].Unmap(), spec.UDP.Port),
-	}
+func newUDPLink(l *Links, name string, address netip.AddrPort) *udpLink {
+	u := &udpLink{name: name, tag: tagOf(name), address: address}
+	u.ctx, u.end = context.WithCancel(l.ctx)
+	return u
+}
+
+// tagOf is what a packet says of the link that it goes over. It is made from the link's name and not from its
+// place in the file: where a revision puts a link before the others, nodes that have it and nodes that do not
+// must go on hearing each other over the others. Two names may have the same tag; then a packet of one that
+// somebody sends on over the other passes, once.
+func tagOf(name string) uint8 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(name))
+	return uint8(h.Sum32() % wire.LinkTCP)
+}
+
+// meet makes these the nodes that the link joins. Links.sending is held, or the link is not in use yet.
+func (u *udpLink) meet(self cluster.NodeID, spec *cluster.UDPLink) {
 	var ids []cluster.NodeID
-	for id := range spec.UDP.Addresses {
+	for id := range spec.Addresses {
 		if id != self {
 			ids = append(ids, id)
 		}
 	}
 	u.know(ids)
+	peers := make(map[cluster.NodeID]*udpPeer)
 	for _, id := range ids {
-		address := netip.AddrPortFrom(spec.UDP.Addresses[id].Unmap(), spec.UDP.Port)
-		u.peers[id] = &udpPeer{address: address, to: sockaddr(address), peerCounters: u.byPeer[id]}
+		address := netip.AddrPortFrom(spec.Addresses[id].Unmap(), spec.Port)
+		peers[id] = &udpPeer{address: address, to: sockaddr(address), peerCounters: u.peer(id)}
 	}
-	return u
+	u.peers = peers
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
@@ -70,7 +91,7 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
-// bind opens the socket, and notes why it could not.
+// bind opens the socket, and notes why it could not. Links.receiving is held.
 func (u *udpLink) bind(l *Links) {
 	s, err := openSocket(u.address)
 	up, detail := err == nil, ""
@@ -85,7 +106,7 @@ func (u *udpLink) bind(l *Links) {
 		u.socket.Store(s)
 	}
 	if u.set(up, detail) && l.config.Changed != nil {
-		l.config.Changed(int(u.index), up, detail)
+		l.config.Changed(u.name, up, detail)
 	}
 }
 
@@ -139,10 +160,12 @@ func (u *udpLink) send(p *udpPeer, packet []byte) {
 
 // keep opens the socket again, each retryInterval, while there is none.
 func (u *udpLink) keep(l *Links) {
-	for l.wait(retryInterval) {
-		if u.socket.Load() == nil {
+	for wait(u.ctx, retryInterval) {
+		l.receiving.Lock()
+		if u.ctx.Err() == nil && u.socket.Load() == nil {
 			u.bind(l)
 		}
+		l.receiving.Unlock()
 	}
 }
 
@@ -163,13 +186,13 @@ func (u *udpLink) receive(l *Links) {
 		case err != nil:
 			u.close(l)
 			if u.set(false, err.Error()) && l.config.Changed != nil {
-				l.config.Changed(int(u.index), false, err.Error())
+				l.config.Changed(u.name, false, err.Error())
 			}
 			return
 		case n > maxPacket:
 			u.tooLarge.Add(1)
 		default:
-			_, _ = l.deliver(&u.counters, u.index, l.buffer[:n]) // counted there
+			_, _ = l.deliver(&u.counters, u.tag, u.index, l.buffer[:n]) // counted there
 		}
 	}
 }

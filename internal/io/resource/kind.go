@@ -16,6 +16,9 @@ type Kind interface {
 	// New makes a handle on a resource. It starts nothing and changes nothing; what already runs is
 	// adopted when Probe finds it.
 	New(Env) (Resource, error)
+	// Leftover makes a handle on what runs by env.RunDir though no file describes it any more: of env.Spec
+	// only ID, Kind and StopTimeout are given. It is only probed and stopped.
+	Leftover(Env) (Resource, error)
 }
 
 // Env is what a resource is given to live in.
@@ -33,6 +36,10 @@ type Env struct {
 
 // Resource is one resource on this node. All methods but Changed's caller run one at a time, each ends
 // soon after its context does, and each is idempotent.
+//
+// What runs may have been started by another description than the present one: the file has changed since,
+// or another agent started it. So what a stop needs stands in the run directory, Stop stops what was started,
+// and Start and Standby stop it first if it is not what they would have started.
 type Resource interface {
 	// Start brings the resource to running for the given epoch and returns when it is ready.
 	// From standby it promotes. It returns ErrStaleEpoch if a higher epoch was seen here before.
@@ -41,7 +48,8 @@ type Resource interface {
 	Standby(ctx context.Context, epoch cluster.Epoch) error
 	// Stop stops it. An error means that it is not known to be stopped.
 	Stop(ctx context.Context) error
-	// Probe tells what is the case now, without changing anything.
+	// Probe tells what is the case now, without changing anything. What was started by another description and
+	// can't go on under the present one is StatusUnknown: whoever wants it running must say so again.
 	Probe(ctx context.Context) (cluster.Status, error)
 	// Close lets go of the resource without stopping it: the agent ends, the resource runs on.
 	Close()

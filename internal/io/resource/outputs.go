@@ -84,6 +84,9 @@ func (o *Outputs) Watch(env Env) error {
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(env.RunDir, 0o755); err != nil {
+		return fmt.Errorf("watch the output of programs: %w", err)
+	}
 	x := &output{group: env.Group, resource: env.Spec.ID, path: Output(env)}
 	var failed error
 	if err := raw.Control(func(fd uintptr) {

@@ -94,13 +94,31 @@ func (Process) Spec() cluster.KindSpec {
 
 // New implements Kind.
 func (Process) New(env Env) (Resource, error) {
+	p := newProcess(env)
+	if err := p.configure(env.Spec.Fields); err != nil {
+		return nil, err
+	}
+	return p.open()
+}
+
+// Leftover implements Kind.
+func (Process) Leftover(env Env) (Resource, error) {
+	p := newProcess(env)
+	p.stopSignal, p.stopTimeout = unix.SIGTERM, cmp.Or(env.Spec.StopTimeout, stopTimeout) // if it noted none
+	return p.open()
+}
+
+func newProcess(env Env) *process {
 	p := &process{env: env, log: env.Log, journal: journalStdout}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
-	if err := p.configure(env.Spec.Fields); err != nil {
-		return nil, err
-	}
+	return p
+}
+
+// open reads the state that a predecessor left.
+func (p *process) open() (Resource, error) {
+	env := p.env
 	if mount := cgroupMount(); mount != "" {
 		p.group.dir = filepath.Join(mount, "baton", env.Cluster, string(env.Node), string(env.Group), string(env.Spec.ID))
 	}
@@ -154,6 +172,8 @@ type state struct {
 	Stopping bool          // it was told to stop
 	Command  string        // hash of what it was started with
 	Cgroup   bool          // it runs in the resource's cgroup, and not only in its own process group
+	Signal   int           // that stops it, by the description it was started with; 0: not noted
+	Patience time.Duration // after that it is killed
 }
 
 // run is one life of the program.
@@ -285,9 +305,11 @@ func (p *process) Probe(ctx context.Context) (cluster.Status, error) {
 		return p.probeLeftovers(ctx)
 	}
 	p.mu.Lock()
-	ill, ready, stopping, serving := r.ill != "", r.ready, r.stopping, p.state.Serving
+	ill, ready, stopping, serving, obsolete := r.ill != "", r.ready, r.stopping, p.state.Serving, p.state.Command != p.hash
 	p.mu.Unlock()
 	switch {
+	case obsolete && !stopping:
+		return cluster.StatusUnknown, nil
 	case ill, stopping:
 		return cluster.StatusFailed, nil
 	case !ready && p.ready != nil && p.ready.once(ctx, p.runCheck) != nil:
@@ -329,6 +351,9 @@ func (p *process) Close() {
 
 // up brings the program to run and be ready in the role.
 func (p *process) up(ctx context.Context, epoch cluster.Epoch, serving bool) error {
+	if len(p.command) == 0 {
+		return errors.New("start a leftover: the file that described it is gone")
+	}
 	r, err := p.find()
 	if err != nil {
 		return err
@@ -442,7 +467,8 @@ func (p *process) launch(epoch cluster.Epoch, serving bool) (*run, error) {
 			r.pid, r.start = pid, s.start
 			return p.note(func(s *state) {
 				*s = state{Highest: epoch, PID: pid, Start: r.start, Epoch: epoch, Serving: serving,
-					Ready: r.ready, Command: p.hash, Cgroup: group != nil}
+					Ready: r.ready, Command: p.hash, Cgroup: group != nil,
+					Signal: int(p.stopSignal), Patience: p.stopTimeout}
 			})
 		},
 	}.start()

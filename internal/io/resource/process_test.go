@@ -566,7 +566,7 @@ func TestNewCommandReplacesTheOld(t *testing.T) {
 	env := b.env
 	env.Spec = spec("exec sleep 2000", nil)
 	b.open(env)
-	b.probes(cluster.StatusRunning)
+	b.probes(cluster.StatusUnknown)
 	b.start(1)
 	if b.pid() == pid || alive(pid) {
 		t.Errorf("process %d still runs with the former command", pid)

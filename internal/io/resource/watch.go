@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -183,13 +184,24 @@ func (p *process) Stop(ctx context.Context) error {
 	return p.clear(ctx)
 }
 
+// stopBy returns the signal that stops the program and the time after which it is killed: those of the
+// present description, or, where the program was started by another one that can't go on, that one's. It is
+// called with mu held.
+func (p *process) stopBy() (syscall.Signal, time.Duration) {
+	if p.state.Command != p.hash && p.state.Signal != 0 {
+		return syscall.Signal(p.state.Signal), p.state.Patience
+	}
+	return p.stopSignal, p.stopTimeout
+}
+
 // finish ends the main program.
 func (p *process) finish(ctx context.Context, r *run) error {
 	p.mu.Lock()
+	signal, limit := p.stopBy()
 	first := r.killAt.IsZero()
 	r.stopping = true
 	if first {
-		r.killAt = time.Now().Add(p.stopTimeout)
+		r.killAt = time.Now().Add(limit)
 	}
 	killAt := r.killAt
 	p.mu.Unlock()
@@ -199,7 +211,7 @@ func (p *process) finish(ctx context.Context, r *run) error {
 		if err := p.note(func(s *state) { s.Stopping = true }); err != nil {
 			p.log.Warn("the stop is not noted", "cause", err)
 		}
-		unix.Kill(-r.pid, p.stopSignal)
+		unix.Kill(-r.pid, signal)
 		unix.Kill(-r.pid, unix.SIGCONT) // a stopped one would not see it
 	}
 	if deadline, ok := ctx.Deadline(); ok {
@@ -214,10 +226,10 @@ func (p *process) finish(ctx context.Context, r *run) error {
 	case <-r.dead:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("process %d has not ended yet after %s: %w", r.pid, unix.SignalName(p.stopSignal), ctx.Err())
+		return fmt.Errorf("process %d has not ended yet after %s: %w", r.pid, unix.SignalName(signal), ctx.Err())
 	case <-patience.C:
 	}
-	p.log.Warn("did not stop, is killed", "pid", r.pid, "signal", unix.SignalName(p.stopSignal), "limit", p.stopTimeout)
+	p.log.Warn("did not stop, is killed", "pid", r.pid, "signal", unix.SignalName(signal), "limit", limit)
 	p.killAll(r)
 	select {
 	case <-r.dead:

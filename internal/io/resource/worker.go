@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -23,21 +24,33 @@ const probeLimit = 5 * time.Second
 type Worker struct {
 	group cluster.GroupID
 	id    cluster.ResourceID
-	spec  cluster.ResourceSpec
-	res   Resource
 	done  func(cluster.Done)
 	wake  chan struct{} // holds one token: there is something to look at
 	ended chan struct{} // closed when the goroutine has ended
 	life  context.Context
 	end   context.CancelFunc // ends life, and with it every operation and probe
 
-	calling sync.Mutex // held while a method of res runs
+	calling sync.Mutex // held while a method of res runs; guards what follows
+	kind    Kind
+	env     Env
+	spec    cluster.ResourceSpec // of env
+	res     Resource
+	// patience is the longest time that a former description, by which it may run still, gives it to stop.
+	patience time.Duration
 
-	mu     sync.Mutex
-	next   *cluster.Want      // the newest target, not yet begun
-	change *change            // what the resource last told of itself, not yet passed on
-	cancel context.CancelFunc // of the running operation; nil: none
-	closed bool
+	mu      sync.Mutex
+	next    *cluster.Want      // the newest target, not yet begun
+	other   *description       // what the resource is to become, not yet begun
+	change  *change            // what the resource last told of itself, not yet passed on
+	cancel  context.CancelFunc // of the running operation; nil: none
+	retired bool               // nothing is pursued or told any more
+	closed  bool
+}
+
+// description is what a resource is made from.
+type description struct {
+	kind Kind
+	env  Env
 }
 
 type change struct {
@@ -49,22 +62,49 @@ type change struct {
 // must not block; it is called from the worker's goroutine, for Wants and, with N zero, for what the
 // resource did by itself (of several such changes that wait, the last one counts).
 func NewWorker(kind Kind, env Env, done func(cluster.Done)) (*Worker, error) {
-	w := &Worker{
-		group: env.Group,
-		id:    env.Spec.ID,
-		spec:  env.Spec,
-		done:  done,
-		wake:  make(chan struct{}, 1),
-		ended: make(chan struct{}),
+	w := newWorker(kind, env, done)
+	former, err := Recall(env.RunDir)
+	if err != nil {
+		return w.begin(err)
 	}
-	w.life, w.end = context.WithCancel(context.Background())
+	w.patience = former.StopTimeout
+	w.make()
+	if b, ok := w.res.(broken); ok {
+		return w.begin(b.cause)
+	}
+	return w.begin(nil)
+}
+
+// NewBroken makes a worker for a resource that NewWorker could not make. At each Want it is tried again; until
+// then the answer is the reason.
+func NewBroken(kind Kind, env Env, done func(cluster.Done), reason error) *Worker {
+	w := newWorker(kind, env, done)
+	w.res = broken{reason}
+	_, _ = w.begin(nil) // it fails with the error given
+	return w
+}
+
+// NewLeftover makes a worker for what a run directory tells of and no file describes: it is there to be
+// retired, or to be replaced by what the file describes under this name now.
+func NewLeftover(kind Kind, env Env, done func(cluster.Done)) (w *Worker, err error) {
+	w = newWorker(kind, env, done)
 	env.Changed = w.changed
-	res, err := kind.New(env)
+	w.res, err = kind.Leftover(env)
+	return w.begin(err)
+}
+
+func newWorker(kind Kind, env Env, done func(cluster.Done)) *Worker {
+	w := &Worker{group: env.Group, id: env.Spec.ID, kind: kind, spec: env.Spec, env: env,
+		done: done, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	w.life, w.end = context.WithCancel(context.Background())
+	return w
+}
+
+func (w *Worker) begin(err error) (*Worker, error) {
 	if err != nil {
 		w.end()
-		return nil, fmt.Errorf("resource %s/%s: %w", env.Group, env.Spec.ID, err)
+		return nil, fmt.Errorf("resource %s/%s: %w", w.group, w.id, err)
 	}
-	w.res = res
 	go w.loop()
 	return w, nil
 }
@@ -78,6 +118,45 @@ func (w *Worker) Want(want cluster.Want) {
 	}
 	w.mu.Unlock()
 	w.poke()
+}
+
+// Replace makes this the resource's description; it never blocks. A running operation is cancelled, its end
+// awaited, and its target pursued under the new description, unless a newer Want has come. What runs goes on
+// until a Want says otherwise: a resource of the same kind stops, before it starts again, what was started
+// by the former description, by what that said. One of another kind is stopped at once.
+func (w *Worker) Replace(kind Kind, env Env) {
+	w.mu.Lock()
+	w.other = &description{kind, env}
+	if w.cancel != nil {
+		w.cancel()
+	}
+	w.mu.Unlock()
+	w.poke()
+}
+
+// Retire stops the resource for good, closes the worker, and removes the run directory. From its call on
+// nothing is told any more. On an error the resource is not known to be stopped, and Retire is to be called
+// again.
+func (w *Worker) Retire(ctx context.Context) error {
+	w.mu.Lock()
+	w.retired = true
+	w.next, w.other = nil, nil
+	if w.cancel != nil {
+		w.cancel()
+	}
+	w.mu.Unlock()
+	w.calling.Lock()
+	err := w.res.Stop(ctx)
+	dir := w.env.RunDir
+	w.calling.Unlock()
+	if err != nil {
+		return fmt.Errorf("stop %s/%s, which is to go: %w", w.group, w.id, err)
+	}
+	w.Close()
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove the directory of %s/%s: %w", w.group, w.id, err)
+	}
+	return nil
 }
 
 // Adopt probes the resource and so takes over what already runs. A probe that fails is StatusUnknown.
@@ -131,12 +210,17 @@ func (w *Worker) loop() {
 	}
 }
 
-// step passes on one change or pursues one Want. It returns false when there was neither.
+// step passes on one change, takes over one description or pursues one Want. It returns false when there was
+// none of them.
 func (w *Worker) step() bool {
 	w.mu.Lock()
-	if w.closed {
+	if w.closed || w.retired {
 		w.mu.Unlock()
 		return false
+	}
+	if w.other != nil {
+		w.mu.Unlock()
+		return w.become()
 	}
 	if c := w.change; c != nil {
 		w.change = nil
@@ -158,14 +242,20 @@ func (w *Worker) step() bool {
 
 	w.mu.Lock()
 	w.cancel = nil
-	superseded, closed := w.next != nil, w.closed
+	if err != nil && w.next == nil && w.other != nil {
+		w.next = &want // cut short by a new description: once more, under that
+		w.mu.Unlock()
+		cancel()
+		return true
+	}
+	superseded, over := w.next != nil, w.closed || w.retired
 	// What the resource told of itself meanwhile is settled with the outcome: its order against the
 	// operation's end is not known.
 	meanwhile := w.change
 	w.change = nil
 	w.mu.Unlock()
 	cancel()
-	if closed {
+	if over {
 		return false
 	}
 	if superseded && err != nil {
@@ -178,24 +268,105 @@ func (w *Worker) step() bool {
 	return true
 }
 
+// become makes the resource anew by the description that waits. If what is to go before can't be stopped, it
+// stays as it is, the description waits on, and a Want that waits is answered by the reason.
+func (w *Worker) become() bool {
+	w.mu.Lock()
+	d := w.other
+	w.change = nil // news of a description that does not count any more
+	w.mu.Unlock()
+	if d == nil {
+		return true
+	}
+	if err := w.makeRoom(d); err != nil {
+		w.mu.Lock()
+		want := w.next
+		w.next = nil
+		w.mu.Unlock()
+		if want == nil {
+			return false
+		}
+		w.answer(want.N, cluster.StatusUnknown, err.Error())
+		return true
+	}
+	w.calling.Lock()
+	w.patience = max(w.patience, w.spec.StopTimeout)
+	w.kind, w.env, w.spec = d.kind, d.env, d.env.Spec
+	w.make()
+	w.calling.Unlock()
+	w.mu.Lock()
+	if w.other == d {
+		w.other = nil
+	}
+	waits := w.next != nil || w.other != nil
+	w.mu.Unlock()
+	if waits {
+		return true // that finds out for itself how it is
+	}
+	// It may have ended while nobody looked, and a probe has it watched from now on.
+	if status, err := w.probeNow(); err == nil && (status == cluster.StatusStopped || status == cluster.StatusFailed) {
+		w.answer(0, status, "found so when its description had changed")
+	}
+	return true
+}
+
+// make makes the resource; where that fails, what stands for it knows why. It is called with calling held.
+func (w *Worker) make() {
+	env := w.env
+	env.Changed = w.changed
+	err := remember(w.kind.Spec().Name, env)
+	if err == nil {
+		w.res, err = w.kind.New(env)
+	}
+	if err != nil {
+		w.res = broken{err}
+	}
+}
+
+// makeRoom lets go of the resource. One of another kind than the next is stopped before, and its directory
+// cleared.
+func (w *Worker) makeRoom(d *description) error {
+	w.calling.Lock()
+	defer w.calling.Unlock()
+	if w.kind.Spec().Name != d.kind.Spec().Name {
+		ctx, cancel := context.WithTimeout(w.life, w.spec.StopTimeout+time.Second)
+		defer cancel()
+		if err := w.res.Stop(ctx); err != nil {
+			return fmt.Errorf("stop the %s that it was: %w", w.kind.Spec().Name, err)
+		}
+		if err := os.RemoveAll(w.env.RunDir); err != nil {
+			return fmt.Errorf("clear the directory of the %s that it was: %w", w.kind.Spec().Name, err)
+		}
+	}
+	w.res.Close()
+	w.res = broken{errors.New("it is being made anew")}
+	return nil
+}
+
 func (w *Worker) answer(n uint64, status cluster.Status, reason string) {
 	w.done(cluster.Done{N: n, Group: w.group, Resource: w.id, Status: status, Reason: reason})
 }
 
-// limit is the Want's deadline, or what the specification allows for the operations that it takes.
+// limit is the Want's deadline, or what the specification allows for the operations that it takes. The stop
+// of a restart has its own time, and what runs by a former description has the time that that gave it: what
+// was started with patience is not killed because its successor needs none.
 func (w *Worker) limit(want cluster.Want) time.Duration {
-	if want.Deadline > 0 {
-		return want.Deadline
-	}
-	var limit time.Duration
-	if want.Target == cluster.TargetStopped || want.Restart || w.spec.Depth == cluster.Cold {
-		limit += w.spec.StopTimeout
-	}
-	if want.Target != cluster.TargetStopped {
-		limit += w.spec.StartTimeout
-	}
 	// Room for an operation to report its own limit, which says more than a deadline does.
-	return limit + time.Second
+	const room = time.Second
+	stop := max(w.spec.StopTimeout, w.patience)
+	switch {
+	case want.Target == cluster.TargetStopped && want.Deadline > 0:
+		return max(want.Deadline, w.patience)
+	case want.Target == cluster.TargetStopped:
+		return stop + room
+	case want.Deadline > 0 && want.Restart:
+		return want.Deadline + stop
+	case want.Deadline > 0:
+		return want.Deadline
+	case want.Restart || w.spec.Depth == cluster.Cold:
+		return w.spec.StartTimeout + stop + room
+	}
+	return w.spec.StartTimeout + room
 }
 
 // errAnnounce means that the target is reached, and only the announcement failed.
@@ -214,6 +385,9 @@ func (e errRestart) Unwrap() error { return e.cause }
 func (w *Worker) reach(ctx context.Context, want cluster.Want) error {
 	w.calling.Lock()
 	defer w.calling.Unlock()
+	if _, ok := w.res.(broken); ok {
+		w.make()
+	}
 	if want.Restart && want.Target != cluster.TargetStopped {
 		if err := w.res.Stop(ctx); err != nil {
 			return errRestart{err}

@@ -30,8 +30,9 @@ type scripted struct {
 	t     *testing.T
 }
 
-func (s *scripted) Spec() cluster.KindSpec        { return cluster.KindSpec{Name: "scripted"} }
-func (s *scripted) New(env Env) (Resource, error) { s.env = env; return s, nil }
+func (s *scripted) Spec() cluster.KindSpec             { return cluster.KindSpec{Name: "scripted"} }
+func (s *scripted) New(env Env) (Resource, error)      { s.env = env; return s, nil }
+func (s *scripted) Leftover(env Env) (Resource, error) { return s.New(env) }
 
 func (s *scripted) call(name string, ctx context.Context, f func(context.Context) error, then cluster.Status) error {
 	s.mu.Lock()
@@ -101,6 +102,9 @@ func newDesk(t *testing.T, kind Kind, env Env) *desk {
 	t.Helper()
 	d := &desk{t: t, answers: make(chan cluster.Done, 10_000)}
 	env.Group = cluster.GroupID(strings.NewReplacer("/", "_", " ", "_").Replace(t.Name()))
+	if env.RunDir == "" {
+		env.RunDir = filepath.Join(t.TempDir(), "run")
+	}
 	if env.Spec.ID == "" {
 		env.Spec = cluster.ResourceSpec{ID: "r", StartTimeout: time.Minute, StopTimeout: time.Minute}
 	}

@@ -1,0 +1,86 @@
+package group
+
+import (
+	"slices"
+
+	"baton/internal/core/cluster"
+)
+
+// hold takes over which resources a person has stopped. They are held on the owner only: a standby stays.
+func (g *Group) hold(s Situation) {
+	for i := range g.res {
+		r := &g.res[i]
+		held := s.Role == Owner && slices.Contains(s.Held, r.spec.ID)
+		if held != r.held {
+			r.held, r.backoff, r.retryAt = held, 0, 0
+		}
+	}
+}
+
+// takeDown stops some of the resources: fronts first, then in reverse order, each once those before it are
+// stopped. It reports whether all of them are.
+func (g *Group) takeDown(now cluster.Instant, s Situation, o *Outcome, which func(*resource) bool) bool {
+	for _, front := range []bool{true, false} {
+		for i := len(g.res) - 1; i >= 0; i-- {
+			r := &g.res[i]
+			if r.spec.Front != front || !which(r) {
+				continue
+			}
+			g.pursue(now, r, cluster.TargetStopped, s, o)
+			if r.status != cluster.StatusStopped || r.pending != 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Restart makes the owner stop and start one resource, or (r empty) all of them, in place. A restart does
+// not outlive the placement.
+func (g *Group) Restart(id cluster.ResourceID) {
+	for i := range g.res {
+		if r := &g.res[i]; (id == "" || r.spec.ID == id) && !r.held {
+			r.again, r.backoff, r.retryAt = true, 0, 0
+		}
+	}
+}
+
+// stoppedForRestart stops what is to be restarted, and reports whether nothing of it is left to stop: only
+// then is anything started again.
+func (g *Group) stoppedForRestart(now cluster.Instant, s Situation, o *Outcome) bool {
+	if !g.takeDown(now, s, o, func(r *resource) bool { return r.again }) {
+		return false
+	}
+	for i := range g.res {
+		g.res[i].again = false
+	}
+	return true
+}
+
+// Runs tells whether a resource, or (id empty) every one that is not held, runs for the epoch, and no
+// restart of it is under way.
+func (g *Group) Runs(id cluster.ResourceID, epoch cluster.Epoch) bool {
+	for i := range g.res {
+		if r := &g.res[i]; (id == "" || r.spec.ID == id) && !r.held && (r.again || r.pending != 0 || !r.runs(epoch)) {
+			return false
+		}
+	}
+	return true
+}
+
+// Stopped tells whether a resource is known to be stopped.
+func (g *Group) Stopped(id cluster.ResourceID) bool {
+	r := g.find(id)
+	return r == nil || (r.status == cluster.StatusStopped && r.pending == 0)
+}
+
+// Clear forgets what counts against a resource, or (id empty) all of them: local restarts, and the waiting
+// before the next attempt.
+func (g *Group) Clear(id cluster.ResourceID) {
+	g.restarts = slices.DeleteFunc(g.restarts, func(x restart) bool { return id == "" || x.resource == id })
+	for i := range g.res {
+		if r := &g.res[i]; id == "" || r.spec.ID == id {
+			r.backoff, r.retryAt = 0, 0
+		}
+	}
+}

@@ -1,0 +1,38 @@
+package group
+
+import (
+	"reflect"
+
+	"baton/internal/core/cluster"
+)
+
+// Refit makes the group run by another specification. A resource whose description has changed is
+// restarted where it runs; one that is gone is no longer asked for anything: who acts stops it with what
+// it was started by.
+func (g *Group) Refit(spec *cluster.GroupSpec) {
+	old := g.res
+	g.spec = spec
+	g.res = make([]resource, 0, len(spec.Resources))
+	for i := range spec.Resources {
+		s := &spec.Resources[i]
+		r := resource{spec: s, status: cluster.StatusStopped}
+		for k := range old {
+			if old[k].spec.ID != s.ID {
+				continue
+			}
+			r = old[k]
+			r.spec = s
+			if !same(old[k].spec, s) {
+				r.stale = r.status != cluster.StatusStopped || r.pending != 0
+				r.pending, r.backoff, r.retryAt = 0, 0, 0
+			}
+		}
+		g.res = append(g.res, r)
+	}
+}
+
+// same tells whether a resource may run on under another description.
+func same(a, b *cluster.ResourceSpec) bool {
+	return a.Kind == b.Kind && a.Front == b.Front && a.Effects == b.Effects && reflect.DeepEqual(a.Fields, b.Fields) &&
+		reflect.DeepEqual(a.Addresses, b.Addresses) && reflect.DeepEqual(a.Ports, b.Ports)
+}

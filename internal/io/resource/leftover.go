@@ -1,0 +1,76 @@
+package resource
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"baton/internal/core/cluster"
+)
+
+// Memory is what the run directory tells of a resource, so that it can be stopped when the file that
+// described it is gone.
+type Memory struct {
+	Kind        string
+	StopTimeout time.Duration
+	Addresses   []netip.Addr   // that the gate guarded for it
+	Ports       []cluster.Port // likewise
+}
+
+// memoryFile stands in the run directory, beside the kind's own files.
+const memoryFile = "resource.json"
+
+// Recall reads a run directory. Where nothing was ever run there, Kind is empty.
+func Recall(dir string) (m Memory, err error) {
+	text, err := os.ReadFile(filepath.Join(dir, memoryFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &m)
+	}
+	if err != nil {
+		return m, fmt.Errorf("read what runs by %s: %w", dir, err)
+	}
+	return m, nil
+}
+
+// remember notes in the run directory what it is for.
+func remember(kind string, env Env) error {
+	m := Memory{Kind: kind, StopTimeout: env.Spec.StopTimeout, Addresses: env.Spec.Addresses, Ports: env.Spec.Ports}
+	text, err := json.Marshal(m)
+	if err == nil {
+		err = os.MkdirAll(env.RunDir, 0o755)
+	}
+	if err == nil {
+		err = replace(filepath.Join(env.RunDir, memoryFile), text, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("note what runs here: %w", err)
+	}
+	return nil
+}
+
+// broken stands for a resource that can't be made. It changes nothing and knows nothing.
+type broken struct{ cause error }
+
+// Start implements Resource.
+func (b broken) Start(context.Context, cluster.Epoch) error { return b.cause }
+
+// Standby implements Resource.
+func (b broken) Standby(context.Context, cluster.Epoch) error { return b.cause }
+
+// Stop implements Resource.
+func (b broken) Stop(context.Context) error { return b.cause }
+
+// Probe implements Resource.
+func (b broken) Probe(context.Context) (cluster.Status, error) { return cluster.StatusUnknown, b.cause }
+
+// Close implements Resource.
+func (b broken) Close() {}
