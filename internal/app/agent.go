@@ -80,14 +80,12 @@ type agent struct {
 	gatesAt  cluster.Instant
 	replies  map[uint64]chan node.Reply
 	commands uint64
-	metrics  *api.Metrics
-	health   *api.Health
-	outputs  *resource.Outputs
 	keyFile  string
 	quit     error // why this node must not go on; the loop's alone
 	leave    leave // what the agent was told; the loop's alone
 	manager  *supervisor
 	*fitting
+	observing
 }
 
 // RunAgent runs this node until the context ends, or SIGHUP comes. It returns nil if it was told to end.
@@ -105,8 +103,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	a := &agent{opt: opt, logs: logs, log: logs.log.With("node", self), self: self, ended: make(chan struct{}),
 		replies: make(map[uint64]chan node.Reply), gates: make(map[cluster.GroupID]cluster.Gate),
 		persists: make(chan cluster.Persist, persistsMax), fitting: newFitting(), manager: findSupervisor(logs.log)}
-	a.metrics = api.NewMetrics(Version(), a.vitals)
-	a.health = api.NewHealth(a.metrics, a.log)
+	a.observe()
 	defer func() { err = errors.Join(err, a.close()) }()
 	boot, err := a.open(spec, key)
 	if err != nil {
@@ -126,7 +123,6 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	defer func() {
 		stop()
 		helpers.Wait()
-		a.health.Close()
 		err = errors.Join(err, server.Close())
 	}()
 	return a.loop(boot)
@@ -354,6 +350,7 @@ func (a *agent) close() error {
 	if a.links != nil {
 		a.links.Close()
 	}
+	a.health.Close()
 	close(a.persists)
 	a.disk.Wait()
 	a.endFitting()

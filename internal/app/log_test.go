@@ -85,7 +85,7 @@ func TestLogToTheJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.close()
-	a := &agent{self: "alpha", log: l.log.With("node", cluster.NodeID("alpha")), metrics: api.NewMetrics("9.9", nil)}
+	a := &agent{self: "alpha", log: l.log.With("node", cluster.NodeID("alpha")), observing: observing{metrics: api.NewMetrics("9.9", nil)}}
 	a.tell(&node.Output{
 		Events: []cluster.Event{{Code: "serving", Group: "web", Epoch: 4, Node: "alpha", Text: "alpha serves web, epoch 4"},
 			{Code: "silent", Node: "beta", Text: "beta has not been heard for 2.7s"}},

@@ -9,7 +9,21 @@ import (
 	"baton/internal/core/node"
 	"baton/internal/io/api"
 	"baton/internal/io/link"
+	"baton/internal/io/resource"
 )
+
+// observing is what tells how the agent is.
+type observing struct {
+	metrics *api.Metrics
+	health  *api.Health       // for monitors, where the configuration says
+	outputs *resource.Outputs // of programs
+}
+
+// observe makes what counts, before anything happens.
+func (a *agent) observe() {
+	a.metrics = api.NewMetrics(Version(), a.vitals)
+	a.health = api.NewHealth(a.metrics, a.log)
+}
 
 // Metrics implements api.Observed.
 func (b *backend) Metrics() *api.Metrics { return b.a.metrics }

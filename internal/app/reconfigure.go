@@ -205,6 +205,7 @@ func (a *agent) openAfter(s *slot) {
 
 // retire stops one resource for good, and has the loop forget it.
 func (a *agent) retire(s *slot) error {
+	a.outputs.Forget(s.group, s.resource) // before another may take its place
 	if err := s.retire(a.life); err != nil {
 		if a.life.Err() == nil {
 			a.log.Error("what the file does not name any more is not known to be stopped", "resource", s.place, "cause", err)
@@ -212,7 +213,6 @@ func (a *agent) retire(s *slot) error {
 		return err
 	}
 	a.log.Info("stopped for good", "resource", s.place)
-	a.outputs.Forget(s.group, s.resource)
 	a.inbox.do(a.forgetRetired)
 	return nil
 }
