@@ -188,3 +188,22 @@ func TestLogsAndReport(t *testing.T) {
 		t.Errorf("without an agent:\n%s", out)
 	}
 }
+
+// journald itself finds the agent's entries by their fields, and baton logs what programs have printed to it.
+func (c installed) testJournal() {
+	c.t.Helper()
+	out := c.shell(Alpha, "journalctl --no-pager -o json -u baton BATON_EVENT=serving BATON_GROUP=web")
+	for _, want := range []string{`"MESSAGE":"alpha serves web, epoch 1"`, `"PRIORITY":"6"`, `"BATON_EPOCH":"1"`, `"BATON_NODE":"alpha"`, `"SYSLOG_IDENTIFIER":"baton"`} {
+		if !strings.Contains(out, want) {
+			c.t.Errorf("the journal lacks %s: %s", want, out)
+		}
+	}
+	c.shell(Alpha, "for i in 1 2 3; do echo line $i; done | systemd-cat -t baton-web-service")
+	c.eventually("what was printed can be read", func() bool {
+		out := c.run(Alpha, "logs", "web/service", "-n", "2")
+		return strings.Count(out, "alpha/service") == 2 && strings.HasSuffix(out, "alpha/service line 3\n")
+	})
+	if out := c.run(Alpha, "report", "--out", "/run/report.tar.gz"); !strings.Contains(out, "journal.txt") {
+		c.t.Errorf("the report lacks the journal:\n%s", out)
+	}
+}
