@@ -116,8 +116,9 @@ type StatusResponse struct {
 	Applied       uint64                 `protobuf:"varint,10,opt,name=applied,proto3" json:"applied,omitempty"` // index of the last entry of the log that took effect here
 	Timing        *Timing                `protobuf:"bytes,11,opt,name=timing,proto3" json:"timing,omitempty"`
 	Links         []string               `protobuf:"bytes,12,rep,name=links,proto3" json:"links,omitempty"`
-	Nodes         []*Node                `protobuf:"bytes,13,rep,name=nodes,proto3" json:"nodes,omitempty"`   // by name
-	Groups        []*Group               `protobuf:"bytes,14,rep,name=groups,proto3" json:"groups,omitempty"` // by name
+	Nodes         []*Node                `protobuf:"bytes,13,rep,name=nodes,proto3" json:"nodes,omitempty"`               // by name
+	Groups        []*Group               `protobuf:"bytes,14,rep,name=groups,proto3" json:"groups,omitempty"`             // by name
+	Instructions  []*Instruction         `protobuf:"bytes,24,rep,name=instructions,proto3" json:"instructions,omitempty"` // of people, that still stand
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -246,6 +247,13 @@ func (x *StatusResponse) GetNodes() []*Node {
 func (x *StatusResponse) GetGroups() []*Group {
 	if x != nil {
 		return x.Groups
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetInstructions() []*Instruction {
+	if x != nil {
+		return x.Instructions
 	}
 	return nil
 }
@@ -570,9 +578,10 @@ type Group struct {
 	Decision      string                 `protobuf:"bytes,12,opt,name=decision,proto3" json:"decision,omitempty"` // why it is where it is, and why it has not moved
 	Rule          string                 `protobuf:"bytes,13,opt,name=rule,proto3" json:"rule,omitempty"`         // id of the rule that decided
 	Evidence      []string               `protobuf:"bytes,14,rep,name=evidence,proto3" json:"evidence,omitempty"`
-	Rejected      []string               `protobuf:"bytes,15,rep,name=rejected,proto3" json:"rejected,omitempty"`   // "NODE: why not"
-	Resources     []*Resource            `protobuf:"bytes,16,rep,name=resources,proto3" json:"resources,omitempty"` // on the node that looks
-	Service       *Service               `protobuf:"bytes,40,opt,name=service,proto3" json:"service,omitempty"`     // how it has served so far
+	Rejected      []string               `protobuf:"bytes,15,rep,name=rejected,proto3" json:"rejected,omitempty"`                        // "NODE: why not"
+	Resources     []*Resource            `protobuf:"bytes,16,rep,name=resources,proto3" json:"resources,omitempty"`                      // on the node that looks
+	NextBanned    bool                   `protobuf:"varint,24,opt,name=next_banned,json=nextBanned,proto3" json:"next_banned,omitempty"` // it failed on that node: it goes there only because its own is lost, and no better is left
+	Service       *Service               `protobuf:"bytes,40,opt,name=service,proto3" json:"service,omitempty"`                          // how it has served so far
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -717,6 +726,13 @@ func (x *Group) GetResources() []*Resource {
 		return x.Resources
 	}
 	return nil
+}
+
+func (x *Group) GetNextBanned() bool {
+	if x != nil {
+		return x.NextBanned
+	}
+	return false
 }
 
 func (x *Group) GetService() *Service {
@@ -2021,9 +2037,9 @@ var File_v1_baton_proto protoreflect.FileDescriptor
 
 const file_v1_baton_proto_rawDesc = "" +
 	"\n" +
-	"\x0ev1/baton.proto\x12\bbaton.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n" +
+	"\x0ev1/baton.proto\x12\bbaton.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\fv1/act.proto\"\x0f\n" +
 	"\rStatusRequest\"\x0e\n" +
-	"\fWatchRequest\"\xa9\x03\n" +
+	"\fWatchRequest\"\xe4\x03\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -2039,7 +2055,8 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\x06timing\x18\v \x01(\v2\x10.baton.v1.TimingR\x06timing\x12\x14\n" +
 	"\x05links\x18\f \x03(\tR\x05links\x12$\n" +
 	"\x05nodes\x18\r \x03(\v2\x0e.baton.v1.NodeR\x05nodes\x12'\n" +
-	"\x06groups\x18\x0e \x03(\v2\x0f.baton.v1.GroupR\x06groups\"\xbe\x03\n" +
+	"\x06groups\x18\x0e \x03(\v2\x0f.baton.v1.GroupR\x06groups\x129\n" +
+	"\finstructions\x18\x18 \x03(\v2\x15.baton.v1.InstructionR\finstructions\"\xbe\x03\n" +
 	"\x06Timing\x125\n" +
 	"\btakeover\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\btakeover\x12/\n" +
 	"\x05lease\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x127\n" +
@@ -2071,7 +2088,7 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\x05heard\x18\x02 \x01(\bR\x05heard\x12+\n" +
 	"\x03ago\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ago\x128\n" +
 	"\n" +
-	"round_trip\x18( \x01(\v2\x19.google.protobuf.DurationR\troundTrip\"\xfa\x03\n" +
+	"round_trip\x18( \x01(\v2\x19.google.protobuf.DurationR\troundTrip\"\x9b\x04\n" +
 	"\x05Group\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x12\n" +
@@ -2089,7 +2106,9 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\x04rule\x18\r \x01(\tR\x04rule\x12\x1a\n" +
 	"\bevidence\x18\x0e \x03(\tR\bevidence\x12\x1a\n" +
 	"\brejected\x18\x0f \x03(\tR\brejected\x120\n" +
-	"\tresources\x18\x10 \x03(\v2\x12.baton.v1.ResourceR\tresources\x12+\n" +
+	"\tresources\x18\x10 \x03(\v2\x12.baton.v1.ResourceR\tresources\x12\x1f\n" +
+	"\vnext_banned\x18\x18 \x01(\bR\n" +
+	"nextBanned\x12+\n" +
 	"\aservice\x18( \x01(\v2\x11.baton.v1.ServiceR\aservice\"\x8c\x03\n" +
 	"\aService\x120\n" +
 	"\x05first\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05first\x120\n" +
@@ -2239,69 +2258,71 @@ var file_v1_baton_proto_goTypes = []any{
 	(*VersionResponse)(nil),       // 23: baton.v1.VersionResponse
 	(*Hint)(nil),                  // 24: baton.v1.Hint
 	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
+	(*Instruction)(nil),           // 26: baton.v1.Instruction
+	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
 }
 var file_v1_baton_proto_depIdxs = []int32{
 	25, // 0: baton.v1.StatusResponse.time:type_name -> google.protobuf.Timestamp
 	3,  // 1: baton.v1.StatusResponse.timing:type_name -> baton.v1.Timing
 	4,  // 2: baton.v1.StatusResponse.nodes:type_name -> baton.v1.Node
 	6,  // 3: baton.v1.StatusResponse.groups:type_name -> baton.v1.Group
-	26, // 4: baton.v1.Timing.takeover:type_name -> google.protobuf.Duration
-	26, // 5: baton.v1.Timing.lease:type_name -> google.protobuf.Duration
-	26, // 6: baton.v1.Timing.heartbeat:type_name -> google.protobuf.Duration
-	26, // 7: baton.v1.Timing.detect:type_name -> google.protobuf.Duration
-	26, // 8: baton.v1.Timing.stall:type_name -> google.protobuf.Duration
-	26, // 9: baton.v1.Timing.sync:type_name -> google.protobuf.Duration
-	26, // 10: baton.v1.Timing.round_trip:type_name -> google.protobuf.Duration
-	26, // 11: baton.v1.Timing.step:type_name -> google.protobuf.Duration
-	26, // 12: baton.v1.Node.ago:type_name -> google.protobuf.Duration
-	5,  // 13: baton.v1.Node.links:type_name -> baton.v1.NodeLink
-	26, // 14: baton.v1.Node.lease_left:type_name -> google.protobuf.Duration
-	26, // 15: baton.v1.NodeLink.ago:type_name -> google.protobuf.Duration
-	26, // 16: baton.v1.NodeLink.round_trip:type_name -> google.protobuf.Duration
-	8,  // 17: baton.v1.Group.move:type_name -> baton.v1.Move
-	9,  // 18: baton.v1.Group.bans:type_name -> baton.v1.Ban
-	10, // 19: baton.v1.Group.nodes:type_name -> baton.v1.GroupNode
-	11, // 20: baton.v1.Group.resources:type_name -> baton.v1.Resource
-	7,  // 21: baton.v1.Group.service:type_name -> baton.v1.Service
-	25, // 22: baton.v1.Service.first:type_name -> google.protobuf.Timestamp
-	25, // 23: baton.v1.Service.since:type_name -> google.protobuf.Timestamp
-	26, // 24: baton.v1.Service.planned:type_name -> google.protobuf.Duration
-	26, // 25: baton.v1.Service.unplanned:type_name -> google.protobuf.Duration
-	26, // 26: baton.v1.Service.down:type_name -> google.protobuf.Duration
-	25, // 27: baton.v1.Ban.until:type_name -> google.protobuf.Timestamp
-	2,  // 28: baton.v1.ExplainResponse.status:type_name -> baton.v1.StatusResponse
-	6,  // 29: baton.v1.ExplainResponse.group:type_name -> baton.v1.Group
-	20, // 30: baton.v1.ExplainResponse.line:type_name -> baton.v1.Line
-	20, // 31: baton.v1.ExplainResponse.history:type_name -> baton.v1.Line
-	20, // 32: baton.v1.HistoryResponse.lines:type_name -> baton.v1.Line
-	25, // 33: baton.v1.Line.time:type_name -> google.protobuf.Timestamp
-	21, // 34: baton.v1.Line.served:type_name -> baton.v1.Served
-	25, // 35: baton.v1.Served.time:type_name -> google.protobuf.Timestamp
-	26, // 36: baton.v1.Served.down:type_name -> google.protobuf.Duration
-	26, // 37: baton.v1.Served.detected:type_name -> google.protobuf.Duration
-	26, // 38: baton.v1.Served.decided:type_name -> google.protobuf.Duration
-	26, // 39: baton.v1.Served.waited:type_name -> google.protobuf.Duration
-	26, // 40: baton.v1.Served.started:type_name -> google.protobuf.Duration
-	0,  // 41: baton.v1.Baton.Status:input_type -> baton.v1.StatusRequest
-	1,  // 42: baton.v1.Baton.Watch:input_type -> baton.v1.WatchRequest
-	12, // 43: baton.v1.Baton.Switch:input_type -> baton.v1.SwitchRequest
-	14, // 44: baton.v1.Baton.Failback:input_type -> baton.v1.FailbackRequest
-	16, // 45: baton.v1.Baton.Explain:input_type -> baton.v1.ExplainRequest
-	18, // 46: baton.v1.Baton.History:input_type -> baton.v1.HistoryRequest
-	22, // 47: baton.v1.Baton.Version:input_type -> baton.v1.VersionRequest
-	2,  // 48: baton.v1.Baton.Status:output_type -> baton.v1.StatusResponse
-	2,  // 49: baton.v1.Baton.Watch:output_type -> baton.v1.StatusResponse
-	13, // 50: baton.v1.Baton.Switch:output_type -> baton.v1.SwitchResponse
-	15, // 51: baton.v1.Baton.Failback:output_type -> baton.v1.FailbackResponse
-	17, // 52: baton.v1.Baton.Explain:output_type -> baton.v1.ExplainResponse
-	19, // 53: baton.v1.Baton.History:output_type -> baton.v1.HistoryResponse
-	23, // 54: baton.v1.Baton.Version:output_type -> baton.v1.VersionResponse
-	48, // [48:55] is the sub-list for method output_type
-	41, // [41:48] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	26, // 4: baton.v1.StatusResponse.instructions:type_name -> baton.v1.Instruction
+	27, // 5: baton.v1.Timing.takeover:type_name -> google.protobuf.Duration
+	27, // 6: baton.v1.Timing.lease:type_name -> google.protobuf.Duration
+	27, // 7: baton.v1.Timing.heartbeat:type_name -> google.protobuf.Duration
+	27, // 8: baton.v1.Timing.detect:type_name -> google.protobuf.Duration
+	27, // 9: baton.v1.Timing.stall:type_name -> google.protobuf.Duration
+	27, // 10: baton.v1.Timing.sync:type_name -> google.protobuf.Duration
+	27, // 11: baton.v1.Timing.round_trip:type_name -> google.protobuf.Duration
+	27, // 12: baton.v1.Timing.step:type_name -> google.protobuf.Duration
+	27, // 13: baton.v1.Node.ago:type_name -> google.protobuf.Duration
+	5,  // 14: baton.v1.Node.links:type_name -> baton.v1.NodeLink
+	27, // 15: baton.v1.Node.lease_left:type_name -> google.protobuf.Duration
+	27, // 16: baton.v1.NodeLink.ago:type_name -> google.protobuf.Duration
+	27, // 17: baton.v1.NodeLink.round_trip:type_name -> google.protobuf.Duration
+	8,  // 18: baton.v1.Group.move:type_name -> baton.v1.Move
+	9,  // 19: baton.v1.Group.bans:type_name -> baton.v1.Ban
+	10, // 20: baton.v1.Group.nodes:type_name -> baton.v1.GroupNode
+	11, // 21: baton.v1.Group.resources:type_name -> baton.v1.Resource
+	7,  // 22: baton.v1.Group.service:type_name -> baton.v1.Service
+	25, // 23: baton.v1.Service.first:type_name -> google.protobuf.Timestamp
+	25, // 24: baton.v1.Service.since:type_name -> google.protobuf.Timestamp
+	27, // 25: baton.v1.Service.planned:type_name -> google.protobuf.Duration
+	27, // 26: baton.v1.Service.unplanned:type_name -> google.protobuf.Duration
+	27, // 27: baton.v1.Service.down:type_name -> google.protobuf.Duration
+	25, // 28: baton.v1.Ban.until:type_name -> google.protobuf.Timestamp
+	2,  // 29: baton.v1.ExplainResponse.status:type_name -> baton.v1.StatusResponse
+	6,  // 30: baton.v1.ExplainResponse.group:type_name -> baton.v1.Group
+	20, // 31: baton.v1.ExplainResponse.line:type_name -> baton.v1.Line
+	20, // 32: baton.v1.ExplainResponse.history:type_name -> baton.v1.Line
+	20, // 33: baton.v1.HistoryResponse.lines:type_name -> baton.v1.Line
+	25, // 34: baton.v1.Line.time:type_name -> google.protobuf.Timestamp
+	21, // 35: baton.v1.Line.served:type_name -> baton.v1.Served
+	25, // 36: baton.v1.Served.time:type_name -> google.protobuf.Timestamp
+	27, // 37: baton.v1.Served.down:type_name -> google.protobuf.Duration
+	27, // 38: baton.v1.Served.detected:type_name -> google.protobuf.Duration
+	27, // 39: baton.v1.Served.decided:type_name -> google.protobuf.Duration
+	27, // 40: baton.v1.Served.waited:type_name -> google.protobuf.Duration
+	27, // 41: baton.v1.Served.started:type_name -> google.protobuf.Duration
+	0,  // 42: baton.v1.Baton.Status:input_type -> baton.v1.StatusRequest
+	1,  // 43: baton.v1.Baton.Watch:input_type -> baton.v1.WatchRequest
+	12, // 44: baton.v1.Baton.Switch:input_type -> baton.v1.SwitchRequest
+	14, // 45: baton.v1.Baton.Failback:input_type -> baton.v1.FailbackRequest
+	16, // 46: baton.v1.Baton.Explain:input_type -> baton.v1.ExplainRequest
+	18, // 47: baton.v1.Baton.History:input_type -> baton.v1.HistoryRequest
+	22, // 48: baton.v1.Baton.Version:input_type -> baton.v1.VersionRequest
+	2,  // 49: baton.v1.Baton.Status:output_type -> baton.v1.StatusResponse
+	2,  // 50: baton.v1.Baton.Watch:output_type -> baton.v1.StatusResponse
+	13, // 51: baton.v1.Baton.Switch:output_type -> baton.v1.SwitchResponse
+	15, // 52: baton.v1.Baton.Failback:output_type -> baton.v1.FailbackResponse
+	17, // 53: baton.v1.Baton.Explain:output_type -> baton.v1.ExplainResponse
+	19, // 54: baton.v1.Baton.History:output_type -> baton.v1.HistoryResponse
+	23, // 55: baton.v1.Baton.Version:output_type -> baton.v1.VersionResponse
+	49, // [49:56] is the sub-list for method output_type
+	42, // [42:49] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_v1_baton_proto_init() }
@@ -2309,6 +2330,7 @@ func file_v1_baton_proto_init() {
 	if File_v1_baton_proto != nil {
 		return
 	}
+	file_v1_act_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

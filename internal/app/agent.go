@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -81,6 +82,7 @@ type agent struct {
 	replies  map[uint64]chan node.Reply
 	commands uint64
 	keyFile  string
+	access   *access
 	quit     error // why this node must not go on; the loop's alone
 	leave    leave // what the agent was told; the loop's alone
 	manager  *supervisor
@@ -95,7 +97,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 		return err
 	}
 	defer logs.close()
-	spec, self, key, err := readSetup(opt)
+	spec, self, keys, err := readSetup(opt)
 	if err != nil {
 		return err
 	}
@@ -105,7 +107,10 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 		persists: make(chan cluster.Persist, persistsMax), fitting: newFitting(), manager: findSupervisor(logs.log)}
 	a.observe()
 	defer func() { err = errors.Join(err, a.close()) }()
-	boot, err := a.open(spec, key)
+	if a.access, err = newAccess(self, spec.KeyFile, keys); err != nil {
+		return err
+	}
+	boot, err := a.open(spec)
 	if err != nil {
 		return err
 	}
@@ -113,6 +118,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	a.access.server.Store(server)
 	a.answerMonitors()
 	beside, stop := context.WithCancel(context.Background())
 	var helpers sync.WaitGroup
@@ -120,6 +126,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	helpers.Go(func() { a.sweepGate(beside) })
 	helpers.Go(func() { a.awaitLeave(ctx) })
 	helpers.Go(func() { a.manager.accompany(beside) })
+	helpers.Go(func() { a.watchKeys(beside) })
 	defer func() {
 		stop()
 		helpers.Wait()
@@ -129,28 +136,21 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 }
 
 // readSetup reads the file, this node's name, and the key.
-func readSetup(opt AgentOptions) (*cluster.Spec, cluster.NodeID, []byte, error) {
+func readSetup(opt AgentOptions) (*cluster.Spec, cluster.NodeID, wire.Keys, error) {
 	text, err := os.ReadFile(opt.ConfigFile)
 	if err != nil {
-		return nil, "", nil, fmt.Errorf("read the cluster file: %w", err)
+		return nil, "", wire.Keys{}, fmt.Errorf("read the cluster file: %w", err)
 	}
 	spec, err := config.Parse(opt.ConfigFile, text, Kinds())
 	if err != nil {
-		return nil, "", nil, err
+		return nil, "", wire.Keys{}, err
 	}
 	self, err := nodeName(opt.Node, spec)
 	if err != nil {
-		return nil, "", nil, err
+		return nil, "", wire.Keys{}, err
 	}
-	keyText, err := os.ReadFile(spec.KeyFile)
-	if err != nil {
-		return nil, "", nil, fail(exitUsage, "make one with baton keygen "+spec.KeyFile+", and copy it to every node", "read the cluster key: %v", err)
-	}
-	key, err := wire.ParseKey(string(keyText))
-	if err != nil {
-		return nil, "", nil, fail(exitUsage, "copy the key anew from another node", "%s: %v", spec.KeyFile, err)
-	}
-	return spec, self, key, nil
+	keys, err := readKeyFile(spec.KeyFile)
+	return spec, self, keys, err
 }
 
 func nodeName(name string, spec *cluster.Spec) (cluster.NodeID, error) {
@@ -172,7 +172,7 @@ func nodeName(name string, spec *cluster.Spec) (cluster.NodeID, error) {
 }
 
 // open opens the real parts and gathers what a former run has left.
-func (a *agent) open(spec *cluster.Spec, key []byte) (*node.Boot, error) {
+func (a *agent) open(spec *cluster.Spec) (*node.Boot, error) {
 	boot, err := bootID()
 	if err != nil {
 		return nil, err
@@ -192,6 +192,7 @@ func (a *agent) open(spec *cluster.Spec, key []byte) (*node.Boot, error) {
 	if a.spec, err = a.settleSpec(spec, &image); err != nil {
 		return nil, err
 	}
+	a.tellFit(a.spec.Timing)
 	a.shared.Store(a.spec)
 	if a.run, err = openRunDir(a.opt.RunDir); err != nil {
 		return nil, err
@@ -211,7 +212,7 @@ func (a *agent) open(spec *cluster.Spec, key []byte) (*node.Boot, error) {
 	if err := a.openResources(b); err != nil {
 		return nil, err
 	}
-	return b, a.openLinks(b.Run, key)
+	return b, a.openLinks(b.Run)
 }
 
 // settleSpec takes the configuration that this node's log has come to, if it has one: from then on the
@@ -242,19 +243,24 @@ func (a *agent) read(text []byte) (*cluster.Spec, error) {
 // the others' is safe, since each promise is for the length that is named.
 func (a *agent) fitted(spec *cluster.Spec) *cluster.Spec {
 	t := spec.Timing
-	sync := a.store.SyncTime()
-	fitted, _, err := config.Derive(t.Takeover, t.Stall, max(t.Sync, sync), t.RTT)
+	fitted, _, err := config.Derive(t.Takeover, t.Stall, max(t.Sync, a.store.SyncTime()), t.RTT)
 	if err != nil {
-		a.log.Warn("this disk is too slow for the takeover asked for, which can't be promised", "sync", sync, "cause", err)
-		return spec
-	}
-	if fitted.L != t.L {
-		a.log.Warn("this disk is slow: this node's lease is shorter", "sync", sync, "lease", fitted.L, "file", t.L)
+		return spec // tellFit tells
 	}
 	fitted.Longest = t.L
 	s := *spec
 	s.Timing = fitted
 	return &s
+}
+
+// tellFit tells how far this node's timers are from those of the file.
+func (a *agent) tellFit(t cluster.Timing) {
+	sync := a.store.SyncTime()
+	if _, _, err := config.Derive(t.Takeover, t.Stall, max(t.Sync, sync), t.RTT); err != nil {
+		a.log.Warn("this disk is too slow for the takeover asked for, which can't be promised", "sync", sync, "cause", err)
+	} else if t.L < t.Longest {
+		a.log.Warn("this disk is slow: this node's lease is shorter", "sync", sync, "lease", t.L, "file", t.Longest)
+	}
 }
 
 // openGate opens the kernel's gate and closes what no run record speaks for.
@@ -325,12 +331,14 @@ func (a *agent) openResources(b *node.Boot) error {
 	return nil
 }
 
-func (a *agent) openLinks(run cluster.RunID, key []byte) error {
-	sealer, err := wire.NewSealer(key, a.self, run)
+func (a *agent) openLinks(run cluster.RunID) error {
+	keys := a.access.keys.present()
+	sealer, err := wire.NewSealer(keys.First, a.self, run)
 	if err != nil {
 		return fmt.Errorf("the cluster key: %w", err)
 	}
-	a.links, err = link.Open(link.Config{Key: key, Sealer: sealer, Links: a.spec.Links,
+	a.links, err = link.Open(link.Config{Keys: keys.All(), Identity: a.access.identity, Sealer: sealer, Links: a.spec.Links,
+		Address: func() netip.AddrPort { return apiAddress(a.spec, a.self) }, Others: a.access.take,
 		Handler: func(from cluster.NodeID, run cluster.RunID, link int, m wire.Message) {
 			a.inbox.packet(&node.Packet{From: from, Run: run, Link: link, Msg: m})
 		},
@@ -341,6 +349,7 @@ func (a *agent) openLinks(run cluster.RunID, key []byte) error {
 	if err != nil {
 		return err
 	}
+	a.access.keys.use = a.useKeys
 	return a.inbox.listen(a.links)
 }
 
@@ -360,7 +369,11 @@ func (a *agent) close() error {
 	if a.outputs != nil {
 		a.outputs.Close()
 	}
-	if a.gate != nil {
+	switch {
+	case a.gate == nil:
+	case a.bare:
+		errs = append(errs, a.gate.Remove())
+	default:
 		errs = append(errs, a.gate.Close())
 	}
 	if a.store != nil {

@@ -48,13 +48,25 @@ func (b *backend) Move(ctx context.Context, r api.MoveRequest) (api.MoveReply, e
 	if r.DryRun {
 		return b.dryRun(c)
 	}
+	m, err := b.carryOut(ctx, c)
+	m.To = r.To
+	return m, err
+}
+
+// Act implements api.ActBackend.
+func (b *backend) Act(ctx context.Context, r api.ActRequest) (api.MoveReply, error) {
+	return b.carryOut(ctx, &node.Command{Op: node.OpPropose, Part: r.Part, By: r.By, Why: r.Why, NoWait: r.NoWait})
+}
+
+// carryOut gives the core a command and waits for the answer.
+func (b *backend) carryOut(ctx context.Context, c *node.Command) (api.MoveReply, error) {
 	var answer chan node.Reply
 	if err := b.ask(func(*node.Node) { answer = b.a.command(c) }); err != nil {
 		return api.MoveReply{}, err
 	}
 	select {
 	case x := <-answer:
-		return api.MoveReply{Done: x.Done, Text: x.Text, Hint: x.Hint, To: r.To}, nil
+		return api.MoveReply{Done: x.Done, Text: x.Text, Hint: x.Hint, UnderWay: x.UnderWay}, nil
 	case <-ctx.Done():
 		return api.MoveReply{}, ctx.Err()
 	case <-b.a.ended:

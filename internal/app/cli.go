@@ -16,6 +16,7 @@ import (
 
 	"baton/internal/core/config"
 	"baton/internal/io/api"
+	"baton/internal/io/identity"
 )
 
 // Exit codes of every command.
@@ -46,22 +47,43 @@ func Version() string {
 	return "devel"
 }
 
+// defaultSocket is where the agent listens if nothing else is said.
+const defaultSocket = "/run/baton/agent.sock"
+
 // commands is the command line. Kong reads it.
 type commands struct {
 	JSON   bool   `name:"json" help:"Print JSON, in a shape that stays."`
 	Socket string `help:"The agent's socket." env:"BATON_SOCKET" default:"/run/baton/agent.sock" placeholder:"PATH"`
+	// Address and ContextName choose an agent elsewhere.
+	Address     string `help:"An agent elsewhere, with the token and authority of the context, or of BATON_TOKEN and BATON_AUTHORITY." placeholder:"HOST[:PORT]"`
+	ContextName string `name:"context" help:"A cluster elsewhere, as baton context added it." env:"BATON_CONTEXT" placeholder:"NAME"`
 
 	Agent      agentCmd      `cmd:"" help:"Run this node."`
 	Dev        devCmd        `cmd:"" help:"Run a whole cluster on this machine, to try it."`
 	Status     statusCmd     `cmd:"" help:"Show nodes, groups, leases, epochs, and who would take over."`
 	Switch     switchCmd     `cmd:"" help:"Move a group to another node, on purpose."`
 	Failback   failbackCmd   `cmd:"" help:"Move a group back to its preferred node."`
-	Explain    explainCmd    `cmd:"" help:"Tell why a group is where it is, or show one entry of the history."`
-	History    historyCmd    `cmd:"" help:"List what was decided, and why."`
+	Start      startCmd      `cmd:"" help:"Start a group that was stopped, or one resource of it."`
+	Stop       stopCmd       `cmd:"" help:"Stop a group everywhere, or one resource of it on its node; it stays so until it is started."`
+	Restart    restartCmd    `cmd:"" help:"Stop and start a group, or one resource of it, on its node, without a failover."`
+	Clear      clearCmd      `cmd:"" help:"Forget the failures of a group, or of one resource of it: bans and restarts."`
+	Pause      pauseCmd      `cmd:"" help:"Watch a group, or all, but do not act: nobody takes over."`
+	Resume     resumeCmd     `cmd:"" help:"End a pause."`
+	Pin        pinCmd        `cmd:"" help:"Keep a group on a node: it runs there or nowhere."`
+	Unpin      unpinCmd      `cmd:"" help:"End a pin."`
+	Drain      drainCmd      `cmd:"" help:"Move every group off a node, and keep them off."`
+	Undrain    undrainCmd    `cmd:"" help:"End a drain."`
 	Logs       logsCmd       `cmd:"" help:"Show what a group's programs have printed."`
 	Report     reportCmd     `cmd:"" help:"Gather what a bug report needs into one file, without secrets."`
+	Explain    explainCmd    `cmd:"" help:"Tell why a group is where it is, or show one entry of the history."`
+	History    historyCmd    `cmd:"" help:"List what was decided, and why."`
 	Check      checkCmd      `cmd:"" help:"Check the cluster file, this host, and what takeover it can keep."`
 	Keygen     keygenCmd     `cmd:"" help:"Make a cluster key."`
+	Invite     inviteCmd     `cmd:"" help:"Let a host join as one of the file's nodes: prints the line to type there."`
+	Join       joinCmd       `cmd:"" help:"Make this host a node of a cluster, by invitation: fetches file and key."`
+	Token      tokenCmd      `cmd:"" help:"Give access from afar, and take it back."`
+	Context    contextCmd    `cmd:"" help:"Choose clusters to use from afar."`
+	Key        keyCmd        `cmd:"" help:"Change the cluster's key."`
 	Bench      benchCmd      `cmd:"" help:"Measure, on this machine, the outages that clients see."`
 	Simulate   simulateCmd   `cmd:"" passthrough:"" help:"Run the core through simulated faults (simulate --help tells more)."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
@@ -76,6 +98,8 @@ type console struct {
 	out    io.Writer
 	err    io.Writer
 	socket string
+	remote *remoteContext // where the agent is; nil: at the socket
+	lost   error          // why it is not known where
 	json   bool
 	paint  palette
 	// progress says that somebody looks on: what happens meanwhile is told on err.
@@ -129,7 +153,11 @@ func runCommand(ctx context.Context, args []string, in io.Reader, out, errOut io
 	if err != nil {
 		return finish(k, fail(exitUsage, usageHint(err), "%v", err))
 	}
+	if c.Socket == "" { // an empty BATON_SOCKET
+		c.Socket = defaultSocket
+	}
 	k.socket, k.json = c.Socket, c.JSON
+	k.remote, k.lost = choose(&c)
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	return finish(k, parsed.Run(k, parser))
 }
@@ -173,23 +201,28 @@ type exitCode int
 
 func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-// agent returns a client of the agent.
-func (k *console) agent() *api.Client { return api.Dial(k.socket) }
-
 // trouble turns an error of the agent's client into what the user is told.
-func (k *console) trouble(err error) error {
+func (k *console) trouble(err error) error { return k.troubleAt(err, k.where()) }
+
+func (k *console) troubleAt(err error, where string) error {
 	if err == nil {
 		return nil
+	}
+	var told *failure
+	if errors.As(err, &told) {
+		return told
 	}
 	if k.ctx.Err() != nil {
 		return fail(exitFailed, "", "interrupted")
 	}
 	t := api.Explain(err)
 	switch {
+	case t.Unreached && where != k.socket:
+		return fail(exitUnreached, "does a node's agent run there, and does a firewall let TCP through? baton check prints the rules", "no agent reached at %s: %s", where, t.Text)
 	case t.Unreached:
-		return fail(exitUnreached, "systemctl start baton, or name another socket with --socket or BATON_SOCKET", "no agent reached at %s: %s", k.socket, t.Text)
-	case t.Code == connect.CodePermissionDenied:
-		return fail(exitFailed, t.Hint, "%s: %s", k.socket, t.Text)
+		return fail(exitUnreached, "systemctl start baton, or name another socket with --socket or BATON_SOCKET", "no agent reached at %s: %s", where, t.Text)
+	case t.Code == connect.CodePermissionDenied, t.Code == connect.CodeUnauthenticated, errors.Is(err, identity.ErrStranger):
+		return fail(exitFailed, t.Hint, "%s: %s", where, t.Text)
 	case t.Code == connect.CodeInvalidArgument:
 		return fail(exitUsage, t.Hint, "%s", t.Text)
 	}

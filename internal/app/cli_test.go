@@ -23,10 +23,12 @@ var update = flag.Bool("golden", false, "write the golden files anew; review wha
 
 // stage is a cluster that looks as it is told and does what it is told.
 type stage struct {
+	fakeAccess
 	mu    sync.Mutex
 	view  cluster.Overview
 	lines []cluster.Line
 	asked []api.MoveRequest
+	acted []api.ActRequest
 	reply api.MoveReply
 }
 
@@ -44,6 +46,13 @@ func (s *stage) Move(_ context.Context, r api.MoveRequest) (api.MoveReply, error
 	if r.DryRun && s.reply.Done {
 		return api.MoveReply{Done: true, To: s.reply.To}, nil
 	}
+	return s.reply, nil
+}
+
+func (s *stage) Act(_ context.Context, r api.ActRequest) (api.MoveReply, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.acted = append(s.acted, r)
 	return s.reply, nil
 }
 
@@ -146,6 +155,34 @@ func broken() *stage {
 	return s
 }
 
+// instructed: people have said much; alpha failed lately, so that orders would go back there only in need.
+func instructed() *stage {
+	s := healthy()
+	v := &s.view
+	note := func(by, reason string, until cluster.WallTime) cluster.Note {
+		return cluster.Note{By: by, Reason: reason, Until: until}
+	}
+	v.Instructions = []cluster.InstructionView{
+		{Verb: "pause", Group: "billing", Note: note("root (pid 12)", "new switches", day("07:30:00"))},
+		{Verb: "pin", Group: "billing", Node: "alpha", Note: note("anna (pid 13)", "", 0)},
+		{Verb: "drain", Node: "beta", Note: note("root (pid 14)", "new kernel", day("08:30:00"))},
+		{Verb: "stop", Group: "reports", Note: note("root (pid 15)", "", 0)},
+		{Verb: "stop", Group: "orders", Resource: "web", Note: note("root (pid 16)", "", day("09:00:00"))},
+	}
+	v.Groups[0].NextBanned = true
+	v.Groups[0].Bans = []cluster.Ban{{Group: "orders", Node: "beta", Until: day("07:30:00"), Reason: "web: exited with 1 after 30ms", Resource: "web"}}
+	v.Groups[0].Own[0].Status = cluster.StatusStopped
+	v.Groups = append(v.Groups,
+		cluster.GroupView{ID: "billing", Owner: "alpha", Last: "alpha", Epoch: 3, Serving: true, Policy: "automatic", Failback: "never",
+			Nodes:    []cluster.GroupNodeView{{Node: "alpha", Phase: "serving", Epoch: 3}, {Node: "beta", Phase: "standby", Hot: true, Can: "is not where it is pinned: to alpha, by anna (pid 13)"}},
+			Decision: "it is paused: it is watched, and nothing is decided on it", Rule: "G06"},
+		cluster.GroupView{ID: "reports", Last: "alpha", Epoch: 2, Policy: "automatic", Failback: "never",
+			Nodes:    []cluster.GroupNodeView{{Node: "alpha", Phase: "stopped"}, {Node: "beta", Phase: "stopped"}},
+			Decision: "somebody has stopped it, and it stays so until it is started", Rule: "G05"})
+	s.reply = api.MoveReply{Done: true, Text: "it is done"}
+	return s
+}
+
 // moving: a switchover is under way, and the coordinator has just been lost.
 func moving() *stage {
 	s := healthy()
@@ -234,7 +271,11 @@ func TestCommands(t *testing.T) {
 		{"moving", moving(), []string{"status", "switch orders", "explain orders"}},
 		{"json", healthy(), []string{"status --json", "switch orders --json", "history -n 1 --json", "explain 3 --json", "explain nothing --json"}},
 		{"json_refused", forming(), []string{"switch orders --json"}},
-		{"usage", healthy(), []string{"switch", "status --watch --wait", "nonsense", "status --timeout soon", "explain", "agent --config /does/not/exist", "check /does/not/exist"}},
+		{"instructed", instructed(), []string{"status", "explain orders", "status --json", "status --wait --timeout 300ms", "pause", "pause orders --for 2h --reason switches",
+			"resume", "pin orders alpha", "unpin orders", "drain beta --for 1h", "undrain beta", "stop orders/web", "start orders", "restart orders/web --no-wait", "clear orders",
+			"clear orders --json"}},
+		{"refused", broken(), []string{"start orders", "drain alpha --json", "pin orders beta"}},
+		{"usage", healthy(), []string{"stop orders/", "stop /web", "drain beta --for 0s", "pause --for -1m", "pin orders", "drain", "switch", "status --watch --wait", "nonsense", "status --timeout soon", "explain", "agent --config /does/not/exist", "check /does/not/exist"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			socket := serveStage(t, c.stage)
@@ -403,7 +444,7 @@ func TestWhoAsked(t *testing.T) {
 	if n := len(s.asked); n != 2 || !s.asked[0].DryRun || s.asked[1].DryRun || s.asked[1].To != "beta" {
 		t.Errorf("without waiting: first whether, then do; asked were %+v", s.asked)
 	}
-	if by := s.asked[0].By; !strings.HasSuffix(by, fmt.Sprintf(" (pid %d)", os.Getpid())) {
+	if by := s.asked[0].By; !strings.HasSuffix(by, fmt.Sprintf(" (uid %d) on alpha", os.Getuid())) {
 		t.Errorf("it was asked by %q", by)
 	}
 }

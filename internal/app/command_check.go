@@ -181,7 +181,7 @@ func checkKey(u *checkup, name string) {
 		u.add("key", bad, "run check as root", "%v", err)
 		return
 	}
-	if _, err := wire.ParseKey(string(text)); err != nil {
+	if _, err := wire.ParseKeys(string(text)); err != nil {
 		u.add("key", bad, "copy it again from a node that works", "%s: %v", name, err)
 		return
 	}

@@ -35,28 +35,29 @@ type outcome interface {
 
 // Run moves the group and tells what became of it.
 func (c *switchCmd) Run(k *console) error {
-	return k.move(c.Group, !c.DryRun && !c.NoWait, func(agent *api.Client) (outcome, error) {
+	return k.act(phasesOf(c.Group), !c.DryRun && !c.NoWait, func(agent *api.Client) (outcome, error) {
 		return agent.Switch(k.ctx, &batonv1.SwitchRequest{Group: c.Group, To: c.To, DryRun: c.DryRun, NoWait: c.NoWait})
 	})
 }
 
 // Run moves the group back and tells what became of it.
 func (c *failbackCmd) Run(k *console) error {
-	return k.move(c.Group, !c.DryRun && !c.NoWait, func(agent *api.Client) (outcome, error) {
+	return k.act(phasesOf(c.Group), !c.DryRun && !c.NoWait, func(agent *api.Client) (outcome, error) {
 		return agent.Failback(k.ctx, &batonv1.FailbackRequest{Group: c.Group, DryRun: c.DryRun, NoWait: c.NoWait})
 	})
 }
 
-func (k *console) move(group string, waits bool, ask func(*api.Client) (outcome, error)) error {
+// act has the agent do something and tells the outcome; while it waits, how far it is, in the words of line.
+func (k *console) act(line func(*batonv1.StatusResponse) string, waits bool, ask func(*api.Client) (outcome, error)) error {
 	agent := k.agent()
 	defer agent.Close()
 	if waits && k.progress && !k.json {
-		defer k.tellProgress(agent, group)()
+		defer k.tellProgress(agent, line)()
 	}
 	o, err := ask(agent)
 	if err != nil {
 		if k.ctx.Err() != nil {
-			return fail(exitFailed, "the move goes on if it had begun: baton status", "interrupted")
+			return fail(exitFailed, "it goes on if it had begun: baton status", "interrupted")
 		}
 		return k.trouble(err)
 	}
@@ -77,9 +78,9 @@ func (k *console) move(group string, waits bool, ask func(*api.Client) (outcome,
 	return nil
 }
 
-// tellProgress tells on err how the group is on its nodes, each time it changes, until the function that
-// it returns is called.
-func (k *console) tellProgress(agent *api.Client, group string) (stop func()) {
+// tellProgress tells on err what line makes of the status, each time it changes, until the function that it
+// returns is called.
+func (k *console) tellProgress(agent *api.Client, line func(*batonv1.StatusResponse) string) (stop func()) {
 	ctx, cancel := context.WithCancel(k.ctx)
 	var teller sync.WaitGroup
 	teller.Go(func() {
@@ -90,7 +91,7 @@ func (k *console) tellProgress(agent *api.Client, group string) (stop func()) {
 		defer stream.Close()
 		last := ""
 		for stream.Receive() {
-			now := phases(stream.Msg(), group)
+			now := line(stream.Msg())
 			if now != last && last != "" {
 				fmt.Fprintln(k.err, "  "+now)
 			}
@@ -98,6 +99,11 @@ func (k *console) tellProgress(agent *api.Client, group string) (stop func()) {
 		}
 	})
 	return func() { cancel(); teller.Wait() }
+}
+
+// phasesOf returns what says in one line how a group is on its nodes.
+func phasesOf(group string) func(*batonv1.StatusResponse) string {
+	return func(s *batonv1.StatusResponse) string { return phases(s, group) }
 }
 
 // phases says in one line how a group is on its nodes.

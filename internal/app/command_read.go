@@ -82,7 +82,7 @@ func (c *versionCmd) Run(k *console) error {
 	}
 	fmt.Fprintln(k.out, "baton", Version())
 	if running != "" && running != Version() {
-		fmt.Fprintf(k.out, "the agent at %s is %s: restart it to bring it up to date\n", k.socket, running)
+		fmt.Fprintf(k.out, "the agent at %s is %s: restart it to bring it up to date\n", k.where(), running)
 	}
 	return nil
 }

@@ -47,6 +47,7 @@ var generatedParts = []struct {
 	{"reference/cluster-file.md", "kinds", kindDocs},
 	{"reference/commands.md", "commands", commandDocs},
 	{"reference/commands.md", "simulate", simulateDocs},
+	{"reference/rules.md", "instructions", func(*testing.T) string { return ruleDocs("I") }},
 	{"reference/rules.md", "nodes", func(*testing.T) string { return ruleDocs("N") }},
 	{"reference/rules.md", "groups", func(*testing.T) string { return ruleDocs("G") }},
 	{"reference/events.md", "events", eventDocs},
@@ -428,6 +429,7 @@ var eventNotes = map[string]string{
 	"silent":              "One node's opinion. A majority of them evicts (rule N02).",
 	"snapshot.unreadable": "A snapshot of a newer version. Bring this node up to date.",
 	"stall":               "The machine paused. If it happens often, ask for a longer takeover: `baton check --measure 1m`.",
+	"foreign":             "The data directory was another cluster's: `systemctl stop baton`, move it away, and `baton join`. Where it is the others that lost theirs, start them with their own.",
 	"stranger":            "See [a node lost its disk](../how-to.md#a-node-lost-its-disk).",
 }
 
@@ -552,16 +554,20 @@ func mutationDocs(t *testing.T) string {
 	return docsTable(rows)
 }
 
-// docsProto reads the schema's lines, file by file.
+// docsProto reads the schema's lines, those of baton.proto first.
 func docsProto(t *testing.T) []string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(docsRoot, "api/v1/*.proto"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no schema: %v", err)
+	if err != nil {
+		t.Fatal(err)
 	}
+	slices.SortStableFunc(files, func(a, b string) int {
+		main := func(f string) int { return map[bool]int{true: 0, false: 1}[filepath.Base(f) == "baton.proto"] }
+		return main(a) - main(b)
+	})
 	var lines []string
-	for _, file := range files {
-		text, err := os.ReadFile(file)
+	for _, f := range files {
+		text, err := os.ReadFile(f)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -571,8 +577,8 @@ func docsProto(t *testing.T) []string {
 }
 
 var (
-	protoCall    = regexp.MustCompile(`^  rpc (\w+)\((\w+)\) returns \((stream )?(\w+)\)`)
 	protoService = regexp.MustCompile(`^service (\w+) \{`)
+	protoCall    = regexp.MustCompile(`^  rpc (\w+)\((\w+)\) returns \((stream )?(\w+)\)`)
 	protoMessage = regexp.MustCompile(`^message (\w+) \{(\})?`)
 	protoField   = regexp.MustCompile(`^  (repeated )?([\w.]+) (\w+) = \d+;(?: // (.*))?$`)
 )
@@ -581,15 +587,15 @@ func callDocs(t *testing.T) string {
 	rows := [][]string{{"call", "asks with", "answers with", "does"}}
 	comment, service := "", ""
 	for _, line := range docsProto(t) {
-		if m := protoService.FindStringSubmatch(line); m != nil {
-			service = m[1] + "."
-		}
 		if c, ok := strings.CutPrefix(strings.TrimSpace(line), "// "); ok {
 			comment = strings.TrimSpace(comment + " " + c)
 			continue
 		}
+		if m := protoService.FindStringSubmatch(line); m != nil {
+			service = m[1]
+		}
 		if m := protoCall.FindStringSubmatch(line); m != nil {
-			rows = append(rows, []string{quoted(strings.TrimPrefix(service, "Baton.") + m[1]), m[2], m[3] + m[4], docsSentence(strings.TrimPrefix(comment, m[1]+" "))})
+			rows = append(rows, []string{quoted(service + "/" + m[1]), m[2], m[3] + m[4], docsSentence(strings.TrimPrefix(comment, m[1]+" "))})
 		}
 		comment = ""
 	}

@@ -30,14 +30,12 @@ func (a *agent) hasLeft(now cluster.Instant) bool {
 	}
 }
 
-// farewell takes the gate off and says what has become of this node. What could not be stopped stays guarded.
+// farewell has close take the gate off, and says what has become of this node. What could not be stopped stays guarded.
 func (a *agent) farewell() error {
 	if len(a.retiring) > 0 {
 		return fail(exitLeft, "stop it by hand, then baton agent --dismantle", "%s has left the cluster, but %v could not be stopped", a.self, a.retiring[0].place)
 	}
-	if err := a.gate.Remove(); err != nil {
-		return err
-	}
+	a.bare = true
 	return fail(exitLeft, "to let it in again: add it with baton edit, then baton invite "+string(a.self)+", and move "+a.opt.DataDir+" away here",
 		"%s has left the cluster: it serves and votes no longer", a.self)
 }

@@ -104,6 +104,7 @@ func (a *agent) step(in node.Input) cluster.Instant {
 		if out.Left && a.leftAt == 0 {
 			a.left(now.Mono)
 		}
+		a.access.noteTokens(a.node.Tokens())
 		var gated, recorded uint64
 		for _, g := range out.Gates {
 			if a.writeGate(g) {

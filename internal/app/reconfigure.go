@@ -24,6 +24,7 @@ type fitting struct {
 	interfaces interfaces
 
 	leftAt cluster.Instant // when this node learned that it has left the cluster; 0: it has not
+	bare   bool            // it has left and nothing of it runs here any more, so the gate can go
 
 	raised bool // the loop's thread has realtime priority
 	nice   int  // of the threads before
@@ -74,6 +75,7 @@ func (a *agent) reconfigure(spec *cluster.Spec) error {
 	a.closeGates(before)
 	a.settle(gone, fresh)
 	a.guard()
+	a.tellFit(spec.Timing)
 	a.pace(realtime(spec.Timing))
 	a.work.Go(a.lookAround)
 	a.work.Go(a.answerMonitors)

@@ -74,10 +74,17 @@ func (v statusView) explain(w io.Writer, g *batonv1.Group, history []*batonv1.Li
 	v.field(w, "evidence", g.Evidence...)
 	v.field(w, "not chosen", g.Rejected...)
 	next := "nobody could take it over now"
+	if paused(v.StatusResponse, g.Name) {
+		next = "nobody takes it over while it is paused"
+	}
 	if g.Next != "" {
 		next = g.Next + " would take it over"
 	}
+	if g.NextBanned {
+		next += " if its node were lost, though it failed there: no better is left"
+	}
 	v.field(w, "next", next)
+	v.field(w, "standing", v.about(g)...)
 	v.field(w, "service", v.service(g))
 	v.field(w, "policy", "failover "+g.Failover+", failback "+g.Failback)
 	if m := g.Move; m != nil {

@@ -59,7 +59,7 @@ func (v statusView) header(w io.Writer) {
 		fmt.Fprintf(w, " at %s", t.AsTime().Local().Format("15:04:05"))
 	}
 	if v.Forming != "" {
-		fmt.Fprintf(w, "\nThe cluster forms: %s. Nothing serves before it is founded, which needs every voter once.\n", v.Forming)
+		fmt.Fprintf(w, "\nThe cluster forms: %s. A cluster is founded once all its voters have met; until this node belongs to one, it serves nothing.\n", v.Forming)
 		return
 	}
 	coordinator := "no coordinator known"
@@ -77,11 +77,12 @@ func (v statusView) header(w io.Writer) {
 	if out := v.unsettled(); len(out) > 0 && v.Quorum {
 		fmt.Fprintln(w, v.text(yellow, "Not as it should be: "+strings.Join(out, ", ")+"."))
 	}
+	v.instructed(w)
 }
 
 func (v statusView) unserved() (n int) {
 	for _, g := range v.Groups {
-		if !g.Serving {
+		if !g.Serving && !stopped(v.StatusResponse, g.Name) {
 			n++
 		}
 	}
@@ -112,8 +113,11 @@ func (v statusView) unsettled() []string {
 		switch {
 		case g.Move != nil:
 			out = append(out, g.Name+" moves to "+g.Move.To)
+		case stopped(v.StatusResponse, g.Name):
 		case !g.Serving:
 			out = append(out, g.Name+" is not served")
+		case paused(v.StatusResponse, g.Name):
+			out = append(out, g.Name+" is paused")
 		case g.Next == "" && len(g.Nodes) > 1:
 			out = append(out, "nobody could take over "+g.Name)
 		}
@@ -140,6 +144,8 @@ func (v statusView) nodeState(n *batonv1.Node) cell {
 	switch {
 	case n.Sick:
 		return cell{"disk does not answer", red}
+	case n.Fresh && drained(v.StatusResponse, n.Name):
+		return cell{"drained", yellow}
 	case n.Name == v.StatusResponse.Node:
 		return cell{"this node", plainText}
 	case !n.Heard:
@@ -193,6 +199,9 @@ func (v statusView) groupTable(w io.Writer) {
 		if g.Next == "" {
 			next = cell{"nobody", yellow}
 		}
+		if g.NextBanned {
+			next = cell{g.Next + ", in need", yellow}
+		}
 		var on []string
 		for _, n := range g.Nodes {
 			phase := n.Phase
@@ -221,6 +230,10 @@ func (v statusView) groupState(g *batonv1.Group) cell {
 	switch {
 	case g.Move != nil:
 		return cell{"moving to " + g.Move.To, yellow}
+	case stopped(v.StatusResponse, g.Name):
+		return cell{"stopped", yellow}
+	case g.Serving && paused(v.StatusResponse, g.Name):
+		return cell{"serving, paused", yellow}
 	case g.Owner == "":
 		return cell{"not served", red}
 	case g.Serving:
@@ -260,7 +273,10 @@ func (v statusView) sentence(w io.Writer, g *batonv1.Group) {
 	for _, b := range g.Bans {
 		fmt.Fprintf(w, "  kept off %s until %s: %s\n", b.Node, b.Until.AsTime().Local().Format("15:04:05"), b.Reason)
 	}
-	if g.Next == "" {
+	if g.NextBanned {
+		fmt.Fprintf(w, "  %s would take it all the same if its node were lost: no better is left\n", g.Next)
+	}
+	if g.Next == "" && !stopped(v.StatusResponse, g.Name) && !paused(v.StatusResponse, g.Name) {
 		for _, n := range g.Nodes {
 			if n.Node != g.Owner && n.Refusal != "" {
 				fmt.Fprintf(w, "  %s can't take it: it %s\n", n.Node, n.Refusal)
@@ -276,6 +292,8 @@ func (v statusView) where(g *batonv1.Group) string {
 		return fmt.Sprintf("moves from %s to %s", nobody(g.Move.From), g.Move.To)
 	case g.Owner == "" && g.Last == "":
 		return "has never served"
+	case stopped(v.StatusResponse, g.Name):
+		return "is stopped, served last by " + g.Last
 	case g.Owner == "":
 		return fmt.Sprintf("is served by nobody, last by %s", g.Last)
 	case g.Serving:

@@ -49,7 +49,7 @@ func watch(k *console, agent *api.Client) error {
 		if begun = begun || shown; !begun {
 			return k.trouble(err)
 		}
-		if err := show(fmt.Appendf(nil, "%s: the agent has ended; waiting for the next", k.socket)); err != nil {
+		if err := show(fmt.Appendf(nil, "%s: the agent has ended; waiting for the next", k.where())); err != nil {
 			return err
 		}
 		select {

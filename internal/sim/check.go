@@ -286,7 +286,8 @@ func (c *checker) sample(w *world) {
 		if w.plan.Goal == Takeover && w.now > c.deadline && time.Duration(w.now-s.down) < plannedGap {
 			continue // a handover: a disk that hangs is found, and left, only later
 		}
-		if w.plan.Goal == Converge && c.changed > 0 && time.Duration(w.now-c.changed) < w.settling() {
+		if w.plan.Goal == Converge && c.changed > 0 && (time.Duration(w.now-c.changed) < w.settling() || w.restarting(g)) {
+			s.down = w.now // its time begins when that is over
 			continue
 		}
 		if w.plan.Goal == Converge && time.Duration(w.now-s.down) < w.plan.Groups[w.planGroup[g]].Start+plannedGap {

@@ -58,7 +58,7 @@ var profiles = map[string]profile{
 	"elections": {doc: "coordinators cut off, paused and restarted, slow disks", goal: Converge, takeovers: budgets,
 		always: []Kind{Isolate, Cut, OneWay}, kinds: []Kind{Kill, Power, SlowDisk, HangDisk, Freeze, Late, Loss, Switch}, least: 6, most: 16},
 	"people": {doc: "instructions: pauses, pins, drains, stops, starts, restarts, among faults", goal: Converge, takeovers: budgets,
-		always: []Kind{Pause, Pin, Drain, Stop, Stop, Restart, Restart}, kinds: anyKind, least: 8, most: 24},
+		always: []Kind{Pause, Pin, Drain, Stop, Stop, Restart, Restart, Clear}, kinds: anyKind, least: 8, most: 24},
 	"members": {doc: "nodes join, leave and lose disks, the takeover changes, with faults at every step", goal: Converge, takeovers: budgets[:7],
 		always: []Kind{Apply, Apply, Wipe}, kinds: []Kind{Power, Kill, Forget, Freeze, Isolate, OneWay, Cut, SlowDisk, Late, Replay, Loss, Switch},
 		changes: true, least: 6, most: 18},

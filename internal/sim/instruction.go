@@ -49,7 +49,7 @@ type instructed struct {
 	pinned  map[cluster.GroupID]cluster.Pin  //
 	drained map[cluster.NodeID]cluster.Note  //
 	stopped map[resourceOf]cluster.Note      // with no resource: the whole group
-	asked   map[placement]bool               // an Assign to where the group was pinned then
+	asked   map[placement]bool               // an Assign to where the group was pinned then, or went by a pin just before
 	allowed map[placement]bool               // whether an Assign in the log was allowed when it came
 }
 
@@ -102,7 +102,8 @@ func (x *instructed) read(e *cluster.Entry) bool {
 			}
 		case p.Assign != nil:
 			at := placement{p.Assign.Group, p.Assign.To, p.Assign.Epoch}
-			x.asked[at] = x.asked[at] || x.pinned[p.Assign.Group].Node == p.Assign.To
+			before := placement{p.Assign.Group, p.Assign.To, p.Assign.Epoch - 1} // which may never have opened
+			x.asked[at] = x.asked[at] || x.asked[before] || x.pinned[p.Assign.Group].Node == p.Assign.To
 			x.allowed[at] = x.allowed[at] || x.forbids(p.Assign.Group, p.Assign.To) == ""
 		}
 	}
@@ -137,6 +138,19 @@ func (w *world) place(m *machine, g cluster.GroupID, e cluster.Epoch) {
 	if allowed, known := x.allowed[placement{g, m.id, e}]; known && !allowed {
 		w.fail("instructions", "%s serves %s under epoch %d, which an instruction forbade", m.id, g, e)
 	}
+}
+
+// restarting tells whether the node that serves a group is stopping something of it: somebody restarts it, and
+// where stops hang that takes as long as they may.
+func (w *world) restarting(group int) bool {
+	for _, m := range w.machines {
+		for i := range m.resources {
+			if r := &m.resources[i]; r.group == group && m.serves(group) && r.busy && r.doing.Target == cluster.TargetStopped {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // adopted forgets what was said of groups and nodes that a revision no longer names.

@@ -19,9 +19,9 @@ func TestSwitch(t *testing.T) {
 	}
 	c.refused("gamma can't take web", Alpha, "switch", Group, "--to", Gamma)
 	c.refused("omega can't take web", Beta, "switch", Group, "--to", "omega")
-	c.refused("is on alpha already", Gamma, "switch", Group, "--to", Alpha)
+	c.says("web is on alpha already: nothing to do", Gamma, "switch", Group, "--to", Alpha)
 	c.refused(`no group "mail"`, Gamma, "switch", "mail")
-	c.refused("is on alpha already", Gamma, "failback", Group)
+	c.says("web is on alpha already: nothing to do", Gamma, "failback", Group)
 	c.sameEpoch("what was refused", before)
 
 	for i, move := range [][]string{{"switch", Group, "--to", Beta}, {"failback", Group}, {"switch", Group}, {"failback", Group}} {

@@ -161,6 +161,21 @@ func TestLogsAndReport(t *testing.T) {
 	if n := strings.Count(out, "alpha line "); n < 5 || strings.Contains(out, "alpha line 1\n") {
 		t.Errorf("a follower has seen %d lines in 2 s:\n%s", n, out)
 	}
+	// From afar, and on where the group goes.
+	if out := c.run(Gamma, "logs", "talk", "-n", "3"); strings.Count(out, "alpha/talker alpha line ") != 3 {
+		t.Errorf("from another node:\n%s", out)
+	}
+	seen := make(chan string)
+	go func() {
+		out, _ := c.Host(Gamma).Command(t.Context(), "sh", "-c", "timeout --signal=INT 6 "+c.binary+" logs talk -f -n 0; true")
+		seen <- out
+	}()
+	time.Sleep(time.Second)
+	c.run(Gamma, "switch", "talk", "--to", Beta)
+	if out := <-seen; !regexp.MustCompile(`(?s)alpha/talker alpha line.*beta/talker beta line`).MatchString(out) {
+		t.Errorf("who follows a group that moves sees\n%s", out)
+	}
+	c.run(Gamma, "switch", "talk", "--to", Alpha)
 	c.refused(`has no resource "none"`, Alpha, "logs", "talk/none")
 	c.refused(`there is no group "none"`, Gamma, "logs", "none")
 

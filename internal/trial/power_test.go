@@ -29,7 +29,7 @@ func TestPowerLossOfOwner(t *testing.T) {
 			if gap := c.movesTo(Alpha, asked); gap > handover {
 				t.Errorf("the failback took the service away for %v", gap)
 			}
-			c.refused("is on alpha already", Gamma, "failback", Group)
+			c.says("web is on alpha already: nothing to do", Gamma, "failback", Group)
 		})
 	}
 }

@@ -55,6 +55,7 @@ type Options struct {
 	Gate     string // mechanism to prefer
 	Systemd  bool   // the members' PID 1 is systemd, and baton is installed there as users do
 	OwnDisk  bool   // each node's data directory is a file system of its own, which HangDisk can stop
+	Bare     bool   // beta and gamma get neither file, key nor agent
 	Dir      string // of the lab; default: its own
 	Keep     bool
 }
@@ -162,6 +163,9 @@ func (t *Trial) writeFiles(h *lab.Host) error {
 
 // startAgent is what the host's init system does.
 func (t *Trial) startAgent(h *lab.Host) error {
+	if t.opt.Bare && h.Name() != Alpha {
+		return nil
+	}
 	if err := t.writeFiles(h); err != nil {
 		return err
 	}
@@ -170,6 +174,11 @@ func (t *Trial) startAgent(h *lab.Host) error {
 			return err
 		}
 	}
+	return t.supervise(h)
+}
+
+// supervise starts a host's agent with what is on its disk.
+func (t *Trial) supervise(h *lab.Host) error {
 	args := []string{t.binary, "agent", "--config", "/etc/baton/cluster.yaml"}
 	if t.opt.Gate != "" {
 		args = append(args, "--gate", t.opt.Gate)

@@ -54,6 +54,7 @@ type Part struct {
 
 	Token   *Token   `json:"token,omitempty"`
 	Untoken *Untoken `json:"untoken,omitempty"`
+	Deed    *Deed    `json:"deed,omitempty"`
 }
 
 // Evict takes a node's lease away and ends its ownership of every group.
@@ -253,6 +254,11 @@ type Untoken struct {
 	Name string `json:"name"`
 }
 
+// Deed puts on record what somebody did that is not in the state: an invitation, a new key.
+type Deed struct {
+	Text string `json:"text"`
+}
+
 // Encode returns the entry's stored form.
 func (e *Entry) Encode() []byte {
 	b, err := json.Marshal(e)
@@ -324,6 +330,8 @@ func (p Part) asConfiguration() string {
 		return fmt.Sprintf("token %s, role %s", p.Token.Name, p.Token.Role)
 	case p.Untoken != nil:
 		return fmt.Sprintf("token %s revoked", p.Untoken.Name)
+	case p.Deed != nil:
+		return p.Deed.Text
 	}
 	return ""
 }

@@ -30,7 +30,7 @@ var groupRules = []groupRule{
 			b := expired(p, g)
 			return []cluster.Part{{Unban: &cluster.Unban{Group: g.ID, Node: b.Node}}}
 		}},
-	{id: "G05", verdict: Stay, why: "it was stopped, until somebody starts it", when: stopped, then: toldToStop},
+	{id: "G05", verdict: Stay, why: "somebody has stopped it, and it stays so until it is started", when: stopped, then: toldToStop},
 	{id: "G10", verdict: Record, why: "the move has ended: the target serves",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return moved(g) && reportOf(p, g, g.Move.To).Serving },
 		then: endMove(true, "")},
@@ -98,12 +98,12 @@ var groupRules = []groupRule{
 	servedRule,
 	{id: "G41", verdict: Record, why: "its node may not run it from the next revision on: it moves, as in a switchover",
 		when: displaced, then: leave},
-	{id: "G34", verdict: Record, why: "its node is being drained, and another can take it", when: offDrained, then: moveOff},
-	{id: "G35", verdict: Wait, why: "its node is being drained: what needs no start elsewhere goes first", when: offDrainedLater, then: drainEvidence},
+	{id: "G34", verdict: Record, why: "its node is drained, and another can take it", when: offDrained, then: moveOff},
+	{id: "G35", verdict: Wait, why: "its node is drained: what needs no start elsewhere goes first", when: offDrainedLater, then: drainEvidence},
 	{id: "G31", verdict: Stay, why: "it failed on its node, and no other can take it: it is restarted there",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return reportOf(p, g, g.Owner).Failed },
 		then: explainNobody},
-	{id: "G36", verdict: Stay, why: "its node is being drained, but no other can take it: it stays", when: onDrained, then: onDrainedStays},
+	{id: "G36", verdict: Stay, why: "its node is drained, but no other can take it: it stays", when: onDrained, then: onDrainedStays},
 	{id: "G40", verdict: Record, why: "it returns to its preferred node, which has been well for the time asked",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return p.failback(g) },
 		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
@@ -157,7 +157,9 @@ func place(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 	best, rejected := p.choose(g)
 	d.Rejected = rejected
 	held := "not banned"
-	if p.banned(g, best.ID) != nil {
+	if p.f.Instructions.Pin(g.ID) != nil {
+		held = "pinned there"
+	} else if p.banned(g, best.ID) != nil {
 		held = "kept off after a failure, but no better is left"
 	}
 	d.Evidence = append(d.Evidence, fmt.Sprintf("%s: holds lease number %d, heard, %s", best.ID, best.Number, held))
@@ -232,7 +234,7 @@ func (p *planner) refusal(g *cluster.GroupFacts, to cluster.NodeID) string {
 		return why
 	}
 	if d := p.f.Instructions.Drain(to); d != nil {
-		return "is being drained " + d.Note.String()
+		return "is drained " + d.Note.String()
 	}
 	return ""
 }
@@ -264,14 +266,17 @@ func (p *planner) inability(g *cluster.GroupFacts, to cluster.NodeID) string {
 	case n.Sick:
 		return "says that its disk does not answer"
 	}
-	if b := p.banned(g, to); b != nil && !p.report(g, to).Hot && pin == nil {
+	if b := p.banned(g, to); b != nil && !p.report(g, to).Hot {
 		return "is banned after a failure: " + b.Reason
 	}
 	return ""
 }
 
-// banned returns the ban that keeps a group off a node, or nil.
+// banned returns the ban that keeps a group off a node, or nil. Where a person has pinned it, none counts.
 func (p *planner) banned(g *cluster.GroupFacts, node cluster.NodeID) *cluster.Ban {
+	if p.f.Instructions.Pin(g.ID) != nil {
+		return nil
+	}
 	for i := range g.Bans {
 		if g.Bans[i].Node == node && g.Bans[i].Until > p.f.Now.Wall {
 			return &g.Bans[i]

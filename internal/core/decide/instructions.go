@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"slices"
 
 	"baton/internal/core/cluster"
 )
@@ -23,6 +24,7 @@ func (p *planner) instructions() {
 	for _, r := range instructionRules {
 		if parts := r.parts(p.f); len(parts) > 0 {
 			p.propose(Decision{Rule: r.id, Verdict: r.verdict, Why: r.why}, parts)
+			p.f = withoutEnded(p.f) // whose entry comes first
 			return
 		}
 	}
@@ -53,6 +55,19 @@ func ended(f *cluster.Facts) []cluster.Part {
 		}
 	}
 	return parts
+}
+
+// withoutEnded returns the facts without the instructions whose end has come.
+func withoutEnded(f *cluster.Facts) *cluster.Facts {
+	rest, x, now := *f, f.Instructions, f.Now.Wall
+	rest.Instructions = &cluster.Instructions{
+		Paused:  slices.DeleteFunc(slices.Clone(x.Paused), func(p cluster.Pause) bool { return p.Over(now) }),
+		Pinned:  slices.DeleteFunc(slices.Clone(x.Pinned), func(p cluster.Pin) bool { return p.Over(now) }),
+		Drained: slices.DeleteFunc(slices.Clone(x.Drained), func(d cluster.Drain) bool { return d.Over(now) }),
+		Stopped: slices.DeleteFunc(slices.Clone(x.Stopped), func(s cluster.Stop) bool { return s.Over(now) }),
+		Tasks:   x.Tasks,
+	}
+	return &rest
 }
 
 func (p *planner) paused(g *cluster.GroupFacts) *cluster.Pause { return p.f.Instructions.Pause(g.ID) }

@@ -134,7 +134,7 @@ func instructPin(f *cluster.Facts, p *cluster.Pin) *Reply {
 		return refusePaused(p.Group, x)
 	}
 	if x := f.Instructions.Drain(p.Node); x != nil {
-		return refuse("baton undrain "+string(p.Node), "%s is being drained %v", p.Node, x.Note.String())
+		return refuse("baton undrain "+string(p.Node), "%s is drained %v", p.Node, x.Note.String())
 	}
 	asIf := *f
 	pinned := *f.Instructions
@@ -251,7 +251,7 @@ func (n *Node) tendAsk(w *askWork) bool {
 	}
 	if w.taken {
 		if r, ended = n.carriedOut(w); w.noWait && !ended {
-			r, ended = Reply{Done: true, Text: w.part.String() + ": in the log"}, true
+			r, ended = Reply{UnderWay: true, Text: w.part.String() + ": under way"}, true
 		}
 		if !ended && n.now.Mono >= w.deadline {
 			r, ended = *refuse("baton status", "%v: still under way after %v", w.part, actTimeout), true
@@ -295,7 +295,7 @@ func (n *Node) done(p *cluster.Part) string {
 		if x.Until == 0 {
 			return "until that is taken back"
 		}
-		return fmt.Sprintf("for %v", time.Duration(x.Until-n.now.Wall).Round(time.Second))
+		return fmt.Sprintf("for %v", max(time.Duration(x.Until-n.now.Wall), 0).Round(time.Second))
 	}
 	switch {
 	case p.Pause != nil && p.Pause.Group == "":
@@ -398,7 +398,7 @@ func (n *Node) drainEnded(w *askWork) (Reply, bool) {
 	for i := range f.Groups {
 		g := &f.Groups[i]
 		for _, t := range n.state.Groups[i].Tenures {
-			if t.Node == id && t.Epoch != g.Epoch {
+			if t.Node == id && (t.Epoch != g.Epoch || g.Owner != id) {
 				stuck = false // it hands over
 			}
 		}

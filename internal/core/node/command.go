@@ -18,6 +18,9 @@ type moveWork struct {
 	deadline cluster.Instant
 }
 
+// commandsMax is how many commands may be under way on one node.
+const commandsMax = 128
+
 // How long a command is pursued before its asker is told that it is still under way.
 const (
 	moveTimeout = time.Minute     // of a move, and of any command until it is in the log
@@ -42,6 +45,9 @@ func (n *Node) accept(c *Command) *Reply {
 		return refuse("see baton status", "the cluster is still forming: %s", n.Waits())
 	}
 	key := fmt.Sprintf("%s-%x-%d", n.id(), uint64(n.run), c.ID)
+	if under := len(n.moves) + len(n.asks); under >= commandsMax {
+		return refuse("try again later", "%d commands are under way here, and no more are taken", under)
+	}
 	f := n.facts()
 	if c.Op == OpPropose {
 		w := askWork{id: c.ID, key: key, part: c.Part, by: c.By, why: c.Why, noWait: c.NoWait, at: n.now.Mono,
@@ -117,7 +123,7 @@ func contradicts(f *cluster.Facts, g *cluster.GroupFacts, to cluster.NodeID) *Re
 		return refuse("baton unpin "+string(g.ID), "%s is pinned to %s %v", g.ID, p.Node, p.Note.String())
 	}
 	if d := x.Drain(to); d != nil {
-		return refuse("baton undrain "+string(to), "%s is being drained %v", to, d.Note.String())
+		return refuse("baton undrain "+string(to), "%s is drained %v", to, d.Note.String())
 	}
 	return nil
 }

@@ -62,6 +62,9 @@ func (n *Node) Waits() string {
 	if n.founding == nil {
 		return ""
 	}
+	if id, ok := n.member(); ok {
+		return fmt.Sprintf("%s belongs to a cluster already, and this node, whose data directory is empty, waits to be let in", id)
+	}
 	for i := range n.peers {
 		p := &n.peers[i]
 		switch {
@@ -70,8 +73,6 @@ func (n *Node) Waits() string {
 			return fmt.Sprintf("%s is not heard", p.id)
 		case p.asked.File != n.file:
 			return fmt.Sprintf("%s has another cluster file", p.id)
-		case !p.asked.Empty && n.flaw != TwoFoundings:
-			return fmt.Sprintf("%s belongs to a cluster already and is to send its record", p.id)
 		}
 	}
 	return ""
@@ -173,6 +174,7 @@ func (n *Node) tendCopy() {
 func (n *Node) stranger(p *peer, inc cluster.Incarnation) {
 	n.once(fmt.Sprintf("stranger %s %x", p.id, uint64(inc)), "stranger", p.id,
 		"%s has another data directory than the one the cluster knows it by: it is let in anew once its former self is silent", p.id)
+	n.foreign()
 }
 
 // foundingIn stores a founding record, only if this node has none and the record names its own incarnation.

@@ -137,6 +137,8 @@ type Reply struct {
 	Done bool   // false: refused or failed
 	Text string // one sentence
 	Hint string
+	// UnderWay: it stands in the log, and nobody waits for its end (Command.NoWait).
+	UnderWay bool
 }
 
 // Mutation plants one bug, for the tests of the simulator: each must be caught (protocol.md marks the

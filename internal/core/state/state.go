@@ -23,6 +23,7 @@ type State struct {
 	Nodes    []Node           `json:"nodes"`   // in the order of the specification
 	Groups   []Group          `json:"groups"`  // in the order of the specification
 	Journal  []cluster.Line   `json:"journal"`
+	Tokens   []cluster.Token  `json:"tokens,omitempty"`
 
 	Revisions []cluster.RevisionText `json:"revisions"` // oldest first; the last one counts
 	Draft     *cluster.DraftText     `json:"draft,omitempty"`
@@ -276,6 +277,12 @@ func (s *State) applyPart(index uint64, e *cluster.Entry, p cluster.Part) string
 		return s.drop(p.Drop)
 	case p.Voter != nil:
 		return s.voter(index, p.Voter)
+	case p.Token != nil:
+		return s.token(p.Token)
+	case p.Untoken != nil:
+		return s.untoken(p.Untoken)
+	case p.Deed != nil:
+		return "" // the journal is all that it is for
 	}
 	if dropped, known := s.instruct(index, e.ID, p); known {
 		return dropped

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"baton/internal/core/cluster"
 )
@@ -106,6 +107,17 @@ func runKey(key []byte, sender cluster.NodeID, run cluster.RunID) (cipher.AEAD, 
 	return cipher.NewGCM(block)
 }
 
+// Rekey makes what follows sealed under another cluster key. The counter goes on, so no nonce is used
+// twice though a key comes back, and receivers need no new window.
+func (s *Sealer) Rekey(key []byte) error {
+	aead, err := runKey(key, s.self, s.run)
+	if err != nil {
+		return err
+	}
+	s.aead = aead
+	return nil
+}
+
 // Node returns the sender's name.
 func (s *Sealer) Node() cluster.NodeID { return s.self }
 
@@ -128,10 +140,11 @@ func (s *Sealer) Seal(dst []byte, link uint8, to cluster.NodeID, msg []byte) []b
 
 // Opener checks and opens packets for one node. It is not safe for concurrent use.
 type Opener struct {
-	key     []byte
+	keys    [][]byte
 	self    cluster.NodeID
 	senders map[cluster.NodeID]*sender
 	ad      []byte
+	trial   []byte
 	nonce   [nonceSize]byte
 }
 
@@ -150,8 +163,8 @@ type floor struct {
 
 type openRun struct {
 	run     cluster.RunID
-	aead    cipher.AEAD
-	floor   uint64 // counters up to here are taken for seen
+	aeads   []cipher.AEAD // one for each of the opener's keys, the one that fitted last first
+	floor   uint64        // counters up to here are taken for seen
 	windows []*window
 }
 
@@ -162,13 +175,14 @@ type window struct {
 	bits [windowSize / 64]uint64
 }
 
-// NewOpener returns the opener of node self, which takes packets of the known nodes only; self is never
-// one of them. It fails if the key has not KeySize bytes or a name is no node's name.
-func NewOpener(key []byte, self cluster.NodeID, known []cluster.NodeID) (*Opener, error) {
-	if len(key) != KeySize {
-		return nil, fmt.Errorf("cluster key has %d bytes, it must have %d", len(key), KeySize)
+// NewOpener returns the opener of node self, which takes packets of the known nodes only, sealed under any
+// of the keys; self is never one of them. It fails if there is no key, if one has not KeySize bytes, or if a
+// name is no node's name.
+func NewOpener(keys [][]byte, self cluster.NodeID, known []cluster.NodeID) (*Opener, error) {
+	o := &Opener{self: self, senders: make(map[cluster.NodeID]*sender)}
+	if err := o.Rekey(keys); err != nil {
+		return nil, err
 	}
-	o := &Opener{key: append([]byte(nil), key...), self: self, senders: make(map[cluster.NodeID]*sender)}
 	for _, id := range append([]cluster.NodeID{self}, known...) {
 		if err := checkNode(id); err != nil {
 			return nil, err
@@ -177,6 +191,32 @@ func NewOpener(key []byte, self cluster.NodeID, known []cluster.NodeID) (*Opener
 	}
 	delete(o.senders, self)
 	return o, nil
+}
+
+// Rekey replaces the keys. What was sealed under a key that is no longer among them is refused from now on;
+// what was seen before stays seen.
+func (o *Opener) Rekey(keys [][]byte) error {
+	if len(keys) == 0 {
+		return errors.New("open packets: there is no cluster key")
+	}
+	kept := make([][]byte, len(keys))
+	for i, key := range keys {
+		if len(key) != KeySize {
+			return fmt.Errorf("cluster key has %d bytes, it must have %d", len(key), KeySize)
+		}
+		kept[i] = append([]byte(nil), key...)
+	}
+	o.keys = kept
+	for _, s := range o.senders { // order does not matter: each is changed alone
+		for _, r := range s.runs {
+			aeads, err := o.runKeys(s.id, r.run)
+			if err != nil {
+				return err
+			}
+			r.aeads = aeads
+		}
+	}
+	return nil
 }
 
 // Open checks a packet and returns who sent it, in which run, with which link index, and the message. The
@@ -223,13 +263,32 @@ func (o *Opener) Open(packet []byte) (from cluster.NodeID, run cluster.RunID, li
 	o.ad = append(append(o.ad[:0], header...), o.self...)
 	binary.BigEndian.PutUint64(o.nonce[4:], counter)
 	sealed := packet[len(header):]
-	payload, err = r.aead.Open(sealed[:0], o.nonce[:], sealed, o.ad)
-	if err != nil {
+	if payload, err = o.decrypt(r, sealed); err != nil {
 		return s.id, run, link, nil, ErrForged
 	}
 	s.heard(r)
 	r.mark(link, counter)
 	return s.id, run, link, payload, nil
+}
+
+// decrypt tries each key. One that does not fit leaves zeros where it would put the message (cipher.AEAD), so
+// only the last try is made in place.
+func (o *Opener) decrypt(r *openRun, sealed []byte) ([]byte, error) {
+	last := len(r.aeads) - 1
+	for i, aead := range r.aeads {
+		dst := sealed[:0]
+		if i < last {
+			o.trial = slices.Grow(o.trial[:0], len(sealed))
+			dst = o.trial
+		}
+		payload, err := aead.Open(dst, o.nonce[:], sealed, o.ad)
+		if err != nil {
+			continue
+		}
+		r.aeads[0], r.aeads[i] = r.aeads[i], r.aeads[0]
+		return append(sealed[:0], payload...), nil
+	}
+	return nil, ErrForged
 }
 
 func (s *sender) find(run cluster.RunID) *openRun {
@@ -242,17 +301,29 @@ func (s *sender) find(run cluster.RunID) *openRun {
 }
 
 func (o *Opener) newRun(s *sender, run cluster.RunID) (*openRun, error) {
-	aead, err := runKey(o.key, s.id, run)
+	aeads, err := o.runKeys(s.id, run)
 	if err != nil {
 		return nil, err
 	}
-	r := &openRun{run: run, aead: aead}
+	r := &openRun{run: run, aeads: aeads}
 	for _, f := range s.floors {
 		if f.run == run {
 			r.floor = max(r.floor, f.high)
 		}
 	}
 	return r, nil
+}
+
+func (o *Opener) runKeys(id cluster.NodeID, run cluster.RunID) ([]cipher.AEAD, error) {
+	var aeads []cipher.AEAD
+	for _, key := range o.keys {
+		aead, err := runKey(key, id, run)
+		if err != nil {
+			return nil, err
+		}
+		aeads = append(aeads, aead)
+	}
+	return aeads, nil
 }
 
 // heard moves r to the front, and gives up the windows of the run heard longest ago if they are too many.

@@ -26,7 +26,7 @@ func sealer(t testing.TB, self cluster.NodeID, run cluster.RunID) *Sealer {
 
 func opener(t testing.TB, self cluster.NodeID) *Opener {
 	t.Helper()
-	o, err := NewOpener(testKey, self, []cluster.NodeID{"alpha", "beta", "gamma"})
+	o, err := NewOpener([][]byte{testKey}, self, []cluster.NodeID{"alpha", "beta", "gamma"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,10 +119,10 @@ func TestBadNamesAndKeysAreRefused(t *testing.T) {
 	if _, err := NewSealer(testKey, "alpha", 0); err == nil {
 		t.Error("no run")
 	}
-	if _, err := NewOpener(testKey, "alpha", []cluster.NodeID{""}); err == nil {
+	if _, err := NewOpener([][]byte{testKey}, "alpha", []cluster.NodeID{""}); err == nil {
 		t.Error("empty name")
 	}
-	if _, err := NewOpener(testKey[1:], "alpha", nil); err == nil {
+	if _, err := NewOpener([][]byte{testKey[1:]}, "alpha", nil); err == nil {
 		t.Error("short key")
 	}
 }

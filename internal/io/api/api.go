@@ -1,17 +1,23 @@
 // Package api answers people and programs: the Connect handlers of the schema and a few plain paths for
-// load balancers, on a unix socket whose peers the kernel names.
+// load balancers, on a unix socket whose peers the kernel names, and over TLS for who has a token or a
+// node's certificate.
 package api
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"baton/api/v1/batonv1connect"
 	"baton/internal/core/cluster"
+	"baton/internal/io/identity"
 )
 
 // Backend is what a Server asks. Its methods may be called from many goroutines at once.
@@ -25,6 +31,8 @@ type Backend interface {
 	History(ctx context.Context) ([]cluster.Line, error)
 	// Version names the agent's version.
 	Version() string
+	ActBackend
+	AccessBackend
 }
 
 // MoveRequest asks for a switchover, or a failback.
@@ -42,6 +50,8 @@ type MoveReply struct {
 	Text string // one sentence
 	Hint string
 	To   cluster.NodeID
+	// UnderWay: it stands in the log, and nobody waits for its end.
+	UnderWay bool
 }
 
 // Limits of a Server.
@@ -54,22 +64,36 @@ const (
 	begunAfter    = 300 * time.Millisecond // a move not refused by then is under way
 	endTimeout    = 2 * time.Second
 	explainLines  = 10
+
+	// of callers over TLS
+	maxHeader   = 16 << 10 // bytes
+	maxStreams  = 16       // requests at once on one connection
+	maxWaiting  = 64       // connections that the server has not taken yet
+	idleTimeout = 30 * time.Second
 )
 
-// Server answers the API on a unix socket.
+// Server answers the API on a unix socket, and on connections that it is handed.
 type Server struct {
-	http   *http.Server
+	local  *http.Server
+	remote *http.Server
+	id     *identity.Identity
+	feed   *feed
 	cancel context.CancelFunc // ends the requests under way: a Watch would go on for ever
-	ended  chan error         // what Serve returned, once
+	ended  chan error         // what each Serve returned, once
 }
 
-// handler returns what answers the API, each request by the rights of its connection's peer.
-func handler(b Backend) http.Handler {
+// mux returns what answers the API, whoever asks.
+func mux(b Backend) http.Handler {
 	mux := http.NewServeMux()
 	options := observed(mux, b)
 	mux.Handle(batonv1connect.NewBatonHandler(&handlers{backend: b, watchers: make(chan struct{}, maxWatchers)}, options...))
+	mux.Handle(batonv1connect.NewActHandler(&actHandlers{b}, options...))
+	access := &accessHandlers{b}
+	mux.Handle(batonv1connect.NewAccessHandler(access, options...))
+	mux.Handle(batonv1connect.NewJoinHandler(access, options...))
+	mux.Handle(batonv1connect.NewKeysHandler(access, options...))
 	(&plain{b}).register(mux)
-	return allowed(mux)
+	return mux
 }
 
 // Listen opens the socket at path, for root and group baton (if the system has it), and answers there
@@ -81,26 +105,94 @@ func Listen(path string, b Backend) (*Server, error) {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Server{cancel: cancel, ended: make(chan error, 1), http: &http.Server{
-		Handler: handler(b), ConnContext: withPeer, ReadHeaderTimeout: answerTimeout, MaxHeaderBytes: maxRequest,
-		BaseContext: func(net.Listener) context.Context { return ctx }, Protocols: new(http.Protocols),
+	base := func(net.Listener) context.Context { return ctx }
+	all := mux(b)
+	s := &Server{cancel: cancel, ended: make(chan error, 2), id: b.Identity(), feed: newFeed(), local: &http.Server{
+		Handler: local(b.Self(), all), ConnContext: connected, ReadHeaderTimeout: answerTimeout, MaxHeaderBytes: maxRequest,
+		BaseContext: base, Protocols: new(http.Protocols),
 	}}
-	s.http.Protocols.SetHTTP1(true)
-	s.http.Protocols.SetUnencryptedHTTP2(true) // gRPC
-	go func() { s.ended <- s.http.Serve(l) }()
+	s.local.Protocols.SetHTTP1(true)
+	s.local.Protocols.SetUnencryptedHTTP2(true) // gRPC
+	s.remote = &http.Server{
+		Handler: remote(b, all), ConnContext: s.called, ReadHeaderTimeout: answerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		BaseContext: base, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams}, ErrorLog: log.New(io.Discard, "", 0),
+	}
+	go func() { s.ended <- s.local.Serve(l) }()
+	go func() { s.ended <- s.remote.Serve(s.feed) }()
 	return s, nil
 }
+
+// called keeps who is at the other end of a connection that was handed over.
+func (s *Server) called(ctx context.Context, c net.Conn) context.Context {
+	if t, ok := c.(*tls.Conn); ok && s.id != nil {
+		return context.WithValue(ctx, callerKey{}, s.id.Caller(t.ConnectionState()))
+	}
+	return ctx
+}
+
+// Take answers a connection whose handshake under the identity's configuration is over, and closes it. It
+// does not wait.
+func (s *Server) Take(conn *tls.Conn) { s.feed.put(conn) }
 
 // Close ends the requests under way, and returns when the socket is gone. It may be called once.
 func (s *Server) Close() error {
 	s.cancel()
 	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
-	if s.http.Shutdown(ctx) != nil {
-		s.http.Close() // whoever is still not done is cut off
+	var errs []error
+	for _, server := range []*http.Server{s.local, s.remote} {
+		if server.Shutdown(ctx) != nil {
+			server.Close() // whoever is still not done is cut off
+		}
+		if err := <-s.ended; !errors.Is(err, http.ErrServerClosed) {
+			errs = append(errs, fmt.Errorf("serve the API: %w", err))
+		}
 	}
-	if err := <-s.ended; !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve the API: %w", err)
+	return errors.Join(errs...)
+}
+
+// feed is a listener whose connections come from elsewhere.
+type feed struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newFeed() *feed { return &feed{conns: make(chan net.Conn, maxWaiting), done: make(chan struct{})} }
+
+func (f *feed) put(c net.Conn) {
+	select {
+	case <-f.done:
+		c.Close()
+	default:
+		select {
+		case f.conns <- c:
+		default:
+			c.Close() // more come than are taken
+		}
 	}
+}
+
+// Accept implements net.Listener.
+func (f *feed) Accept() (net.Conn, error) {
+	select {
+	case c := <-f.conns:
+		return c, nil
+	case <-f.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (f *feed) Close() error {
+	f.once.Do(func() {
+		close(f.done)
+		for len(f.conns) > 0 {
+			(<-f.conns).Close()
+		}
+	})
 	return nil
 }
+
+// Addr implements net.Listener.
+func (f *feed) Addr() net.Addr { return &net.TCPAddr{} }

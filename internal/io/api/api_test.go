@@ -56,10 +56,12 @@ func askAsChild(socket string) int {
 
 // fake is a cluster that does as it is told.
 type fake struct {
+	fakeAccess
 	mu     sync.Mutex
 	view   cluster.Overview
 	lines  []cluster.Line
 	asked  []MoveRequest
+	acted  []ActRequest
 	answer func(context.Context, MoveRequest) (MoveReply, error)
 	err    error
 }
@@ -78,6 +80,14 @@ func (f *fake) Move(ctx context.Context, r MoveRequest) (MoveReply, error) {
 	answer := f.answer
 	f.mu.Unlock()
 	return answer(ctx, r)
+}
+
+func (f *fake) Act(ctx context.Context, r ActRequest) (MoveReply, error) {
+	f.mu.Lock()
+	f.acted = append(f.acted, r)
+	answer := f.answer
+	f.mu.Unlock()
+	return answer(ctx, MoveRequest{})
 }
 
 func (f *fake) History(context.Context) ([]cluster.Line, error) { return f.lines, f.err }
@@ -331,7 +341,7 @@ func TestMove(t *testing.T) {
 	if err != nil || !r.Done || r.Text != "orders serves on beta, epoch 8" || r.To != "beta" {
 		t.Fatalf("got %v, %v", r, err)
 	}
-	do := MoveRequest{Group: "orders", To: "beta", By: fmt.Sprintf("root (pid %d)", os.Getpid())}
+	do := MoveRequest{Group: "orders", To: "beta", By: "root (uid 0) on alpha"}
 	ask := do
 	ask.DryRun = true
 	if want := []MoveRequest{ask, do}; !slices.Equal(f.asked, want) {
@@ -459,7 +469,7 @@ func TestSocket(t *testing.T) {
 	if second, err := Listen(path, newFake()); err == nil {
 		second.Close()
 		t.Error("a second agent took the socket of one that lives")
-	} else if want := fmt.Sprintf("root (pid %d) listens there already", os.Getpid()); !strings.Contains(err.Error(), want) {
+	} else if want := fmt.Sprintf("process %d of root (uid 0) listens there already", os.Getpid()); !strings.Contains(err.Error(), want) {
 		t.Errorf("got %q, want %q in it", err, want)
 	}
 	if _, err := Dial(path).Version(t.Context(), &batonv1.VersionRequest{}); err != nil {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io/fs"
 	"net"
@@ -12,13 +13,47 @@ import (
 
 	batonv1 "baton/api/v1"
 	"baton/api/v1/batonv1connect"
+	"baton/internal/io/identity"
 )
 
-// Client asks an agent over its socket. Its errors are for Explain.
+// Client asks an agent, over its socket or from afar. Its errors are for Explain.
 type Client struct {
 	batonv1connect.BatonClient
 	Observe   batonv1connect.ObserveClient
+	Act       batonv1connect.ActClient
+	Access    batonv1connect.AccessClient
+	Join      batonv1connect.JoinClient
+	Keys      batonv1connect.KeysClient
 	transport *http.Transport
+}
+
+// newClient returns a client of the agent that a transport leads to. The host stands in no address.
+func newClient(t *http.Transport, scheme, token string) *Client {
+	h, base := &http.Client{Transport: bearer{t, token}}, scheme+"://baton"
+	return &Client{
+		transport:   t,
+		BatonClient: batonv1connect.NewBatonClient(h, base),
+		Observe:     batonv1connect.NewObserveClient(h, base),
+		Act:         batonv1connect.NewActClient(h, base),
+		Access:      batonv1connect.NewAccessClient(h, base),
+		Join:        batonv1connect.NewJoinClient(h, base),
+		Keys:        batonv1connect.NewKeysClient(h, base),
+	}
+}
+
+// bearer adds a token to each request.
+type bearer struct {
+	next  http.RoundTripper
+	token string
+}
+
+// RoundTrip implements http.RoundTripper.
+func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
+	if b.token != "" {
+		r = r.Clone(r.Context())
+		r.Header.Set("Authorization", "Bearer "+b.token)
+	}
+	return b.next.RoundTrip(r)
 }
 
 // Dial returns a client of the agent that listens on socket. It connects with the first request.
@@ -27,9 +62,37 @@ func Dial(socket string) *Client {
 		d := net.Dialer{Timeout: dialTimeout}
 		return d.DialContext(ctx, "unix", socket)
 	}}
-	// The host stands in no address: the socket is the agent.
-	h, base := &http.Client{Transport: t}, "http://baton"
-	return &Client{BatonClient: batonv1connect.NewBatonClient(h, base), Observe: batonv1connect.NewObserveClient(h, base), transport: t}
+	return newClient(t, "http", "")
+}
+
+// DialTLS returns a client of the agent that answers at the first of the addresses that can be reached. The
+// configuration says whom to believe; the token may be empty. It connects with the first request.
+func DialTLS(addresses []string, config *tls.Config, token string) *Client {
+	t := &http.Transport{
+		DialContext:     func(ctx context.Context, _, _ string) (net.Conn, error) { return dialFirst(ctx, addresses) },
+		TLSClientConfig: config, TLSHandshakeTimeout: dialTimeout, ForceAttemptHTTP2: true,
+		IdleConnTimeout: idleTimeout / 2, MaxResponseHeaderBytes: maxRequest,
+	}
+	return newClient(t, "https", token)
+}
+
+// Failing returns a client of nobody: every request fails with the error.
+func Failing(err error) *Client {
+	return newClient(&http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, err }}, "http", "")
+}
+
+// dialFirst connects to the first address that answers.
+func dialFirst(ctx context.Context, addresses []string) (net.Conn, error) {
+	var last error = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("no address is known")}
+	for _, a := range addresses {
+		d := net.Dialer{Timeout: dialTimeout}
+		conn, err := d.DialContext(ctx, "tcp", a)
+		if err == nil {
+			return conn, nil
+		}
+		last = err
+	}
+	return nil, last
 }
 
 // Close lets go of connections that are not in use.
@@ -58,6 +121,7 @@ func Explain(err error) Trouble {
 		}
 	}
 	var dial *net.OpError
+	var clock *identity.ClockError
 	switch {
 	case errors.As(err, &dial) && errors.Is(err, fs.ErrPermission):
 		t.Code, t.Text = connect.CodePermissionDenied, "this user may not connect to the agent"
@@ -66,6 +130,15 @@ func Explain(err error) Trouble {
 		t.Unreached, t.Text = true, "no agent listens there"
 	case errors.As(err, &dial) && dial.Op == "dial":
 		t.Unreached, t.Text = true, dial.Err.Error()
+	case errors.As(err, &clock):
+		t.Text, t.Hint = clock.Error(), "set the clock that is wrong; chronyc tracking tells about this host's"
+	case errors.Is(err, identity.ErrStranger):
+		var met *identity.StrangerError
+		t.Text = identity.ErrStranger.Error()
+		if errors.As(err, &met) {
+			t.Text = met.Error()
+		}
+		t.Hint = "if the cluster's key was changed: add the context anew, with the fingerprint that baton token add prints on a node"
 	case t.Code == connect.CodeUnavailable && inner != nil && !connect.IsWireError(inner):
 		t.Unreached, t.Text = true, "the agent ended the connection"
 	}

@@ -130,7 +130,7 @@ func (h *handlers) move(ctx context.Context, r MoveRequest, noWait bool) (m Move
 		return m, false, failure(connect.CodeInvalidArgument, "baton status lists the groups", "no group is named")
 	}
 	what := "move " + string(r.Group)
-	r.By = peerOf(ctx).String()
+	r.By = By(ctx)
 	dry := r
 	dry.DryRun = true
 	would, err := h.backend.Move(ctx, dry)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/user"
 	"slices"
@@ -13,27 +12,42 @@ import (
 	"syscall"
 	"unsafe"
 
-	"connectrpc.com/connect"
 	"golang.org/x/sys/unix"
+
+	"baton/internal/core/cluster"
 )
 
 // GroupName is the system group whose members may use the socket.
 const GroupName = "baton"
 
-// peer is who is at the other end of a connection, by the word of the kernel at the time it connected.
+// peer is who is at the other end of a connection: on the socket by the word of the kernel at the time it
+// connected, else by its credential.
 type peer struct {
 	pid    int32
 	uid    uint32
 	groups []uint32 // its primary group first
 	err    error    // the kernel did not tell
+
+	role    role
+	node    cluster.NodeID // that it talks to, on the socket
+	name    string         // of who is known by a credential: "token NAME", "node NAME"
+	invited cluster.NodeID // for which node its invitation is
+	secret  []byte         // of its invitation
 }
 
 type peerKey struct{}
 
-// withPeer asks the kernel once for each connection (unix(7), SO_PEERCRED and SO_PEERGROUPS).
-func withPeer(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, peerKey{}, askPeer(c))
+func withPeer(ctx context.Context, p peer) context.Context {
+	return context.WithValue(ctx, peerKey{}, p)
 }
+
+// connected asks the kernel once for each connection (unix(7), SO_PEERCRED and SO_PEERGROUPS).
+func connected(ctx context.Context, c net.Conn) context.Context { return withPeer(ctx, askPeer(c)) }
+
+type callerKey struct{}
+
+// By names who asked for something, for the journal: "alice (uid 1000) on alpha", "token NAME" or "node NAME".
+func By(ctx context.Context) string { return peerOf(ctx).String() }
 
 func peerOf(ctx context.Context) peer {
 	p, ok := ctx.Value(peerKey{}).(peer)
@@ -90,14 +104,24 @@ func peerGroups(fd int) ([]uint32, error) {
 
 // String names a peer for the journal.
 func (p peer) String() string {
-	if p.err != nil {
+	switch {
+	case p.name != "":
+		return p.name
+	case p.err != nil:
 		return "unknown"
+	case p.node == "":
+		return fmt.Sprintf("%s (uid %d)", p.user(), p.uid)
 	}
-	name := strconv.FormatUint(uint64(p.uid), 10)
-	if u, err := user.LookupId(name); err == nil {
-		name = u.Username
+	return fmt.Sprintf("%s (uid %d) on %s", p.user(), p.uid, p.node)
+}
+
+// user names the user, if the system knows it.
+func (p peer) user() string {
+	id := strconv.FormatUint(uint64(p.uid), 10)
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
 	}
-	return fmt.Sprintf("%s (pid %d)", name, p.pid)
+	return id
 }
 
 // refusal tells why a peer may not use the API, or "". The group is the one whose members may, if the
@@ -123,21 +147,4 @@ func systemGroup() (uint32, bool) {
 	}
 	gid, err := strconv.ParseUint(g.Gid, 10, 32)
 	return uint32(gid), err == nil
-}
-
-// allowed lets requests through whose peer may use the API, and tells the others why not.
-func allowed(next http.Handler) http.Handler {
-	writer := connect.NewErrorWriter()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		why := peerOf(r.Context()).refusal(systemGroup())
-		switch {
-		case why == "":
-			next.ServeHTTP(w, r)
-		case writer.IsSupported(r):
-			// An error here means that the peer has gone.
-			_ = writer.Write(w, r, failure(connect.CodePermissionDenied, "use sudo, or have root add you: usermod -aG "+GroupName+" USER", "%s", why))
-		default:
-			http.Error(w, why, http.StatusForbidden)
-		}
-	})
 }

@@ -53,7 +53,8 @@ func clearStale(path string) error {
 	case err == nil:
 		defer c.Close()
 		// The credentials of a listening socket are those of who called listen.
-		return fmt.Errorf("%s listens there already", askPeer(c))
+		p := askPeer(c)
+		return fmt.Errorf("process %d of %s listens there already", p.pid, p)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return os.Remove(path)
 	}

@@ -19,13 +19,13 @@ import (
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/wire"
+	"baton/internal/io/identity"
 )
 
 // Limits of the way for large messages.
 const (
 	maxQueued      = 64      // messages that wait for one peer
 	maxQueuedBytes = 8 << 20 // and their bytes; one message always fits
-	maxHandshakes  = 64      // connections that have not proved yet to be a node's
 
 	dialTimeout   = 3 * time.Second // TCP and TLS together
 	dialPause     = 100 * time.Millisecond
@@ -39,17 +39,16 @@ const (
 
 // Large carries messages that are too large for a datagram: envelopes as on every link, each behind its
 // length (4 bytes, big-endian), over TLS 1.3 in which both sides prove with a certificate of the cluster's
-// authority which node they are. A connection carries messages one way, from who dialled.
+// authority which node they are. A connection carries messages one way, from who dialled. It owns the TCP
+// ports, and hands connections that speak another protocol on (Config.Others).
 type Large struct {
 	counters
 	lamp
 	links  *Links
-	cert   tls.Certificate
 	server *tls.Config
-	client *tls.Config
-	slots  chan struct{}
 	peers  map[cluster.NodeID]*largePeer         // guarded by Links.sending
 	doors  map[netip.AddrPort]context.CancelFunc // listeners; guarded by Links.changing
+	guard  *guard
 
 	mu     sync.Mutex
 	conns  map[io.Closer]struct{} // listeners and connections to close at the end; nil once closed
@@ -61,23 +60,11 @@ type queued struct {
 	b []byte
 }
 
-func newLarge(l *Links, own []netip.Addr) (*Large, error) {
-	g := &Large{
+func newLarge(l *Links) *Large {
+	return &Large{
 		links: l, peers: make(map[cluster.NodeID]*largePeer), doors: make(map[netip.AddrPort]context.CancelFunc),
-		slots: make(chan struct{}, maxHandshakes), conns: make(map[io.Closer]struct{}), faults: make(map[netip.AddrPort]error),
+		guard: newGuard(), server: l.config.Identity.Server(), conns: make(map[io.Closer]struct{}), faults: make(map[netip.AddrPort]error),
 	}
-	cert, pool, err := Identity(l.config.Key, l.self, own)
-	if err != nil {
-		return nil, err
-	}
-	g.server = &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, NextProtos: []string{ALPN},
-		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool, SessionTicketsDisabled: true,
-	}
-	g.client = &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, NextProtos: []string{ALPN}, RootCAs: pool,
-	}
-	return g, nil
 }
 
 // close closes all that waits for the network.
@@ -104,14 +91,26 @@ func (g *Large) hold(c io.Closer) bool {
 
 func (g *Large) drop(c io.Closer) {
 	c.Close()
+	g.release(c)
+}
+
+// release leaves the closing to others.
+func (g *Large) release(c io.Closer) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.conns, c)
 }
 
-// ServerTLS returns the configuration for connections that ask for ALPN. A listener that serves others
-// too returns it from tls.Config.GetConfigForClient.
-func (g *Large) ServerTLS() *tls.Config { return g.server.Clone() }
+// hangUp ends all connections, as what proved them is no longer valid; senders make new ones.
+func (g *Large) hangUp() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for c := range g.conns {
+		if conn, ok := c.(*tls.Conn); ok {
+			conn.Close()
+		}
+	}
+}
 
 // listen opens one listener, and notes why it could not.
 func (g *Large) listen(address netip.AddrPort) net.Listener {
@@ -165,40 +164,42 @@ func (g *Large) accept(ln net.Listener) error {
 		if err != nil {
 			return err
 		}
-		g.links.wg.Go(func() { g.Serve(tls.Server(conn, g.server)) })
+		admitted := g.guard.admit(conn)
+		if admitted == nil {
+			g.strange.Add(1)
+			continue
+		}
+		g.links.wg.Go(func() { g.take(tls.Server(admitted, g.server)) })
 	}
 }
 
-// Serve receives large messages from a connection that speaks ALPN under ServerTLS, until it ends, and
-// closes it. The handshake may have been made or not.
-func (g *Large) Serve(conn *tls.Conn) {
+// take finds out who calls and for what, and receives large messages or hands the connection on.
+func (g *Large) take(conn *tls.Conn) {
 	if !g.hold(conn) {
 		return
 	}
-	defer g.drop(conn)
-	if !g.shakeHands(conn) {
+	ctx, cancel := context.WithTimeout(g.links.ctx, dialTimeout)
+	defer cancel()
+	if conn.HandshakeContext(ctx) != nil {
 		g.strange.Add(1)
+		g.drop(conn)
 		return
 	}
 	state := conn.ConnectionState()
-	if state.NegotiatedProtocol != ALPN || len(state.VerifiedChains) == 0 {
-		g.strange.Add(1)
+	if state.NegotiatedProtocol != identity.LinkProtocol {
+		g.release(conn)
+		if g.links.config.Others == nil {
+			conn.Close()
+			return
+		}
+		g.links.config.Others(conn)
 		return
 	}
-	g.receive(conn, cluster.NodeID(state.PeerCertificates[0].Subject.CommonName))
-}
-
-// shakeHands bounds how many strangers are listened to at once; who gets beyond it is a node.
-func (g *Large) shakeHands(conn *tls.Conn) bool {
-	select {
-	case g.slots <- struct{}{}:
-		defer func() { <-g.slots }()
-	default:
-		return false
+	defer g.drop(conn)
+	caller := g.links.config.Identity.Caller(state)
+	if node, ok := caller.Node(); ok {
+		g.receive(conn, node)
 	}
-	ctx, cancel := context.WithTimeout(g.links.ctx, dialTimeout)
-	defer cancel()
-	return conn.HandshakeContext(ctx) == nil
 }
 
 // receive delivers what a node sends, until the connection ends or brings anything but that.
@@ -354,9 +355,7 @@ func (g *Large) dialRoute(p *largePeer, r route) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := g.client.Clone()
-	config.ServerName = string(p.id)
-	conn := tls.Client(raw, config)
+	conn := tls.Client(raw, g.links.config.Identity.Client(p.id, identity.LinkProtocol))
 	if !g.hold(conn) {
 		return nil, net.ErrClosed
 	}

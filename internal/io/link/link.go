@@ -8,6 +8,7 @@ package link
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -19,6 +20,7 @@ import (
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/wire"
+	"baton/internal/io/identity"
 )
 
 // retryInterval is how long a link waits after its socket could not be opened.
@@ -34,7 +36,10 @@ type Handler func(from cluster.NodeID, run cluster.RunID, link int, m wire.Messa
 
 // Config says what to open.
 type Config struct {
-	Key []byte // the cluster key, wire.KeySize bytes
+	// Keys are the cluster's keys, of wire.KeySize bytes each: all are accepted, the first is the Sealer's.
+	Keys [][]byte
+	// Identity proves in TLS who this node is, under the same keys.
+	Identity *identity.Identity
 	// Sealer seals what is sent. There is one per run of the agent; only one Links may use it at a time.
 	Sealer *wire.Sealer
 	// Links are the cluster's links in the file's order, at most 255. A link's index is its place here. Between
@@ -49,8 +54,12 @@ type Config struct {
 	// reached. That it is not called proves no delivery: Raft must hear of a lost snapshot in other ways too.
 	// It may be nil, and must not block.
 	Undelivered func(to cluster.NodeID, m wire.Message)
-	// NoListen leaves the TCP ports to the caller, who hands connections that speak ALPN to Large.Serve.
-	NoListen bool
+	// Address returns another address, with port, at which connections are taken, each time that links are
+	// made; nil, or an invalid address: none but the links'.
+	Address func() netip.AddrPort
+	// Others takes connections that don't carry large messages, after the handshake, and closes them. It must
+	// not block. Nil: they are closed.
+	Others func(*tls.Conn)
 }
 
 // Links are this node's open links. Its methods may be called from any goroutine.
@@ -89,12 +98,10 @@ func Open(config Config) (*Links, error) {
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	var err error
-	if l.opener, err = wire.NewOpener(config.Key, l.self, nil); err != nil {
+	if l.opener, err = wire.NewOpener(config.Keys, l.self, nil); err != nil {
 		return nil, fmt.Errorf("open links: %w", err)
 	}
-	if l.large, err = newLarge(l, ownAddresses(l.self, config.Links)); err != nil {
-		return nil, fmt.Errorf("open links: %w", err)
-	}
+	l.large = newLarge(l)
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("open links: %w", err)
 	}
@@ -229,9 +236,6 @@ func (l *Links) open(tag uint8, packet []byte) (cluster.NodeID, cluster.RunID, [
 }
 
 var errWrongLink = errors.New("packet was sent over another link")
-
-// Large returns what carries large messages, for a caller that owns the TCP ports (Config.NoListen).
-func (l *Links) Large() *Large { return l.large }
 
 // PeerStats counts packets to and from one node over one link.
 type PeerStats struct {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -21,6 +22,7 @@ import (
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/wire"
+	"baton/internal/io/identity"
 )
 
 const port = 7400
@@ -86,7 +88,7 @@ func newNode(t *testing.T, id cluster.NodeID, run cluster.RunID, change func(*Co
 	t.Helper()
 	n := &node{got: make(chan delivery, 10_000)}
 	config := Config{
-		Key: testKey, Links: twoLinks(),
+		Keys: [][]byte{testKey}, Links: twoLinks(),
 		Handler: func(from cluster.NodeID, run cluster.RunID, link int, m wire.Message) {
 			n.got <- delivery{from, run, link, m}
 		},
@@ -105,7 +107,10 @@ func newNode(t *testing.T, id cluster.NodeID, run cluster.RunID, change func(*Co
 		change(&config)
 	}
 	var err error
-	if config.Sealer, err = wire.NewSealer(config.Key, id, run); err != nil {
+	if config.Sealer, err = wire.NewSealer(config.Keys[0], id, run); err != nil {
+		t.Fatal(err)
+	}
+	if config.Identity, err = identity.New(id, config.Keys); err != nil {
 		t.Fatal(err)
 	}
 	if n.Links, err = Open(config); err != nil {
@@ -372,7 +377,7 @@ func TestLargeQueueIsBounded(t *testing.T) {
 
 func TestWrongKeyIsRefused(t *testing.T) {
 	b := newNode(t, "beta", 2, nil)
-	a := newNode(t, "alpha", 1, func(c *Config) { c.Key = bytes.Repeat([]byte{8}, wire.KeySize) })
+	a := newNode(t, "alpha", 1, func(c *Config) { c.Keys = [][]byte{bytes.Repeat([]byte{8}, wire.KeySize)} })
 	send(t, a, "beta", &wire.Ack{Seq: 1})
 	send(t, a, "beta", largeMessage(5000))
 	eventually(t, "the datagrams are counted as forged", func() bool {
@@ -386,7 +391,7 @@ func TestWrongKeyIsRefused(t *testing.T) {
 func TestTLSProvesTheNode(t *testing.T) {
 	b := newNode(t, "beta", 2, nil)
 	address := fmt.Sprintf("127.0.1.2:%d", port)
-	cert, pool, err := Identity(testKey, "gamma", nil)
+	gamma, err := identity.New("gamma", [][]byte{testKey})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -399,10 +404,12 @@ func TestTLSProvesTheNode(t *testing.T) {
 		packet := s.Seal(nil, wire.LinkTCP, "beta", body)
 		return append(binary.BigEndian.AppendUint32(nil, uint32(len(packet))), packet...)
 	}
+	bare := gamma.Client("beta", identity.LinkProtocol)
+	bare.GetClientCertificate = nil
 	for name, config := range map[string]*tls.Config{
-		"no certificate": {RootCAs: pool, ServerName: "beta", NextProtos: []string{ALPN}},
-		"another node":   {RootCAs: pool, ServerName: "beta", NextProtos: []string{ALPN}, Certificates: []tls.Certificate{cert}},
-		"no ALPN":        {RootCAs: pool, ServerName: "beta", Certificates: []tls.Certificate{cert}},
+		"no certificate": bare,
+		"another node":   gamma.Client("beta", identity.LinkProtocol),
+		"no ALPN":        gamma.Client("beta"),
 	} {
 		eventually(t, "beta listens", func() bool { return b.Stats()[2].Up })
 		conn, err := tls.Dial("tcp", address, config)
@@ -420,41 +427,157 @@ func TestTLSProvesTheNode(t *testing.T) {
 	if got := b.Stats()[2].Peers["gamma"].Forged; got != 1 {
 		t.Errorf("%d counted as forged", got)
 	}
-	if _, err := tls.Dial("tcp", address, &tls.Config{RootCAs: pool, ServerName: "alpha", Certificates: []tls.Certificate{cert}}); err == nil {
+	if _, err := tls.Dial("tcp", address, gamma.Client("alpha", identity.LinkProtocol)); err == nil {
 		t.Error("beta passed for alpha")
 	}
-	other, otherPool, err := Identity(bytes.Repeat([]byte{8}, wire.KeySize), "alpha", nil)
+	other, err := identity.New("alpha", [][]byte{bytes.Repeat([]byte{8}, wire.KeySize)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tls.Dial("tcp", address, &tls.Config{RootCAs: otherPool, ServerName: "beta", Certificates: []tls.Certificate{other}}); err == nil {
+	if _, err := tls.Dial("tcp", address, other.Client("beta", identity.LinkProtocol)); err == nil {
 		t.Error("beta passed under another cluster's authority")
 	}
 }
 
-// The API owns the port: it hands connections over by their ALPN.
-func TestForeignListener(t *testing.T) {
-	b := newNode(t, "beta", 2, func(c *Config) { c.NoListen = true })
-	ln, err := tls.Listen("tcp", fmt.Sprintf("127.0.1.2:%d", port), b.Large().ServerTLS())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		conn, err := ln.Accept()
-		if err == nil {
-			b.Large().Serve(conn.(*tls.Conn))
-		}
-	}()
+// Connections that speak another protocol go to whoever serves it, with what they have proved.
+func TestOthersGetTheirConnections(t *testing.T) {
+	others := make(chan *tls.Conn, 10)
+	b := newNode(t, "beta", 2, func(c *Config) { c.Others = func(conn *tls.Conn) { others <- conn } })
 	a := newNode(t, "alpha", 1, nil)
-	send(t, a, "beta", largeMessage(5000))
-	if d := b.next(t); d.link != wire.LinkTCP {
-		t.Errorf("got %+v", d)
+	eventually(t, "beta listens", func() bool { return b.Stats()[2].Up })
+	address := fmt.Sprintf("127.0.1.2:%d", port)
+	pin := a.config.Identity.Fingerprint()
+	for want, config := range map[cluster.NodeID]*tls.Config{
+		"alpha": a.config.Identity.Client("beta", identity.APIProtocols...),
+		"":      identity.Pinned([]identity.Fingerprint{pin}),
+	} {
+		conn, err := tls.Dial("tcp", address, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		got := <-others
+		if node, _ := b.config.Identity.Caller(got.ConnectionState()).Node(); node != want || got.ConnectionState().NegotiatedProtocol != "h2" {
+			t.Errorf("the caller is %q, want %q; it speaks %q", node, want, got.ConnectionState().NegotiatedProtocol)
+		}
+		got.Close()
 	}
-	b.Close()
-	<-done // Close ends what it was handed
+	if _, err := tls.Dial("tcp", address, identity.Pinned(nil)); !errors.Is(err, identity.ErrStranger) {
+		t.Errorf("pinned to another authority: %v", err)
+	}
+	if _, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"else"}}); err == nil {
+		t.Error("a protocol that nobody serves")
+	}
+	send(t, a, "beta", largeMessage(5000))
+	b.next(t)
+}
+
+// The key is changed step by step while large and small messages flow; each of them arrives, also over
+// connections that are made anew.
+func TestRekey(t *testing.T) {
+	a, b := newNode(t, "alpha", 1, nil), newNode(t, "beta", 2, nil)
+	next := bytes.Repeat([]byte{8}, wire.KeySize)
+	rekey := func(n *node, keys ...[]byte) {
+		t.Helper()
+		if err := errors.Join(n.config.Identity.Rekey(keys), n.Rekey(keys)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exchange := func() {
+		t.Helper()
+		send(t, a, "beta", &wire.Ack{Seq: 1})
+		send(t, b, "alpha", &wire.Ack{Seq: 1})
+		for range 2 {
+			a.next(t)
+			b.next(t)
+		}
+		eventually(t, "a large message arrives", func() bool { // one that meets the end of a connection is lost
+			send(t, a, "beta", largeMessage(5000))
+			time.Sleep(20 * time.Millisecond)
+			return len(b.got) > 0
+		})
+		for len(b.got) > 0 {
+			b.next(t)
+		}
+	}
+	exchange()
+	rekey(b, testKey, next)
+	exchange()
+	rekey(a, testKey, next)
+	rekey(a, next, testKey)
+	exchange()
+	rekey(b, next, testKey)
+	rekey(b, next)
+	exchange()
+	rekey(a, next)
+	exchange()
+	for _, n := range []*node{a, b} {
+		for _, s := range n.Stats() {
+			for id, p := range s.Peers {
+				if p.Forged+p.Replayed > 0 {
+					t.Errorf("%s from %s: %+v", s.Link, id, p)
+				}
+			}
+		}
+	}
+	if _, err := tls.Dial("tcp", fmt.Sprintf("127.0.1.2:%d", port), identity.Pinned([]identity.Fingerprint{a.config.Identity.Fingerprint()})); err != nil {
+		t.Errorf("the new authority: %v", err)
+	}
+}
+
+// Strangers are few at a time and per second; a node's address is not kept out by any number of them.
+func TestGuard(t *testing.T) {
+	now := time.Unix(1000, 0)
+	g := newGuard()
+	g.now = func() time.Time { return now }
+	node, loud := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("192.0.2.1")
+	g.know(map[netip.Addr]bool{node: true})
+	var leave, loudLeave []func()
+	enter := func(a netip.Addr) bool {
+		f := g.enter(a)
+		if f != nil && a == loud {
+			loudLeave = append(loudLeave, f)
+		} else if f != nil {
+			leave = append(leave, f)
+		}
+		return f != nil
+	}
+	for i := range 10_000 {
+		enter(loud)
+		enter(netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}))
+	}
+	if len(loudLeave) != strangerMax || len(leave) != strangersRate-strangerMax {
+		t.Errorf("at once %d from one address, %d from others", len(loudLeave), len(leave))
+	}
+	if len(g.callers) > addressesMax {
+		t.Errorf("%d addresses are kept", len(g.callers))
+	}
+	if !enter(node) {
+		t.Error("a node is kept out")
+	}
+	for i := range 10_000 {
+		now = now.Add(10 * time.Millisecond)
+		enter(netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}))
+	}
+	if g.all.open != strangersMax {
+		t.Errorf("%d strangers in all", g.all.open)
+	}
+	for _, f := range append(leave, loudLeave...) {
+		f()
+	}
+	if g.all.open != 0 {
+		t.Errorf("%d are counted after all have left", g.all.open)
+	}
+	now = now.Add(2 * addressesForget)
+	if !enter(loud) {
+		t.Error("who has left may not come again")
+	}
+	for range 200 {
+		enter(node)
+	}
+	if got := g.callers[node].open; got != nodeMax {
+		t.Errorf("%d connections of a node", got)
+	}
 }
 
 func TestAddressAppearsLater(t *testing.T) {
@@ -610,7 +733,7 @@ func TestOpenRefusesMistakes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(Config{Key: testKey[1:], Sealer: s, Links: twoLinks()}); err == nil {
+	if _, err := Open(Config{Keys: [][]byte{testKey[1:]}, Sealer: s, Links: twoLinks()}); err == nil {
 		t.Error("a short key was accepted")
 	}
 }
@@ -620,7 +743,7 @@ func BenchmarkSend(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	a, err := Open(Config{Key: testKey, Sealer: s, Links: twoLinks()})
+	a, err := Open(Config{Keys: [][]byte{testKey}, Sealer: s, Links: twoLinks()})
 	if err != nil {
 		b.Fatal(err)
 	}

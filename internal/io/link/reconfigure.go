@@ -125,16 +125,6 @@ func (l *Links) retire(u *udpLink) {
 	u.close(l)
 }
 
-// ownAddresses are a node's addresses on the links.
-func ownAddresses(self cluster.NodeID, links []cluster.LinkSpec) (own []netip.Addr) {
-	for _, spec := range links {
-		if spec.UDP != nil && spec.UDP.Addresses[self].IsValid() {
-			own = append(own, spec.UDP.Addresses[self].Unmap())
-		}
-	}
-	return own
-}
-
 // route is one link's way to a peer.
 type route struct {
 	from netip.Addr
@@ -199,6 +189,7 @@ func (p *largePeer) reroute(routes []route) {
 func (g *Large) reach(peers []cluster.NodeID) map[cluster.NodeID][]queued {
 	g.know(peers)
 	dropped := make(map[cluster.NodeID][]queued)
+	nodes := make(map[netip.Addr]bool)
 	for id, p := range g.peers {
 		if !slices.Contains(peers, id) {
 			p.end()
@@ -218,6 +209,7 @@ func (g *Large) reach(peers []cluster.NodeID) map[cluster.NodeID][]queued {
 		for _, u := range g.links.udp {
 			if u != nil && u.peers[id] != nil {
 				routes = append(routes, route{u.address.Addr(), u.peers[id].address})
+				nodes[u.peers[id].address.Addr()] = true
 			}
 		}
 		p.reroute(routes)
@@ -225,16 +217,16 @@ func (g *Large) reach(peers []cluster.NodeID) map[cluster.NodeID][]queued {
 			g.links.wg.Go(func() { g.send(p) })
 		}
 	}
+	g.guard.know(nodes)
 	return dropped
 }
 
 // listenOn listens on this node's addresses of the links, and no longer on others. Links.changing is held.
 func (g *Large) listenOn(links []*udpLink) {
-	if g.links.config.NoListen {
-		g.set(true, "the listener is another's")
-		return
-	}
 	wanted := make(map[netip.AddrPort]bool)
+	if more := g.links.config.Address; more != nil && more().IsValid() {
+		wanted[more()] = true
+	}
 	for _, u := range links {
 		if u != nil {
 			wanted[u.address] = true
