@@ -26,6 +26,9 @@ func (b *backend) ask(f func(*node.Node)) error {
 func (b *backend) Overview(context.Context) (*cluster.Overview, error) {
 	var o *cluster.Overview
 	err := b.ask(func(n *node.Node) { o = n.Overview(b.a.clock.now()) })
+	if err == nil {
+		b.a.access.tellForeign(o)
+	}
 	return o, err
 }
 

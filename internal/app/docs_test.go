@@ -55,6 +55,7 @@ var generatedParts = []struct {
 	{"reference/logs.md", "keys", logKeyDocs},
 	{"reference/api.md", "calls", callDocs},
 	{"reference/api.md", "messages", messageDocs},
+	{"reference/api.md", "roles", roleDocs},
 	{"internals/core.md", "entries", entryDocs},
 	{"internals/testing.md", "mutations", mutationDocs},
 	{"internals/timing.md", "timers", timerDocs},
