@@ -108,7 +108,7 @@ func (b *backend) deed(text, by string) {
 	ctx, cancel := context.WithTimeout(context.Background(), deedTimeout)
 	defer cancel()
 	if m, err := b.Propose(ctx, cluster.Part{Deed: &cluster.Deed{Text: text}}, by); err != nil || !m.Done {
-		b.a.log.Info("this is not in the history", "what", text, "cause", m.Text, "error", err)
+		b.a.log.Info("this is not in the history", "what", text, "reason", m.Text, "cause", err)
 	}
 }
 

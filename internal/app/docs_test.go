@@ -51,6 +51,8 @@ var generatedParts = []struct {
 	{"reference/rules.md", "nodes", func(*testing.T) string { return ruleDocs("N") }},
 	{"reference/rules.md", "groups", func(*testing.T) string { return ruleDocs("G") }},
 	{"reference/events.md", "events", eventDocs},
+	{"reference/metrics.md", "metrics", metricDocs},
+	{"reference/logs.md", "keys", logKeyDocs},
 	{"reference/api.md", "calls", callDocs},
 	{"reference/api.md", "messages", messageDocs},
 	{"reference/api.md", "roles", roleDocs},
@@ -468,12 +470,12 @@ func eventDocs(t *testing.T) string {
 			return true
 		})
 	}
-	rows := [][]string{{"code", "text", "what it means"}}
+	rows := [][]string{{"code", "level", "text", "what it means"}}
 	for _, name := range slices.Sorted(maps.Keys(found)) {
 		if eventNotes[name] == "" {
 			t.Errorf("event %q has no note in this test", name)
 		}
-		rows = append(rows, []string{quoted(name), docsSentence(found[name]), eventNotes[name]})
+		rows = append(rows, []string{quoted(name), strings.ToLower(eventLevel(name).String()), docsSentence(found[name]), eventNotes[name]})
 	}
 	for name := range eventNotes {
 		if found[name] == "" {

@@ -99,6 +99,7 @@ func newFittingRoom(t *testing.T, dir string, spec *cluster.Spec) *fittingRoom {
 		gates: make(map[cluster.GroupID]cluster.Gate), persists: make(chan cluster.Persist, 1), fitting: newFitting()}
 	a := room.agent
 	a.gate, a.spec = room.gate, spec
+	a.observe()
 	a.shared.Store(spec)
 	check := func(err error) {
 		t.Helper()

@@ -84,6 +84,13 @@ func (p *peer) relink(before, after []cluster.LinkSpec) {
 		}
 	}
 	p.seqs = seqs
+	trips := make([]time.Duration, len(after))
+	for i, k := range from {
+		if k >= 0 {
+			trips[i] = p.trips[k]
+		}
+	}
+	p.trips = trips
 	p.det.Relink(from)
 }
 

@@ -59,6 +59,9 @@ var rules = map[string]role{
 	batonv1connect.BatonSwitchProcedure:   operate,
 	batonv1connect.BatonFailbackProcedure: operate,
 
+	batonv1connect.ObserveLogsProcedure:   view,
+	batonv1connect.ObserveReportProcedure: admin,
+
 	batonv1connect.ActPauseProcedure:   operate,
 	batonv1connect.ActResumeProcedure:  operate,
 	batonv1connect.ActPinProcedure:     operate,

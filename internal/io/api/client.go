@@ -20,6 +20,7 @@ import (
 // Client asks an agent, over its socket or from afar. Its errors are for Explain.
 type Client struct {
 	batonv1connect.BatonClient
+	Observe   batonv1connect.ObserveClient
 	Act       batonv1connect.ActClient
 	Access    batonv1connect.AccessClient
 	Join      batonv1connect.JoinClient
@@ -38,6 +39,7 @@ func newClient(t *http.Transport, scheme, token string) *Client {
 		transport:   t,
 		notes:       n,
 		BatonClient: batonv1connect.NewBatonClient(h, base),
+		Observe:     batonv1connect.NewObserveClient(h, base),
 		Act:         batonv1connect.NewActClient(h, base),
 		Access:      batonv1connect.NewAccessClient(h, base),
 		Join:        batonv1connect.NewJoinClient(h, base),
