@@ -247,10 +247,11 @@ type AddTokenResponse struct {
 	Done          bool                   `protobuf:"varint,1,opt,name=done,proto3" json:"done,omitempty"`
 	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"` // one sentence
 	Hint          string                 `protobuf:"bytes,3,opt,name=hint,proto3" json:"hint,omitempty"`
-	Token         string                 `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"`         // what its owner needs: keep it secret
-	Authority     string                 `protobuf:"bytes,5,opt,name=authority,proto3" json:"authority,omitempty"` // fingerprint of the cluster's authority, by which a caller knows the nodes
-	Addresses     []string               `protobuf:"bytes,6,rep,name=addresses,proto3" json:"addresses,omitempty"` // where the nodes answer
-	Cluster       string                 `protobuf:"bytes,7,opt,name=cluster,proto3" json:"cluster,omitempty"`     // the cluster's name
+	Token         string                 `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"`                                   // what its owner needs: keep it secret
+	Authority     string                 `protobuf:"bytes,5,opt,name=authority,proto3" json:"authority,omitempty"`                           // fingerprint of the cluster's authority, by which a caller knows the nodes
+	Addresses     []string               `protobuf:"bytes,6,rep,name=addresses,proto3" json:"addresses,omitempty"`                           // where the nodes answer
+	Cluster       string                 `protobuf:"bytes,7,opt,name=cluster,proto3" json:"cluster,omitempty"`                               // the cluster's name
+	AuthorityPem  string                 `protobuf:"bytes,8,opt,name=authority_pem,json=authorityPem,proto3" json:"authority_pem,omitempty"` // the authority's certificate, for other programs than baton
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -330,6 +331,13 @@ func (x *AddTokenResponse) GetAddresses() []string {
 func (x *AddTokenResponse) GetCluster() string {
 	if x != nil {
 		return x.Cluster
+	}
+	return ""
+}
+
+func (x *AddTokenResponse) GetAuthorityPem() string {
+	if x != nil {
+		return x.AuthorityPem
 	}
 	return ""
 }
@@ -1098,7 +1106,7 @@ const file_v1_access_proto_rawDesc = "" +
 	"\x0fAddTokenRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12+\n" +
-	"\x03for\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03for\"\xba\x01\n" +
+	"\x03for\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03for\"\xdf\x01\n" +
 	"\x10AddTokenResponse\x12\x12\n" +
 	"\x04done\x18\x01 \x01(\bR\x04done\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x12\n" +
@@ -1106,7 +1114,8 @@ const file_v1_access_proto_rawDesc = "" +
 	"\x05token\x18\x04 \x01(\tR\x05token\x12\x1c\n" +
 	"\tauthority\x18\x05 \x01(\tR\tauthority\x12\x1c\n" +
 	"\taddresses\x18\x06 \x03(\tR\taddresses\x12\x18\n" +
-	"\acluster\x18\a \x01(\tR\acluster\"(\n" +
+	"\acluster\x18\a \x01(\tR\acluster\x12#\n" +
+	"\rauthority_pem\x18\b \x01(\tR\fauthorityPem\"(\n" +
 	"\x12RevokeTokenRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"Q\n" +
 	"\x13RevokeTokenResponse\x12\x12\n" +

@@ -389,6 +389,7 @@ type Node struct {
 	LeaseRuns     bool                   `protobuf:"varint,9,opt,name=lease_runs,json=leaseRuns,proto3" json:"lease_runs,omitempty"` // by its own last word
 	LeaseLeft     *durationpb.Duration   `protobuf:"bytes,10,opt,name=lease_left,json=leaseLeft,proto3" json:"lease_left,omitempty"` // of the node that looks
 	Sick          bool                   `protobuf:"varint,11,opt,name=sick,proto3" json:"sick,omitempty"`                           // its disk does not answer
+	Trouble       string                 `protobuf:"bytes,50,opt,name=trouble,proto3" json:"trouble,omitempty"`                      // why what it sends is not understood; empty: it is, or nothing comes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -498,6 +499,13 @@ func (x *Node) GetSick() bool {
 		return x.Sick
 	}
 	return false
+}
+
+func (x *Node) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
 }
 
 // NodeLink is how a node is heard on one link.
@@ -1818,7 +1826,7 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\n" +
 	"round_trip\x18\a \x01(\v2\x19.google.protobuf.DurationR\troundTrip\x12-\n" +
 	"\x04step\x18\b \x01(\v2\x19.google.protobuf.DurationR\x04step\x12\x17\n" +
-	"\arho_ppm\x18\t \x01(\x03R\x06rhoPpm\"\xd2\x02\n" +
+	"\arho_ppm\x18\t \x01(\x03R\x06rhoPpm\"\xec\x02\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
@@ -1833,7 +1841,8 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\n" +
 	"lease_left\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\tleaseLeft\x12\x12\n" +
-	"\x04sick\x18\v \x01(\bR\x04sick\"a\n" +
+	"\x04sick\x18\v \x01(\bR\x04sick\x12\x18\n" +
+	"\atrouble\x182 \x01(\tR\atrouble\"a\n" +
 	"\bNodeLink\x12\x12\n" +
 	"\x04link\x18\x01 \x01(\tR\x04link\x12\x14\n" +
 	"\x05heard\x18\x02 \x01(\bR\x05heard\x12+\n" +

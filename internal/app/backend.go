@@ -28,6 +28,7 @@ func (b *backend) Overview(context.Context) (*cluster.Overview, error) {
 	err := b.ask(func(n *node.Node) { o = n.Overview(b.a.clock.now()) })
 	if err == nil {
 		o.Drift = b.a.file.drift()
+		b.a.access.tellForeign(o)
 	}
 	return o, err
 }

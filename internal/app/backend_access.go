@@ -29,6 +29,7 @@ type access struct {
 	rotating    sync.Mutex
 	tokens      atomic.Pointer[[]cluster.Token]
 	server      atomic.Pointer[api.Server]
+	foreign     atomic.Pointer[map[cluster.NodeID]bool] // nodes from which nothing comes but what no key opens
 }
 
 // newAccess makes this node's identity. Who uses the keys is told by keys.use, once there is somebody.
@@ -119,7 +120,7 @@ func (b *backend) Doors(context.Context) (api.Doors, error) {
 	if err != nil {
 		return api.Doors{}, err
 	}
-	d := api.Doors{Cluster: spec.Cluster, Authority: b.a.access.identity.Fingerprint().String()}
+	d := api.Doors{Cluster: spec.Cluster, Authority: b.a.access.identity.Fingerprint().String(), PEM: b.a.access.identity.PEM()}
 	for _, n := range spec.Nodes {
 		if a := apiAddress(spec, n.ID); a.IsValid() {
 			text := shortAddress(a)

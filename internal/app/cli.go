@@ -172,7 +172,7 @@ func usageHint(err error) string {
 	var wrong *kong.ParseError
 	if errors.As(err, &wrong) {
 		if c := wrong.Context.Selected(); c != nil {
-			return "baton " + c.Path() + " --help"
+			return c.FullPath() + " --help"
 		}
 	}
 	return "baton --help lists the commands"

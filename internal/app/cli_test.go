@@ -114,7 +114,7 @@ func forming() *stage {
 		Nodes: []cluster.NodeView{
 			{ID: "alpha", Heard: true, Fresh: true},
 			{ID: "beta", Heard: true, Fresh: true, Ago: 5 * ms, Links: []cluster.LinkView{{Heard: true, Ago: 5 * ms}}},
-			{ID: "gamma", Role: cluster.Witness, Links: []cluster.LinkView{{}}}}},
+			{ID: "gamma", Role: cluster.Witness, Links: []cluster.LinkView{{}}, Trouble: "what comes in its name does not open with this node's key: one of the two has another key, or somebody else speaks"}}},
 		reply: api.MoveReply{Text: "the cluster is still forming: gamma is not heard", Hint: "see baton status"}}
 }
 

@@ -14,6 +14,7 @@ import (
 	"baton/internal/core/cluster"
 	"baton/internal/core/wire"
 	"baton/internal/io/api"
+	"baton/internal/io/disk"
 	"baton/internal/io/identity"
 )
 
@@ -302,5 +303,43 @@ func TestJoinMistakes(t *testing.T) {
 	code, _, errOut := baton(t, "", "join", address, good)
 	if code != exitFailed || !strings.Contains(errOut, "its certificate is not of the cluster that is expected there") || !strings.Contains(errOut, "hint: ") {
 		t.Errorf("another cluster answers: exit %d: %s", code, errOut)
+	}
+}
+
+// A data directory is taken if it is empty, new, or this cluster's; never another's, nor one in use.
+func TestJoinLooksAtTheData(t *testing.T) {
+	founded := func(id string) (string, *disk.Store) {
+		t.Helper()
+		dir := t.TempDir()
+		s, _, err := disk.Open(dir, disk.Options{})
+		if err == nil && id != "" {
+			err = s.Write(cluster.Persist{N: 1, Founding: (&cluster.Founding{ID: id}).Encode(), Sync: true})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return dir, s
+	}
+	closed := func(id string) string {
+		dir, s := founded(id)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	for name, dir := range map[string]string{"none": "/none/x", "empty": t.TempDir(), "new": closed(""), "this cluster's": closed("ledger-1")} {
+		if err := checkData(dir, "ledger", "ledger-1"); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, id := range []string{"ledger-1", ""} { // "": it forms still, so that no data can be its
+		if err := checkData(closed("other-7"), "ledger", id); err == nil || !strings.Contains(err.Error(), "the data of another cluster (other-7)") {
+			t.Errorf("another cluster's: %v", err)
+		}
+	}
+	dir, s := founded("ledger-1")
+	defer s.Close()
+	if err := checkData(dir, "ledger", "ledger-1"); err == nil || !strings.Contains(err.Error(), "an agent runs on "+dir) {
+		t.Errorf("in use: %v", err)
 	}
 }

@@ -53,6 +53,7 @@ var generatedParts = []struct {
 	{"reference/events.md", "events", eventDocs},
 	{"reference/api.md", "calls", callDocs},
 	{"reference/api.md", "messages", messageDocs},
+	{"reference/api.md", "roles", roleDocs},
 	{"internals/core.md", "entries", entryDocs},
 	{"internals/testing.md", "mutations", mutationDocs},
 	{"internals/timing.md", "timers", timerDocs},

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	keyWatchEvery = 5 * time.Second
+	keyWatchEvery = 2 * time.Second
 	keyTellEvery  = time.Minute // at most so often, for each node
 )
 
@@ -34,15 +34,33 @@ func (a *agent) watchKeys(ctx context.Context) {
 				now[id] = traffic{t.received + p.Received, t.forged + p.Forged}
 			}
 		}
+		foreign := make(map[cluster.NodeID]bool)
 		for id, t := range now {
 			before, known := last[id]
-			if !known || t.received != before.received || t.forged == before.forged || time.Since(told[id]) < keyTellEvery {
+			if !known || t.received != before.received || t.forged == before.forged {
 				continue
 			}
-			told[id] = time.Now()
-			a.log.Warn("what comes from a node does not open with this node's key", "from", id, "packets", t.forged-before.forged,
-				"hint", "if the key was changed while this node was away: baton invite "+string(a.self)+" on another node, then baton join here")
+			foreign[id] = true
+			if time.Since(told[id]) >= keyTellEvery {
+				told[id] = time.Now()
+				a.log.Warn("what comes from a node does not open with this node's key", "from", id, "packets", t.forged-before.forged,
+					"hint", "if the key was changed while this node was away: baton invite "+string(a.self)+" on another node, then baton join here")
+			}
 		}
 		last = now
+		a.access.foreign.Store(&foreign)
+	}
+}
+
+// tellForeign says in an overview which nodes are not understood.
+func (x *access) tellForeign(o *cluster.Overview) {
+	foreign := x.foreign.Load()
+	if foreign == nil {
+		return
+	}
+	for i := range o.Nodes {
+		if n := &o.Nodes[i]; (*foreign)[n.ID] {
+			n.Trouble = "what comes in its name does not open with this node's key: one of the two has another key, or somebody else speaks"
+		}
 	}
 }

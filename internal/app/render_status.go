@@ -17,6 +17,7 @@ type statusView struct {
 
 func (v statusView) write(w io.Writer) {
 	v.header(w)
+	v.troubles(w)
 	fmt.Fprintln(w)
 	v.nodeTable(w)
 	if len(v.Groups) == 0 {
@@ -78,6 +79,20 @@ func (v statusView) header(w io.Writer) {
 		fmt.Fprintln(w, v.text(yellow, "Not as it should be: "+strings.Join(out, ", ")+"."))
 	}
 	v.instructed(w)
+}
+
+// troubles tells of nodes that are not understood, and how to mend that.
+func (v statusView) troubles(w io.Writer) {
+	hint := false
+	for _, n := range v.Nodes {
+		if n.Trouble != "" {
+			fmt.Fprintln(w, v.text(red, n.Name+": "+n.Trouble+"."))
+			hint = true
+		}
+	}
+	if hint {
+		fmt.Fprintf(w, "hint: where the key is right, baton invite NODE; where it is not, baton join\n")
+	}
 }
 
 func (v statusView) unserved() (n int) {

@@ -43,6 +43,7 @@ type NodeView struct {
 	LeaseRuns bool          // by its own last word
 	LeaseLeft time.Duration // of the node that looks
 	Sick      bool
+	Trouble   string // why it is not understood; the agent tells
 }
 
 // LinkView is how a peer is heard on one link.

@@ -16,6 +16,10 @@ type Peer struct {
 	heard bool
 	since cluster.Instant // silence counts from here at the earliest: the start, or the end of a stall of our own
 	d     time.Duration   // 0.9 of the lease length that the last heartbeat named
+	// was is the D before that length shrank. It counts for what others report until wasUntil: till then
+	// they may not have heard the shorter one.
+	was      time.Duration
+	wasUntil cluster.Instant
 }
 
 // NewPeer returns a peer of which nothing was heard yet; its silence counts from now.
@@ -29,9 +33,29 @@ func (p *Peer) Arrived(link int, now cluster.Instant, l time.Duration) {
 		p.links[link] = now
 	}
 	p.last, p.heard = now, true
-	if l > 0 {
-		p.d = l * 9 / 10
+	p.Named(now, l)
+}
+
+// Named notes the lease length that a heartbeat named; 0: none.
+func (p *Peer) Named(now cluster.Instant, l time.Duration) {
+	d := l * 9 / 10
+	if l <= 0 || d == p.d {
+		return
 	}
+	if d < p.d && (now >= p.wasUntil || p.d >= p.was) {
+		p.was, p.wasUntil = p.d, now.Add(p.d*2/9)
+	}
+	p.d = d
+}
+
+// Reported returns the silence at which a report of another node tells that the peer is silent. Reports count
+// for 2 h of the length that their sender names. So long after the peer has named a shorter length, one may
+// be from before, when the peer was heard less often.
+func (p *Peer) Reported(now cluster.Instant) time.Duration {
+	if now < p.wasUntil {
+		return max(p.d, p.was)
+	}
+	return p.d
 }
 
 // Doubt makes all silence so far unknown: this node itself was not looking.

@@ -40,3 +40,18 @@ func TestOwnStallIsDoubt(t *testing.T) {
 		t.Error("doubt is no sign of life")
 	}
 }
+
+// A report of silence may be older than the shorter length that the peer names now.
+func TestShorterLength(t *testing.T) {
+	p := NewPeer(1, 0, cluster.Timing{D: 9000 * time.Millisecond})
+	p.Arrived(0, 20000*ms, 10*time.Second)
+	p.Arrived(0, 21000*ms, 200*time.Millisecond)
+	p.Arrived(0, 21020*ms, 100*time.Millisecond)
+	if p.D() != 90*time.Millisecond || p.Reported(22999*ms) != 9*time.Second || p.Reported(23000*ms) != 90*time.Millisecond {
+		t.Errorf("D %v, reported %v and then %v", p.D(), p.Reported(22999*ms), p.Reported(23000*ms))
+	}
+	p.Arrived(0, 24000*ms, 10*time.Second)
+	if p.Reported(24000*ms) != 9*time.Second {
+		t.Error("a longer length counts at once")
+	}
+}

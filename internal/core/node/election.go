@@ -10,6 +10,7 @@ import (
 // equal traces and two candidates do not collide (protocol.md, "The coordinator").
 type election struct {
 	heard  cluster.Instant // when a heartbeat last said "I lead"
+	named  time.Duration   // the lease length that this heartbeat named; 0: none did
 	forgot bool            // the former leader was forgotten
 	nextAt cluster.Instant // the next campaign
 	failed int             // rounds that failed although a quorum was heard: the step doubles with each
@@ -52,6 +53,14 @@ func (e *election) afresh(n *Node) {
 	e.nextAt = min(e.nextAt, n.now.Mono.Add(time.Duration(n.turn()+1)*e.step(n)))
 }
 
+// patience is the silence after which a leader is forgotten: half the lease length that it last named.
+func (e *election) patience(n *Node) time.Duration {
+	if e.named > 0 {
+		return e.named / 2
+	}
+	return n.timing.L / 2
+}
+
 func (n *Node) leaderHeard() {
 	n.election.heard, n.election.forgot = n.now.Mono, false
 }
@@ -59,7 +68,7 @@ func (n *Node) leaderHeard() {
 // leaderDeaf notes that who leads does not hear this node: that is the silence of a leader, seen from the
 // other side, and found at once.
 func (n *Node) leaderDeaf() {
-	n.election.heard = min(n.election.heard, n.now.Mono.Add(-n.timing.L/2))
+	n.election.heard = min(n.election.heard, n.now.Mono.Add(-n.election.patience(n)))
 }
 
 // led notes that a leader is known.
@@ -82,7 +91,7 @@ func (e *election) next(n *Node) cluster.Instant {
 	case e.forgot:
 		return e.nextAt
 	default:
-		return e.heard.Add(n.timing.L / 2)
+		return e.heard.Add(e.patience(n))
 	}
 }
 
@@ -97,7 +106,7 @@ func (n *Node) tendElection() {
 		}
 		return
 	}
-	if n.now.Mono.Sub(e.heard) < n.timing.L/2 {
+	if n.now.Mono.Sub(e.heard) < e.patience(n) {
 		return
 	}
 	if !e.forgot {
@@ -145,7 +154,7 @@ func (n *Node) placeLeader() {
 		}
 		hears := 0
 		for _, h := range p.hb.Heard {
-			if x := n.index(h.Node); x >= 0 && n.peers[x].votes && h.Run != 0 && h.Ago < p.det.D() {
+			if x := n.index(h.Node); x >= 0 && n.peers[x].votes && h.Run != 0 && h.Ago < n.silenceOf(x) {
 				hears++
 			}
 		}

@@ -119,7 +119,7 @@ func (n *Node) seatVoters() {
 // takeRevision follows the configuration that the log has come to.
 func (n *Node) takeRevision() {
 	spec := n.state.Spec()
-	before := n.spec.Links
+	before, beat := n.spec.Links, n.beat()
 	changed := !bytes.Equal(spec.Text, n.spec.Text)
 	n.takeSpec(spec)
 	n.voter.SetTiming(n.timing)
@@ -130,8 +130,12 @@ func (n *Node) takeRevision() {
 		return
 	}
 	n.noteLength(max(n.timing.L, n.timing.Longest))
+	n.longAt = n.now.Mono // until now it has promised for the former length
 	n.linkDown = nil
 	n.pulse.at = min(n.pulse.at, n.now.Mono.Add(n.timing.H))
+	if n.timing.H > beat {
+		n.pulse.former = beat
+	}
 	n.urgent()
 	n.out.Spec = spec
 	n.event("revision", n.name, "revision %d of the configuration counts", n.state.Revision())
@@ -278,12 +282,7 @@ func (n *Node) namedLength(hb *wire.Heartbeat) time.Duration {
 }
 
 // silenceOf is the silence after which a node is suspected: 0.9 of the lease length that its heartbeats name.
-func (n *Node) silenceOf(i int) time.Duration {
-	if i == n.self {
-		return n.timing.D
-	}
-	return n.peers[i].det.D()
-}
+func (n *Node) silenceOf(i int) time.Duration { return n.peers[i].det.Reported(n.now.Mono) }
 
 // swapVoters is a planted bug: who replaces a lost disk gets its vote in the entry that removes the former one.
 func (n *Node) swapVoters(entries []cluster.Entry) {

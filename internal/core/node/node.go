@@ -153,7 +153,7 @@ func (n *Node) Step(now cluster.Now, in Input) *Output {
 	}
 	n.settle()
 	n.alive, n.out.Left = true, n.left
-	n.wakeAt = n.nextWake()
+	n.wakeAt = max(n.nextWake(), n.now.Mono) // what a shorter lease makes overdue is no stall
 	n.out.WakeAt = n.wakeAt
 	return &n.out
 }

@@ -16,22 +16,39 @@ type pulse struct {
 	repeat  bool // … and again quickly until it is acked
 	reports []wire.GroupReport
 	sick    bool
+	former  time.Duration // the interval before it grew, until the lease has grown as well; 0: it has
 }
 
 // urgent makes the next heartbeat go at once, and again each L/50 until it is acked, for 2 L at most.
 func (n *Node) urgent() { n.pulse.now, n.pulse.repeat = true, true }
 
+// beat is the interval between heartbeats. Where it grows with the takeover, the former one counts until the
+// lease has been renewed for the new length: a lease that was short would run out before the next heartbeat.
+func (n *Node) beat() time.Duration {
+	u := &n.pulse
+	if u.former != 0 && (!n.leaseRuns() || n.holder.End().Sub(n.now.Mono) >= n.timing.L/2) {
+		u.former = 0
+	}
+	if u.former != 0 {
+		return u.former
+	}
+	return n.timing.H
+}
+
+// quick is the pace at which what is urgent, or not acked, is repeated: L/50.
+func (n *Node) quick() time.Duration { return n.beat() / 5 }
+
 // patience is how long an ack may be missing before the pace to a silent voter shrinks.
-func (n *Node) patience() time.Duration { return max(n.timing.H/2, 4*n.election.rtt) }
+func (n *Node) patience() time.Duration { return max(n.beat()/2, 4*n.election.rtt) }
 
 // quickAt returns when the next heartbeat to a peer is due ahead of the regular one.
 func (n *Node) quickAt(p *peer) cluster.Instant {
 	at := cluster.Never
-	if p.acked < p.urgentSeq && p.sentAt.Add(n.timing.Quick()) < p.urgentEnd {
-		at = p.sentAt.Add(n.timing.Quick())
+	if p.acked < p.urgentSeq && p.sentAt.Add(n.quick()) < p.urgentEnd {
+		at = p.sentAt.Add(n.quick())
 	}
 	if n.number != 0 && p.waiting != 0 {
-		next := max(p.sentAt.Add(n.timing.Quick()), p.waiting.Add(n.patience()))
+		next := max(p.sentAt.Add(n.quick()), p.waiting.Add(n.patience()))
 		if next.Sub(p.waiting) <= n.lastingFor() {
 			at = min(at, next)
 		}
@@ -72,9 +89,9 @@ func (n *Node) tendPulse() {
 		}
 	}
 	if all {
-		u.at = u.at.Add(n.timing.H)
+		u.at = u.at.Add(n.beat())
 		if u.at <= n.now.Mono || u.now {
-			u.at = n.now.Mono.Add(n.timing.H)
+			u.at = n.now.Mono.Add(n.beat())
 		}
 		u.now, u.repeat = false, false
 	}
@@ -98,6 +115,7 @@ func (n *Node) heartbeat() *wire.Heartbeat {
 		hb.Lead, hb.Applied, hb.Durable = n.raft.leads(), n.raft.applied, n.raft.durable
 	}
 	n.holder.Sent(hb.Seq, n.now.Mono, hb.L)
+	n.peers[n.self].det.Named(n.now.Mono, hb.L)
 	if n.number != 0 && n.mayPromise(n.self, hb) {
 		n.promise(n.self, hb)
 		n.acked(n.self, hb.Seq)
@@ -221,6 +239,7 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 		if p.deaf {
 			n.leaderDeaf()
 		} else {
+			n.election.named = hb.L
 			n.leaderHeard()
 		}
 	}
@@ -240,12 +259,12 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 	}
 }
 
-// isDeaf tells whether the sender of a heartbeat has not heard this run of ours for half a lease length: it
-// can't lead us, though we hear it (a one-way cut).
+// isDeaf tells whether the sender of a heartbeat has not heard this run of ours for half the lease length that
+// we name (D is 0.9 of it): it can't lead us, though we hear it (a one-way cut).
 func (n *Node) isDeaf(hb *wire.Heartbeat) bool {
 	for _, h := range hb.Heard {
 		if h.Node == n.id() {
-			return h.Run == n.run && h.Ago >= hb.L/2
+			return h.Run == n.run && h.Ago >= n.silenceOf(n.self)*5/9
 		}
 	}
 	return false
@@ -311,9 +330,7 @@ func (n *Node) ackIn(i int, a *wire.Ack) {
 	if (a.Run != n.run && n.flaw != AckNoRun) || (p.inc != 0 && a.Incarnation != p.inc) {
 		return
 	}
-	// An ack that promises nothing is a sign of life only: the voter may still have to note a longer length on
-	// its disk, and a heartbeat that is urgent is repeated until it has.
-	if a.Seq > p.acked && (a.Number == n.number || n.number == 0) {
+	if a.Seq > p.acked {
 		p.acked = a.Seq
 		if at, ok := n.holder.SentAt(a.Seq); ok && a.Seq == p.sentSeq {
 			n.election.rtt = (7*n.election.rtt + n.now.Mono.Sub(at)) / 8

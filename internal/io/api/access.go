@@ -90,6 +90,15 @@ var rules = map[string]role{
 	batonv1connect.KeysStepKeyProcedure: node,
 }
 
+// Rules returns, for each procedure ("Service/Call"), the role that it needs.
+func Rules() map[string]string {
+	all := make(map[string]string)
+	for path, r := range rules {
+		all[strings.TrimPrefix(path, schemaPackage)] = r.String()
+	}
+	return all
+}
+
 // schemaPackage begins the path of every procedure.
 const schemaPackage = "/baton.v1."
 

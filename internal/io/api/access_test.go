@@ -368,6 +368,9 @@ func TestTokensAreMadeAndRevoked(t *testing.T) {
 	if err != nil || len(l.Tokens) != 1 || l.Tokens[0].Name != "ci" || l.Tokens[0].Until == nil || l.Tokens[0].Expired {
 		t.Errorf("%v, %v", l, err)
 	}
+	if _, err := c.Access.AddToken(t.Context(), &batonv1.AddTokenRequest{Name: "ci", Role: "admin"}); connect.CodeOf(err) != connect.CodeAlreadyExists {
+		t.Errorf("the same name: %v", err)
+	}
 	for _, bad := range []*batonv1.AddTokenRequest{
 		{Name: "", Role: "view"}, {Name: "A b", Role: "view"}, {Name: strings.Repeat("x", 64), Role: "view"}, {Name: "x", Role: "node"},
 		{Name: "x", Role: "root"}, {Name: "x", Role: "view", For: durationpb.New(-1)}, {Name: "-x", Role: "view"},

@@ -55,6 +55,7 @@ func (r *Refusal) Error() string { return r.Text }
 type Doors struct {
 	Cluster   string
 	Authority string   // fingerprint
+	PEM       string   // its certificate
 	Addresses []string // of all nodes, this one first
 }
 
@@ -123,6 +124,9 @@ func (h *accessHandlers) AddToken(ctx context.Context, r *batonv1.AddTokenReques
 	case r.For != nil && r.For.AsDuration() <= 0:
 		return nil, failure(connect.CodeInvalidArgument, "--for 720h", "a token for %v would never be valid", r.For.AsDuration())
 	}
+	if slices.ContainsFunc(h.backend.Tokens(), func(t cluster.Token) bool { return t.Name == r.Name }) {
+		return nil, failure(connect.CodeAlreadyExists, "choose another name, or baton token revoke "+r.Name, "there is a token %s already", r.Name)
+	}
 	doors, err := h.backend.Doors(ctx)
 	if err != nil {
 		return nil, failed("add a token", err)
@@ -144,7 +148,7 @@ func (h *accessHandlers) AddToken(ctx context.Context, r *batonv1.AddTokenReques
 		return &batonv1.AddTokenResponse{Text: m.Text, Hint: m.Hint}, nil
 	}
 	return &batonv1.AddTokenResponse{Done: true, Text: "token " + r.Name + " is made, with the role " + r.Role, Token: identity.FormatToken(secret),
-		Authority: doors.Authority, Addresses: doors.Addresses, Cluster: doors.Cluster}, nil
+		Authority: doors.Authority, Addresses: doors.Addresses, Cluster: doors.Cluster, AuthorityPem: doors.PEM}, nil
 }
 
 func (h *accessHandlers) RevokeToken(ctx context.Context, r *batonv1.RevokeTokenRequest) (*batonv1.RevokeTokenResponse, error) {

@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -77,6 +78,13 @@ func (i *Identity) Fingerprint() Fingerprint {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.authorities[0].fingerprint
+}
+
+// PEM returns that authority's certificate (RFC 7468), for programs that know authorities by a file.
+func (i *Identity) PEM() string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.authorities[0].cert.Raw}))
 }
 
 func (i *Identity) present() (all []*authority, generation uint64) {

@@ -3,6 +3,7 @@ package identity
 import (
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
@@ -146,6 +147,14 @@ func TestPinned(t *testing.T) {
 	}
 	if _, _, _, err := shake(t, alpha.Server(), Pinned([]Fingerprint{other, pin})); err != nil {
 		t.Error(err)
+	}
+	// Other programs know the authority by a file, and the node by its address.
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM([]byte(alpha.PEM())) {
+		t.Error("the authority's file is unreadable")
+	}
+	if _, _, _, err := shake(t, alpha.Server(), &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"}); err != nil {
+		t.Errorf("by the authority's file: %v", err)
 	}
 	var met *StrangerError
 	if _, _, _, err := shake(t, alpha.Server(), Pinned([]Fingerprint{other})); !errors.As(err, &met) || len(met.Met) != 1 || met.Met[0] != pin {
