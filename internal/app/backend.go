@@ -27,8 +27,8 @@ func (b *backend) Overview(context.Context) (*cluster.Overview, error) {
 	var o *cluster.Overview
 	err := b.ask(func(n *node.Node) { o = n.Overview(b.a.clock.now()) })
 	if err == nil {
-		o.Drift = b.a.file.drift()
 		b.a.access.tellForeign(o)
+		o.Drift = b.a.file.drift()
 	}
 	return o, err
 }

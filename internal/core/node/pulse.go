@@ -330,7 +330,9 @@ func (n *Node) ackIn(i int, a *wire.Ack) {
 	if (a.Run != n.run && n.flaw != AckNoRun) || (p.inc != 0 && a.Incarnation != p.inc) {
 		return
 	}
-	if a.Seq > p.acked {
+	// An ack that promises nothing is a sign of life only: the voter may still have to note a longer length on
+	// its disk, and a heartbeat that is urgent is repeated until it has.
+	if a.Seq > p.acked && (a.Number == n.number || n.number == 0) {
 		p.acked = a.Seq
 		if at, ok := n.holder.SentAt(a.Seq); ok && a.Seq == p.sentSeq {
 			n.election.rtt = (7*n.election.rtt + n.now.Mono.Sub(at)) / 8
