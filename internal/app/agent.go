@@ -104,7 +104,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 		persists: make(chan cluster.Persist, persistsMax), fitting: newFitting(), manager: findSupervisor(opt.Log),
 		file: newFileKeeper(self, opt.ConfigFile, opt.DataDir, opt.Log)}
 	defer func() { err = errors.Join(err, a.close()) }()
-	if a.access, err = newAccess(self, spec.KeyFile, keys); err != nil {
+	if a.access, err = newAccess(self, spec.KeyFile, keys, a.shared.Load); err != nil {
 		return err
 	}
 	boot, err := a.open(spec)

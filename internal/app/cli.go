@@ -80,6 +80,7 @@ type commands struct {
 	Apply    applyCmd    `cmd:"" help:"Change the running cluster: show what a new cluster file does, ask, do it."`
 	Edit     editCmd     `cmd:"" help:"Edit the cluster file that counts, then apply it."`
 	Config   configCmd   `cmd:"" help:"Show, compare and take back revisions of the cluster file."`
+	Plan     planCmd     `cmd:"" help:"Tell what would happen, without doing it."`
 	Check    checkCmd    `cmd:"" help:"Check the cluster file, this host, and what takeover it can keep."`
 	Keygen   keygenCmd   `cmd:"" help:"Make a cluster key."`
 	Invite   inviteCmd   `cmd:"" help:"Let a host join as one of the file's nodes: prints the line to type there."`

@@ -368,6 +368,9 @@ func commandDoc(b *strings.Builder, c *kong.Node) {
 		return
 	}
 	fmt.Fprintf(b, "\n### baton %s\n\n%s\n\n    baton %s\n", strings.TrimPrefix(c.Path(), "baton "), c.Help, strings.TrimPrefix(c.Summary(), "baton "))
+	if c.Detail != "" {
+		fmt.Fprintf(b, "\n%s\n", c.Detail)
+	}
 	if rows := flagTable(c.Flags, c.Positional); rows != "" {
 		b.WriteString("\n" + rows)
 	}

@@ -115,7 +115,7 @@ func newFittingRoom(t *testing.T, dir string, spec *cluster.Spec) *fittingRoom {
 	check(err)
 	a.clock.now()
 	check(a.openResources(&room.boot))
-	a.access, err = newAccess("a", "", wire.Keys{First: bytes.Repeat([]byte{7}, wire.KeySize)})
+	a.access, err = newAccess("a", "", wire.Keys{First: bytes.Repeat([]byte{7}, wire.KeySize)}, a.shared.Load)
 	check(err)
 	check(a.openLinks(1))
 	return room

@@ -121,10 +121,8 @@ func TestWitnessLosesDisk(t *testing.T) {
 	c.must(emptyDir(c.Host(Gamma).Disk("/var/lib/baton")))
 	before := c.group(Alpha)
 	since := c.at(c.Host(Gamma).Boot)
-	c.eventually("a member says that gamma is a stranger", func() bool {
-		b, _ := os.ReadFile(c.Host(Alpha).LogPath("agent"))
-		return strings.Contains(string(b), "gamma has another data directory")
-	})
+	c.tells(Alpha, "gamma has another data directory")
+	c.tells(Gamma, "belongs to a cluster already, and this node, whose data directory is empty, waits to be let in")
 	time.Sleep(2 * time.Second)
 	c.noGap("no answer", since)
 	for _, n := range []string{Alpha, Beta} {
@@ -134,6 +132,48 @@ func TestWitnessLosesDisk(t *testing.T) {
 	}
 	out, err := c.command(Gamma, "status")
 	t.Logf("status on gamma: %v\n%s", err, out)
+}
+
+// A witness comes back with the disk of another cluster: it says so, takes no part, and disturbs nobody.
+func TestDiskOfAnotherCluster(t *testing.T) {
+	c := start(t, Options{})
+	first, err := c.Status(Alpha)
+	c.must(err)
+	aside := filepath.Join(t.TempDir(), "data")
+	for _, n := range Nodes {
+		c.must(c.Host(n).PowerOff())
+		if n == Gamma {
+			c.must(os.CopyFS(aside, os.DirFS(c.Host(n).Disk("/var/lib/baton"))))
+		}
+		c.must(emptyDir(c.Host(n).Disk("/var/lib/baton")))
+	}
+	for _, n := range Nodes {
+		c.must(c.Host(n).Boot())
+	}
+	c.must(c.AwaitServing(Alpha, limit))
+	c.must(c.Host(Gamma).PowerOff())
+	c.must(emptyDir(c.Host(Gamma).Disk("/var/lib/baton")))
+	c.must(os.CopyFS(c.Host(Gamma).Disk("/var/lib/baton"), os.DirFS(aside)))
+	before := c.group(Alpha)
+	since := c.at(c.Host(Gamma).Boot)
+	c.tells(Gamma, "the data directory here is of cluster "+first.ID+", and the nodes that are heard are of another one")
+	c.tells(Alpha, "gamma has another data directory")
+	time.Sleep(time.Second)
+	c.noGap("no answer", since)
+	for _, n := range []string{Alpha, Beta} {
+		if g := c.group(n); g.Epoch != before.Epoch || g.Owner != Alpha {
+			t.Errorf("%s: the group moved to %s, epoch %s", n, g.Owner, g.Epoch)
+		}
+	}
+}
+
+// tells waits until a node's log says something.
+func (c *incident) tells(node, what string) {
+	c.t.Helper()
+	c.eventually(node+" says: "+what, func() bool {
+		b, _ := os.ReadFile(c.Host(node).LogPath("agent"))
+		return strings.Contains(string(b), what)
+	})
 }
 
 func emptyDir(dir string) error {

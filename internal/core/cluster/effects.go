@@ -71,6 +71,9 @@ type Snapshot struct {
 // Notes are small durable facts of one node that stand outside the log.
 type Notes struct {
 	LongestPromise time.Duration // the longest L under which this node has promised anything
+	// Without names the nodes without which this node has agreed that its cluster be founded, in order, with
+	// commas between; empty: it has not. Who has agreed takes no record but of the first node of the rest.
+	Without string
 }
 
 // DiskImage is what a data directory held when the agent started.

@@ -382,6 +382,8 @@ type Founding struct {
 	Nodes []FoundingNode `json:"nodes"`
 	File  []byte         `json:"file"`
 	Wall  WallTime       `json:"wall"`
+	// Without names nodes that could not be reached, as Notes.Without does: their incarnations are nobody's.
+	Without string `json:"without,omitempty"`
 }
 
 // FoundingNode names a voter by its incarnation.

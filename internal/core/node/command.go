@@ -41,6 +41,9 @@ func (n *Node) command(c *Command) {
 
 // accept begins to pursue a command, or returns the answer to it.
 func (n *Node) accept(c *Command) *Reply {
+	if c.Op == OpForm {
+		return n.formWithout(c)
+	}
 	if n.state == nil {
 		return refuse("see baton status", "the cluster is still forming: %s", n.Waits())
 	}

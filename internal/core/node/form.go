@@ -25,7 +25,7 @@ const askMax = 100 * time.Millisecond
 func (n *Node) askEvery() time.Duration { return min(n.timing.H, askMax) }
 
 func (n *Node) ask() *wire.Ask {
-	return &wire.Ask{Incarnation: n.inc, File: n.file, Empty: n.raft == nil || n.state.IsBlank()}
+	return &wire.Ask{Incarnation: n.inc, File: n.file, Empty: n.raft == nil || n.state.IsBlank(), Without: n.durable.Without}
 }
 
 func (n *Node) tendFounding() {
@@ -43,18 +43,28 @@ func (n *Node) tendFounding() {
 		f.told = waits
 		n.event("forming", n.id(), "the cluster is forming: %s", waits)
 	}
-	if f.pending || (n.self != 0 && n.flaw != TwoFoundings) || n.Waits() != "" {
+	n.tendForms()
+	if f.pending || !n.founds() || n.Waits() != "" {
 		return
 	}
-	rec := &cluster.Founding{ID: fmt.Sprintf("%s-%016x", n.spec.Cluster, uint64(n.inc)), File: n.spec.Text, Wall: n.now.Wall}
+	without := n.durable.Without
+	rec := &cluster.Founding{ID: fmt.Sprintf("%s-%016x", n.spec.Cluster, uint64(n.inc)), File: n.spec.Text, Wall: n.now.Wall, Without: without}
 	for i := range n.peers {
 		inc := n.peers[i].asked.Incarnation
-		if i == n.self {
+		switch {
+		case i == n.self:
 			inc = n.inc
+		case listed(without, n.peers[i].id):
+			inc = nobodys(rec.ID, n.peers[i].id)
 		}
 		rec.Nodes = append(rec.Nodes, cluster.FoundingNode{Node: n.peers[i].id, Incarnation: inc})
 	}
 	n.storeFounding(rec)
+}
+
+// founds tells whether it is this node that founds the cluster.
+func (n *Node) founds() bool {
+	return n.flaw == TwoFoundings || (n.notes.Without == n.durable.Without && n.founder(n.durable.Without) == n.self)
 }
 
 // Waits tells what forming waits for, or "" if this node could found the cluster now.
@@ -65,14 +75,17 @@ func (n *Node) Waits() string {
 	if id, ok := n.member(); ok {
 		return fmt.Sprintf("%s belongs to a cluster already, and this node, whose data directory is empty, waits to be let in", id)
 	}
+	without := n.durable.Without
 	for i := range n.peers {
 		p := &n.peers[i]
 		switch {
-		case i == n.self:
+		case i == n.self || listed(without, p.id):
 		case p.askedAt == 0 || n.now.Mono.Sub(p.askedAt) > 5*n.askEvery():
 			return fmt.Sprintf("%s is not heard", p.id)
 		case p.asked.File != n.file:
 			return fmt.Sprintf("%s has another cluster file", p.id)
+		case n.founder(p.asked.Without) != n.founder(without):
+			return n.disagrees(p)
 		}
 	}
 	return ""
@@ -81,6 +94,7 @@ func (n *Node) Waits() string {
 // storeFounding makes the record, and the longest promise under it, durable before anything is said of it.
 func (n *Node) storeFounding(rec *cluster.Founding) {
 	n.founding.pending = true
+	n.notes.Without = ""
 	n.notes.LongestPromise = max(n.notes.LongestPromise, n.timing.L, n.timing.Longest)
 	notes := n.notes
 	n.persist(cluster.Persist{Founding: rec.Encode(), Notes: &notes, Sync: true}, unstored{founding: rec, notes: &notes})
@@ -92,12 +106,13 @@ func (n *Node) founded(rec *cluster.Founding) {
 	n.seat(n.spec.Links)
 	n.refit()
 	n.startRaft(r)
-	n.event("founded", n.id(), "the cluster %s is founded", rec.ID)
+	n.event("founded", n.id(), "the cluster %s is founded%s", rec.ID, without(rec.Without))
+	n.formed(rec)
 	n.tellFounding()
 }
 
 func (n *Node) tellFounding() {
-	if n.self != 0 && n.flaw != TwoFoundings {
+	if n.founder(n.state.Founding.Without) != n.self && n.flaw != TwoFoundings {
 		return
 	}
 	for i := range n.peers {
@@ -172,13 +187,16 @@ func (n *Node) tendCopy() {
 
 // stranger tells of a node whose data directory is not the one that the cluster knows.
 func (n *Node) stranger(p *peer, inc cluster.Incarnation) {
+	if n.awaited(p) {
+		return
+	}
 	n.once(fmt.Sprintf("stranger %s %x", p.id, uint64(inc)), "stranger", p.id,
 		"%s has another data directory than the one the cluster knows it by: it is let in anew once its former self is silent", p.id)
 	n.foreign()
 }
 
 // foundingIn stores a founding record, only if this node has none and the record names its own incarnation.
-func (n *Node) foundingIn(m *wire.Founding) {
+func (n *Node) foundingIn(from int, m *wire.Founding) {
 	if n.founding == nil || n.founding.pending {
 		return
 	}
@@ -200,6 +218,11 @@ func (n *Node) foundingIn(m *wire.Founding) {
 	}
 	if !named {
 		return // it was formed without this node, which joins it like any newcomer
+	}
+	if by := n.founder(n.notes.Without); by != n.self && by != from && by != n.founder(rec.Without) {
+		n.once("founding without", "founding.without", n.id(), "a founding record%s was refused: this node has agreed that its cluster be founded%s by %s",
+			without(rec.Without), without(n.notes.Without), n.peers[by].id)
+		return
 	}
 	n.storeFounding(rec)
 }

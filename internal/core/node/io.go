@@ -57,6 +57,8 @@ type Command struct {
 	Why  string // for the journal; empty: "asked for"
 	// NoWait asks for the answer of OpPropose as soon as the Part was applied, or dropped.
 	NoWait bool
+	// Without names the nodes that OpForm does without.
+	Without []cluster.NodeID
 }
 
 // Op is what a command asks for.
@@ -71,6 +73,8 @@ const (
 	// fitting; for a Draft once it was adopted or given up, for a Restart, Stop, Start or Drain once it is
 	// carried out.
 	OpPropose
+	// OpForm founds the cluster without nodes that can't be reached. The answer comes once it is founded.
+	OpForm
 )
 
 // Stored answers every Persist up to N.

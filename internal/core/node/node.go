@@ -91,6 +91,7 @@ type Node struct {
 	moves    []moveWork
 	asks     []askWork
 	tasks    []taskWork
+	forms    []formWork
 
 	lines      []wire.Lease  // "nothing left", being said
 	released   []wire.Tenure // releases being said

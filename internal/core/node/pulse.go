@@ -152,9 +152,10 @@ func (n *Node) packet(in *Packet) {
 	case *wire.Ask:
 		p.asked, p.askedAt = *m, n.now.Mono
 		n.fileIn(m)
+		n.agree(i, m)
 		n.askIn(i, m)
 	case *wire.Founding:
-		n.foundingIn(m)
+		n.foundingIn(i, m)
 	}
 }
 
@@ -164,6 +165,7 @@ func (n *Node) heard(i int, in *Packet, hb *wire.Heartbeat) {
 	if p.inc != 0 && hb.Incarnation != p.inc {
 		p.stranger, p.strangerAt = hb.Incarnation, n.now.Mono
 		n.stranger(p, hb.Incarnation)
+		n.otherwise(p)
 		return
 	}
 	if p.inc == 0 && n.state != nil && !n.state.IsBlank() {

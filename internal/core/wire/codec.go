@@ -73,6 +73,7 @@ func Append(dst []byte, m Message) ([]byte, error) {
 		e.b = append(e.b, m.File[:]...)
 		e.bits(m.Empty)
 		e.bytes("text", m.Text)
+		e.bytes("without", []byte(m.Without))
 	case *Founding:
 		e.head(kindFounding)
 		e.bytes("record", m.Record)
@@ -277,6 +278,7 @@ func Decode(b []byte) (Message, error) {
 		if text := d.bytes("text"); len(text) > 0 {
 			a.Text = append([]byte(nil), text...)
 		}
+		a.Without = string(d.bytes("without"))
 		m = a
 	case kindFounding:
 		m = &Founding{Record: append([]byte(nil), d.bytes("record")...)}

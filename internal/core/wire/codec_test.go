@@ -83,7 +83,8 @@ func drawMessage(t *rapid.T) Message {
 			}),
 		}}
 	case 4:
-		return &Ask{cluster.Incarnation(u("inc")), [32]byte(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "file")), rapid.Bool().Draw(t, "empty"), data("text")}
+		return &Ask{cluster.Incarnation(u("inc")), [32]byte(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "file")), rapid.Bool().Draw(t, "empty"), data("text"),
+			rapid.StringN(0, 40, 80).Draw(t, "without")}
 	}
 	return &Founding{data("record")}
 }

@@ -106,6 +106,7 @@ type Ask struct {
 	File        [32]byte // SHA-256 of the cluster file
 	Empty       bool     // no founding record here, and no copy of the log
 	Text        []byte   // the present cluster file, for one who asks with another; nil: not sent
+	Without     string   // see cluster.Notes
 }
 
 // Founding carries the founding record.

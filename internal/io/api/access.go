@@ -86,6 +86,8 @@ var rules = map[string]role{
 	batonv1connect.JoinLookProcedure:  guest,
 	batonv1connect.JoinFetchProcedure: guest,
 
+	batonv1connect.PlanForeseeProcedure: view,
+
 	batonv1connect.KeysGetKeysProcedure: node,
 	batonv1connect.KeysStepKeyProcedure: node,
 }

@@ -36,6 +36,7 @@ type Backend interface {
 	ConfigBackend
 	ActBackend
 	AccessBackend
+	PlanBackend
 }
 
 // MoveRequest asks for a switchover, or a failback.
@@ -96,6 +97,7 @@ func mux(b Backend) http.Handler {
 	mux.Handle(batonv1connect.NewAccessHandler(access, connect.WithReadMaxBytes(maxRequest)))
 	mux.Handle(batonv1connect.NewJoinHandler(access, connect.WithReadMaxBytes(maxRequest)))
 	mux.Handle(batonv1connect.NewKeysHandler(access, connect.WithReadMaxBytes(maxRequest)))
+	mux.Handle(batonv1connect.NewPlanHandler(&planHandlers{&handlers{backend: b}, make(chan struct{}, 1)}, connect.WithReadMaxBytes(maxRequest)))
 	p := &plain{b}
 	mux.HandleFunc("GET /healthz", p.healthy)
 	mux.HandleFunc("GET /readyz", p.ready)

@@ -25,6 +25,7 @@ type Client struct {
 	Join      batonv1connect.JoinClient
 	Keys      batonv1connect.KeysClient
 	Config    batonv1connect.ConfigClient
+	Plan      batonv1connect.PlanClient
 	transport *http.Transport
 	notes     *notes
 }
@@ -42,6 +43,7 @@ func newClient(t *http.Transport, scheme, token string) *Client {
 		Join:        batonv1connect.NewJoinClient(h, base),
 		Keys:        batonv1connect.NewKeysClient(h, base),
 		Config:      batonv1connect.NewConfigClient(h, base),
+		Plan:        batonv1connect.NewPlanClient(h, base),
 	}
 }
 

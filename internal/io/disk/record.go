@@ -222,7 +222,7 @@ func appendChange(b []byte, p cluster.Persist) []byte {
 	}
 	if p.Notes != nil {
 		b[at] |= hasNotes
-		b = uint(b, uint64(p.Notes.LongestPromise))
+		b = data(uint(b, uint64(p.Notes.LongestPromise)), []byte(p.Notes.Without))
 	}
 	return b
 }
@@ -249,7 +249,7 @@ func decodeChange(b []byte) (cluster.Persist, error) {
 		p.Entries = r.entries()
 	}
 	if has&hasNotes != 0 {
-		p.Notes = &cluster.Notes{LongestPromise: time.Duration(r.uint())}
+		p.Notes = &cluster.Notes{LongestPromise: time.Duration(r.uint()), Without: string(r.data())}
 	}
 	if r.bad || len(r.b) > 0 || has >= hasNotes<<1 {
 		return cluster.Persist{}, errors.New("the record's checksum is right, its content can't be read")
