@@ -41,7 +41,7 @@ func (c *incident) apply(text string) {
 	c.t.Logf("%v: a new file", lab.Now()-c.probe.Record().Began)
 	name := fmt.Sprintf("next-%d.yaml", time.Now().UnixNano())
 	c.must(os.WriteFile(filepath.Join(c.Host(Alpha).Disk("/etc/baton"), name), []byte(text), 0o644))
-	c.run(Alpha, "apply", "/etc/baton/"+name, "--yes", "--unchecked")
+	c.run(Alpha, "apply", "/etc/baton/"+name, "--yes")
 	c.eventually("every node goes by the new file", func() bool {
 		for _, n := range Nodes {
 			out, err := c.command(n, "config", "show")
