@@ -492,6 +492,9 @@ func eventDocs(t *testing.T) string {
 var docsVerb = regexp.MustCompile(`%[a-z]`)
 
 func docsLiteral(e ast.Expr) string {
+	if sum, ok := e.(*ast.BinaryExpr); ok && sum.Op == token.ADD {
+		return docsLiteral(sum.X) + docsLiteral(sum.Y)
+	}
 	l, ok := e.(*ast.BasicLit)
 	if !ok || l.Kind != token.STRING {
 		return ""
