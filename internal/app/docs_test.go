@@ -433,8 +433,11 @@ var eventNotes = map[string]string{
 	"left":                "The agent ends. Start it again only after `baton join`.",
 	"revision":            "The configuration has changed. `baton config history` shows by whom.",
 	"forming":             "Tells what forming waits for. See [what status says](../how-to.md#what-to-do-when-status-says-).",
+	"forming.without":     "Somebody has said `form --without` there: that node founds the cluster with those that it hears.",
 	"founded":             "The founding record is on this node's disk.",
 	"founding.file":       "Copy the file from a node that runs, restart the agent.",
+	"founding.without":    "This node goes by what it has agreed to. Empty the data directory of the node that founded otherwise.",
+	"founding.other":      "Two were founded. That node has to forget its own: empty its data directory, and it is let in.",
 	"founding.unreadable": "A record of another version, or damaged. Compare `baton version` of the nodes.",
 	"lease.lost":          "The gate has closed by then. Look for a cut, or for voters that are down.",
 	"lease.taken":         "A majority did not hear this node, or it booted anew. It gets a new number when it is heard again.",
@@ -489,6 +492,9 @@ func eventDocs(t *testing.T) string {
 var docsVerb = regexp.MustCompile(`%[a-z]`)
 
 func docsLiteral(e ast.Expr) string {
+	if sum, ok := e.(*ast.BinaryExpr); ok && sum.Op == token.ADD {
+		return docsLiteral(sum.X) + docsLiteral(sum.Y)
+	}
 	l, ok := e.(*ast.BasicLit)
 	if !ok || l.Kind != token.STRING {
 		return ""
