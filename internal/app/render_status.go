@@ -3,6 +3,7 @@ package app
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -81,17 +82,24 @@ func (v statusView) header(w io.Writer) {
 	v.instructed(w)
 }
 
-// troubles tells of nodes that are not understood, and how to mend that.
+// troubles tells of nodes that are not understood, or take no part, and how to mend that.
 func (v statusView) troubles(w io.Writer) {
-	hint := false
+	hints := make([]string, 0, 2)
 	for _, n := range v.Nodes {
-		if n.Trouble != "" {
-			fmt.Fprintln(w, v.text(red, n.Name+": "+n.Trouble+"."))
-			hint = true
+		hint := "where the key is right, baton invite NODE; where it is not, baton join"
+		if n.Name == v.StatusResponse.Node {
+			hint = "systemctl stop baton, move its data directory away, and baton join; or start it with the directory that is of this cluster"
+		}
+		if n.Trouble == "" {
+			continue
+		}
+		fmt.Fprintln(w, v.text(red, n.Name+": "+n.Trouble+"."))
+		if !slices.Contains(hints, hint) {
+			hints = append(hints, hint)
 		}
 	}
-	if hint {
-		fmt.Fprintf(w, "hint: where the key is right, baton invite NODE; where it is not, baton join\n")
+	for _, h := range hints {
+		fmt.Fprintln(w, "hint: "+h)
 	}
 }
 

@@ -43,7 +43,7 @@ type NodeView struct {
 	LeaseRuns bool          // by its own last word
 	LeaseLeft time.Duration // of the node that looks
 	Sick      bool
-	Trouble   string // why it is not understood; the agent tells
+	Trouble   string // why it is not understood, or (of the node that looks) takes no part
 }
 
 // LinkView is how a peer is heard on one link.

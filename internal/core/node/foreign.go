@@ -2,11 +2,18 @@ package node
 
 import "baton/internal/core/cluster"
 
-// foreign tells, once, of a data directory that is not of the cluster around it: of the nodes that are heard,
-// which with this one are a majority, none is one that it knows. Each of them finds the same of this node.
+// foreign tells, once, of a data directory that is not of the cluster around it.
 func (n *Node) foreign() {
+	if what := n.foreignTo(); what != "" {
+		n.once("foreign", "foreign", n.id(), "%s", what)
+	}
+}
+
+// foreignTo says that the data directory is not of the cluster around it, if so: of the nodes that are heard, which
+// with this one are a majority, none is one that it knows. Each of them finds the same of this node.
+func (n *Node) foreignTo() string {
 	if n.state == nil || n.state.IsBlank() {
-		return
+		return ""
 	}
 	strangers := 0
 	for i := range n.peers {
@@ -15,17 +22,16 @@ func (n *Node) foreign() {
 			continue
 		}
 		if p.det.Heard() {
-			return
+			return ""
 		}
 		if p.stranger != 0 {
 			strangers++
 		}
 	}
 	if strangers+1 < cluster.Quorum(len(n.peers)) {
-		return
+		return ""
 	}
-	n.once("foreign", "foreign", n.id(), "the data directory here is of cluster %s, and the nodes that are heard are of another one: this node takes no part",
-		n.state.Founding.ID)
+	return "the data directory here is of cluster " + n.state.Founding.ID + ", and the nodes that are heard are of another one: this node takes no part"
 }
 
 // member returns a node that belongs to a cluster already, by what it answered to this node, which does not.
