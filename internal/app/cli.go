@@ -232,7 +232,7 @@ func (k *console) troubleAt(err error, where string) error {
 		return fail(exitUnreached, "systemctl start baton, or name another socket with --socket or BATON_SOCKET", "no agent reached at %s: %s", where, t.Text)
 	case t.Code == connect.CodePermissionDenied, t.Code == connect.CodeUnauthenticated, errors.Is(err, identity.ErrStranger):
 		return fail(exitFailed, t.Hint, "%s: %s", where, t.Text)
-	case t.Code == connect.CodeUnimplemented:
+	case t.Code == connect.CodeUnimplemented && t.Hint == "":
 		return fail(exitFailed, "baton version tells which versions they are; restart the agent if it is older", "%s: the agent is of another version, and does not know this command", where)
 	case t.Code == connect.CodeInvalidArgument:
 		return fail(exitUsage, t.Hint, "%s", t.Text)

@@ -14,11 +14,11 @@ var usageWords = []struct {
 	seen  *regexp.Regexp
 	plain string
 }{
-	{regexp.MustCompile(`^(--[\w-]+): expected .* but got "EOL" .*$`), `$1 needs a value`},
-	{regexp.MustCompile(`^(--[\w-]+): expected .* but got "(-.*)" \(.* flag\).*$`), `$1: "$2" looks like a flag; if it is the value: $1="$2"`},
-	{regexp.MustCompile(`^(--[\w-]+): expected duration but got (".*?").*$`), `$1: $2 is no length of time, such as 30s or 5m`},
-	{regexp.MustCompile(`^(--[\w-]+): expected a valid .* (?:u?int) but got (".*?")$`), `$1: $2 is no whole number`},
-	{regexp.MustCompile(`^(--[\w-]+) must be one of (".*") but got (".*")$`), `$1: $3 is none of $2`},
+	{regexp.MustCompile(`^(--[\w-]+|\[?<.*>\]?): expected .* but got "EOL" .*$`), `$1 needs a value`},
+	{regexp.MustCompile(`^(--[\w-]+|\[?<.*>\]?): expected .* but got "(-.*)" \(.* flag\).*$`), `$1: "$2" looks like a flag; if it is the value: $1="$2"`},
+	{regexp.MustCompile(`^(--[\w-]+|\[?<.*>\]?): expected duration but got (".*?").*$`), `$1: $2 is no length of time, such as 30s or 5m`},
+	{regexp.MustCompile(`^(--[\w-]+|\[?<.*>\]?): expected a valid .* (?:u?int) but got (".*?")$`), `$1: $2 is no whole number`},
+	{regexp.MustCompile(`^(--[\w-]+|<.*>) must be one of (".*") but got (".*")$`), `$1: $3 is none of $2`},
 	{regexp.MustCompile(`^missing flags: (.*)$`), `$1 is missing`},
 	{regexp.MustCompile(`^expected "(<.*>)"$`), `$1 is missing`},
 }

@@ -22,6 +22,56 @@ func otherCluster(dir, file string) error {
 	return errors.Join(store.Write(cluster.Persist{N: 1, Founding: f.Encode(), Sync: true}), store.Close())
 }
 
+// Names that do not exist, and what can't be, are told in one line with a hint by every command that a cluster answers.
+func TestBadRequests(t *testing.T) {
+	c := start(t, Options{})
+	c.must(os.WriteFile(c.file(Alpha, "other.yaml"), []byte(strings.Replace(c.File(), "cluster: trial", "cluster: other", 1)), 0o644))
+	c.must(os.WriteFile(c.file(Alpha, "same.yaml"), []byte(c.File()), 0o644))
+	before := c.group(Alpha)
+	for _, b := range []struct{ args, line, hint string }{
+		{"switch mail", `there is no group "mail"`, "baton status lists the groups"},
+		{"switch web --to delta", "delta can't take web: it is not among the group's nodes", "baton status shows the nodes"},
+		{"switch web --to gamma", "gamma can't take web: it is not among the group's nodes", "baton status shows the nodes"},
+		{"failback mail", `there is no group "mail"`, "baton status lists the groups"},
+		{"explain mail", `there is no group "mail"`, "the groups are: web"},
+		{"explain 9999", "the history has no entry 9999: it reaches from 3 to …", "baton history lists the entries"},
+		{"history --group mail", `there is no group "mail"`, "the groups are: web"},
+		{"drain delta", `there is no node "delta"`, "baton status lists the nodes"},
+		{"pause mail", `there is no group "mail"`, "baton status lists the groups"},
+		{"pin web delta", "delta is not among the nodes of web", "baton status lists the nodes"},
+		{"pin web gamma", "gamma is not among the nodes of web", "baton status lists the nodes"},
+		{"stop web/db", `web has no resource "db"`, "its resources are: service, vip, vip6"},
+		{"start mail", `there is no group "mail"`, "baton status lists the groups"},
+		{"restart mail", `there is no group "mail"`, "baton status lists the groups"},
+		{"clear mail", `there is no group "mail"`, "baton status lists the groups"},
+		{"logs mail", `there is no group "mail"`, "the groups are: web"},
+		{"logs web/db", `web has no resource "db"`, "its resources are: service, vip, vip6"},
+		{"plan --if rain", `"rain" is no fault: the verbs are …`, "baton plan --help lists the faults"},
+		{"invite delta", "node delta is not in the cluster file", "add it there with baton edit, then invite it"},
+		{"invite alpha", "this node is alpha itself", "name the node that is to join"},
+		{"invite beta --for 2000h", "an invitation is for at most 24h0m0s, not 2000h0m0s", "--for 15m"},
+		{"token add CI --role view", `a token's name has 1 to 63 lower-case letters, digits, dots and dashes, not "CI"`, "name it for who uses it: baton token add ci --role view"},
+		{"token revoke nobody", `there is no token "nobody"`, "baton token list"},
+		{"apply /etc/baton/other.yaml --yes", "a running cluster can't be changed so", "baton config show prints what counts now"},
+		{"apply /etc/baton/same.yaml --yes --base 7", "the text was made from revision 7, and the newest here is 1", "baton config history lists them"},
+		{"config show 99", "this node has no revision 99: it has 1 to 1", "baton config history lists them"},
+		{"config diff 1 99", "this node has no revision 99: it has 1 to 1", "baton config history lists them"},
+		{"config rollback 99 --yes", "this node has no revision 99: it has 1 to 1", "baton config history lists them"},
+		{"config drop", "no change is under way", "baton config history lists what was changed"},
+		{"key rotate --without delta", "node delta can't be left behind: it is not in the cluster file, or is the one that is asked", "baton status lists the nodes"},
+	} {
+		_, err := c.command(Alpha, strings.Fields(b.args)...)
+		if err == nil {
+			t.Errorf("%s: it is done", b.args)
+			continue
+		}
+		if start, _ := strings.CutSuffix(b.line, "…"); !strings.Contains(err.Error(), "error: "+start) || !strings.HasSuffix(strings.TrimSpace(err.Error()), "\nhint: "+b.hint) {
+			t.Errorf("%s: %v", b.args, err)
+		}
+	}
+	c.sameEpoch("what was refused", before)
+}
+
 // What is wrong with a node itself is told in one line with a hint where people look: in what its agent says when
 // it ends, or in its status. Meanwhile the rest serves.
 func TestBadNode(t *testing.T) {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"baton/internal/core/cluster"
@@ -86,11 +87,11 @@ func known(f *cluster.Facts, g cluster.GroupID, r cluster.ResourceID, all bool) 
 	case spec == nil:
 		return refuse("baton status lists the groups", "there is no group %q", g)
 	case r != "" && spec.Resource(r) == nil:
-		names := ""
+		names := make([]string, len(spec.Resources))
 		for i := range spec.Resources {
-			names += " " + string(spec.Resources[i].ID)
+			names[i] = string(spec.Resources[i].ID)
 		}
-		return refuse("its resources are:"+names, "%s has no resource %q", g, r)
+		return refuse("its resources are: "+strings.Join(names, ", "), "%s has no resource %q", g, r)
 	}
 	return nil
 }

@@ -173,7 +173,7 @@ func Explain(err error) Trouble {
 			t.Text = met.Error()
 		}
 		t.Hint = "if the cluster's key was changed: add the context anew, with the fingerprint that baton token add prints on a node"
-	case t.Code == connect.CodeUnavailable && inner != nil && !connect.IsWireError(inner):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), t.Code == connect.CodeUnavailable && inner != nil && !connect.IsWireError(inner):
 		t.Unreached, t.Text = true, "the agent ended the connection"
 	}
 	return t
