@@ -119,7 +119,7 @@ func TestBadNode(t *testing.T) {
 			c.must(emptyDir(data))
 			c.must(otherCluster(data, c.File()))
 			return c.Host(Beta).Boot()
-		}, []told{{"status on beta", status(Beta), "beta: the data directory here is of cluster trial-other, and the nodes that are heard are of another one: this node takes no part.\n",
+		}, []told{{"status on beta", status(Beta), "beta: its data directory is of cluster trial-other, and the nodes that are heard are of another one: it takes no part.\n",
 			"hint: systemctl stop baton, move its data directory away, and baton join; or start it with the directory that is of this cluster\n"}}},
 		{"a spoilt log", func() error {
 			name := filepath.Join(data, "log")

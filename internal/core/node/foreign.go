@@ -4,16 +4,17 @@ import "baton/internal/core/cluster"
 
 // foreign tells, once, of a data directory that is not of the cluster around it.
 func (n *Node) foreign() {
-	if what := n.foreignTo(); what != "" {
-		n.once("foreign", "foreign", n.id(), "%s", what)
+	if n.isForeign() {
+		n.once("foreign", "foreign", n.id(), "the data directory here is of cluster %s, and the nodes that are heard are of another one: this node takes no part",
+			n.state.Founding.ID)
 	}
 }
 
-// foreignTo says that the data directory is not of the cluster around it, if so: of the nodes that are heard, which
+// isForeign tells whether the data directory is not of the cluster around it: of the nodes that are heard, which
 // with this one are a majority, none is one that it knows. Each of them finds the same of this node.
-func (n *Node) foreignTo() string {
+func (n *Node) isForeign() bool {
 	if n.state == nil || n.state.IsBlank() {
-		return ""
+		return false
 	}
 	strangers := 0
 	for i := range n.peers {
@@ -22,16 +23,13 @@ func (n *Node) foreignTo() string {
 			continue
 		}
 		if p.det.Heard() {
-			return ""
+			return false
 		}
 		if p.stranger != 0 {
 			strangers++
 		}
 	}
-	if strangers+1 < cluster.Quorum(len(n.peers)) {
-		return ""
-	}
-	return "the data directory here is of cluster " + n.state.Founding.ID + ", and the nodes that are heard are of another one: this node takes no part"
+	return strangers+1 >= cluster.Quorum(len(n.peers))
 }
 
 // member returns a node that belongs to a cluster already, by what it answered to this node, which does not.

@@ -58,7 +58,10 @@ func (n *Node) nodeView(i int) cluster.NodeView {
 		v.Number, v.Admitted = n.state.Nodes[i].Number, n.state.Nodes[i].Admitted
 	}
 	if i == n.self {
-		v.Heard, v.Fresh, v.LeaseRuns, v.Sick, v.Trouble = true, true, n.leaseRuns(), n.pulse.sick, n.foreignTo()
+		v.Heard, v.Fresh, v.LeaseRuns, v.Sick = true, true, n.leaseRuns(), n.pulse.sick
+		if n.isForeign() {
+			v.Trouble = "its data directory is of cluster " + n.state.Founding.ID + ", and the nodes that are heard are of another one: it takes no part"
+		}
 		if v.LeaseRuns {
 			v.LeaseLeft = n.holder.End().Sub(n.now.Mono)
 		}
