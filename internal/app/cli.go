@@ -84,6 +84,8 @@ type commands struct {
 	Keygen   keygenCmd   `cmd:"" help:"Make a cluster key."`
 	Invite   inviteCmd   `cmd:"" help:"Let a host join as one of the file's nodes: prints the line to type there."`
 	Join     joinCmd     `cmd:"" help:"Make this host a node of a cluster, by invitation: fetches file and key."`
+	Leave    leaveCmd    `cmd:"" help:"Take a node out of the cluster, also one that is down."`
+	Form     formCmd     `cmd:"" help:"Found the cluster though a node can't be reached."`
 	Token    tokenCmd    `cmd:"" help:"Give access from afar, and take it back."`
 	Context  contextCmd  `cmd:"" help:"Choose clusters to use from afar."`
 	Key      keyCmd      `cmd:"" help:"Change the cluster's key."`

@@ -114,38 +114,6 @@ func TestAllPowerLost(t *testing.T) {
 	}
 }
 
-// A witness comes back with an empty disk: it is a stranger now, is said to be one, and nothing else happens.
-func TestWitnessLosesDisk(t *testing.T) {
-	c := start(t, Options{})
-	c.must(c.Host(Gamma).PowerOff())
-	c.must(emptyDir(c.Host(Gamma).Disk("/var/lib/baton")))
-	before := c.group(Alpha)
-	since := c.at(c.Host(Gamma).Boot)
-	c.eventually("a member says that gamma is a stranger", func() bool {
-		b, _ := os.ReadFile(c.Host(Alpha).LogPath("agent"))
-		return strings.Contains(string(b), "gamma has another data directory")
-	})
-	time.Sleep(2 * time.Second)
-	c.noGap("no answer", since)
-	for _, n := range []string{Alpha, Beta} {
-		if g := c.group(n); g.Epoch != before.Epoch || g.Owner != Alpha {
-			t.Errorf("%s: the group moved to %s, epoch %s", n, g.Owner, g.Epoch)
-		}
-	}
-	out, err := c.command(Gamma, "status")
-	t.Logf("status on gamma: %v\n%s", err, out)
-}
-
-func emptyDir(dir string) error {
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries {
-		if err == nil {
-			err = os.RemoveAll(filepath.Join(dir, e.Name()))
-		}
-	}
-	return err
-}
-
 // A disk gives back other bytes than were written: the agent refuses to start and says why.
 func TestDiskCorrupted(t *testing.T) {
 	c := start(t, Options{})

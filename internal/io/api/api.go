@@ -36,6 +36,7 @@ type Backend interface {
 	ConfigBackend
 	ActBackend
 	AccessBackend
+	MembersBackend
 }
 
 // MoveRequest asks for a switchover, or a failback.
@@ -92,6 +93,7 @@ func mux(b Backend) http.Handler {
 		connect.WithReadMaxBytes(maxRequest)))
 	mux.Handle(batonv1connect.NewConfigHandler(&configHandlers{b}, connect.WithReadMaxBytes(maxText)))
 	mux.Handle(batonv1connect.NewActHandler(&actHandlers{b}, connect.WithReadMaxBytes(maxRequest)))
+	mux.Handle(batonv1connect.NewMembersHandler(&membersHandlers{b}, connect.WithReadMaxBytes(maxRequest)))
 	access := &accessHandlers{b}
 	mux.Handle(batonv1connect.NewAccessHandler(access, connect.WithReadMaxBytes(maxRequest)))
 	mux.Handle(batonv1connect.NewJoinHandler(access, connect.WithReadMaxBytes(maxRequest)))

@@ -22,6 +22,7 @@ type Client struct {
 	batonv1connect.BatonClient
 	Act       batonv1connect.ActClient
 	Access    batonv1connect.AccessClient
+	Members   batonv1connect.MembersClient
 	Join      batonv1connect.JoinClient
 	Keys      batonv1connect.KeysClient
 	Config    batonv1connect.ConfigClient
@@ -39,6 +40,7 @@ func newClient(t *http.Transport, scheme, token string) *Client {
 		BatonClient: batonv1connect.NewBatonClient(h, base),
 		Act:         batonv1connect.NewActClient(h, base),
 		Access:      batonv1connect.NewAccessClient(h, base),
+		Members:     batonv1connect.NewMembersClient(h, base),
 		Join:        batonv1connect.NewJoinClient(h, base),
 		Keys:        batonv1connect.NewKeysClient(h, base),
 		Config:      batonv1connect.NewConfigClient(h, base),
