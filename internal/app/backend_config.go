@@ -230,6 +230,9 @@ func (b *backend) propose(ctx context.Context, r api.ApplyRequest, reply api.App
 	case err != nil && r.NoWait && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
 		reply.UnderWay, reply.Text = true, fmt.Sprintf("the change to revision %d is under way", reply.Revision)
 		return reply, nil
+	case errors.Is(err, errEnded) && b.a.leftAt != 0: // the loop has ended, and nobody writes this any more
+		reply.Done, reply.Text = true, fmt.Sprintf("%s has left the cluster, which goes on to revision %d without it", b.a.self, reply.Revision)
+		return reply, nil
 	case !x.Done:
 		reply.Revision = reply.Base
 	}
