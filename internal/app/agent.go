@@ -133,7 +133,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 func readSetup(opt AgentOptions) (*cluster.Spec, cluster.NodeID, wire.Keys, error) {
 	text, err := os.ReadFile(opt.ConfigFile)
 	if err != nil {
-		return nil, "", wire.Keys{}, fmt.Errorf("read the cluster file: %w", err)
+		return nil, "", wire.Keys{}, fail(exitUsage, "name the cluster file with baton agent --config FILE", "read the cluster file %s: %s", opt.ConfigFile, cause(err))
 	}
 	spec, err := config.Parse(opt.ConfigFile, text, Kinds())
 	if err != nil {
@@ -160,7 +160,7 @@ func nodeName(name string, spec *cluster.Spec) (cluster.NodeID, error) {
 		for i, n := range spec.Nodes {
 			names[i] = string(n.ID)
 		}
-		return "", fail(exitUsage, "start the agent with --node NAME", "node %q is not in the cluster file, which names %s", name, strings.Join(names, ", "))
+		return "", fail(exitUsage, "name it: baton agent --node NAME", "node %q is not in the cluster file, which names %s", name, strings.Join(names, ", "))
 	}
 	return cluster.NodeID(name), nil
 }
@@ -176,7 +176,7 @@ func (a *agent) open(spec *cluster.Spec) (*node.Boot, error) {
 	}
 	store, image, err := disk.Open(a.opt.DataDir, disk.Options{})
 	if err != nil {
-		return nil, err
+		return nil, unopened(err, a.opt.DataDir)
 	}
 	a.store = store
 	if r := store.Report(); r.Torn {
@@ -206,6 +206,18 @@ func (a *agent) open(spec *cluster.Spec) (*node.Boot, error) {
 		return nil, err
 	}
 	return b, a.openLinks(b.Run)
+}
+
+// unopened says what to do where a data directory can't be opened.
+func unopened(err error, dir string) error {
+	hint := "name another one with baton agent --data DIR, or mend this one: the agent must be able to write there"
+	switch {
+	case errors.Is(err, disk.ErrInUse):
+		hint = "systemctl stop baton, or name another one with baton agent --data DIR"
+	case errors.Is(err, disk.ErrCorrupt):
+		hint = "move " + dir + " away, and start the agent again: the cluster lets it in anew, with an empty one"
+	}
+	return fail(exitFailed, hint, "%v", err)
 }
 
 // settleSpec takes the configuration that this node's log has come to, if it has one: from then on the

@@ -222,9 +222,9 @@ func (c *keygenCmd) Run(k *console) error {
 	}
 	f, err := os.OpenFile(c.File, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return fail(exitFailed, "remove it first, if no cluster uses it", "%s is there already, and a key is never overwritten", c.File)
+		return fail(exitFailed, "if no cluster uses it: rm "+c.File, "%s is there already, and a key is never overwritten", c.File)
 	} else if err != nil {
-		return fmt.Errorf("write the key: %w", err)
+		return fail(exitFailed, "baton keygen FILE, in a directory that is there and may be written to", "write the key to %s: %s", c.File, cause(err))
 	}
 	_, err = f.WriteString(wire.FormatKey(key))
 	err = errors.Join(err, f.Chmod(0o600), f.Sync(), f.Close())

@@ -100,7 +100,7 @@ func mux(b Backend) http.Handler {
 	mux.HandleFunc("GET /healthz", p.healthy)
 	mux.HandleFunc("GET /readyz", p.ready)
 	mux.HandleFunc("GET /v1/groups/{group}/primary", p.primary)
-	return mux
+	return strict(mux)
 }
 
 // Listen opens the socket at path, for root and group baton (if the system has it), and answers there
