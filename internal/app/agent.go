@@ -157,7 +157,7 @@ func readSetup(opt AgentOptions, log *slog.Logger) (*cluster.Spec, cluster.NodeI
 func readOwnFile(opt AgentOptions, log *slog.Logger) (*cluster.Spec, error) {
 	text, err := os.ReadFile(opt.ConfigFile)
 	if err != nil {
-		return nil, fmt.Errorf("read the cluster file: %w", err)
+		return nil, fail(exitUsage, "name the cluster file with baton agent --config FILE", "read the cluster file %s: %s", opt.ConfigFile, cause(err))
 	}
 	spec, err := config.Parse(opt.ConfigFile, text, Kinds())
 	if err == nil {
@@ -187,7 +187,7 @@ func nodeName(name string, spec *cluster.Spec) (cluster.NodeID, error) {
 		for i, n := range spec.Nodes {
 			names[i] = string(n.ID)
 		}
-		return "", fail(exitUsage, "start the agent with --node NAME", "node %q is not in the cluster file, which names %s", name, strings.Join(names, ", "))
+		return "", fail(exitUsage, "name it: baton agent --node NAME", "node %q is not in the cluster file, which names %s", name, strings.Join(names, ", "))
 	}
 	return cluster.NodeID(name), nil
 }
@@ -204,7 +204,7 @@ func (a *agent) open(spec *cluster.Spec) (*node.Boot, error) {
 	lived := lastWrite(a.opt.DataDir)
 	store, image, err := disk.Open(a.opt.DataDir, disk.Options{})
 	if err != nil {
-		return nil, err
+		return nil, unopened(err, a.opt.DataDir)
 	}
 	a.store = store
 	if r := store.Report(); r.Torn {
@@ -234,6 +234,18 @@ func (a *agent) open(spec *cluster.Spec) (*node.Boot, error) {
 		return nil, err
 	}
 	return b, a.openLinks(b.Run)
+}
+
+// unopened says what to do where a data directory can't be opened.
+func unopened(err error, dir string) error {
+	hint := "name another one with baton agent --data DIR, or mend this one: the agent must be able to write there"
+	switch {
+	case errors.Is(err, disk.ErrInUse):
+		hint = "systemctl stop baton, or name another one with baton agent --data DIR"
+	case errors.Is(err, disk.ErrCorrupt):
+		hint = "move " + dir + " away, and start the agent again: the cluster lets it in anew, with an empty one"
+	}
+	return fail(exitFailed, hint, "%v", err)
 }
 
 // settleSpec takes the configuration that this node's log has come to, if it has one: from then on the

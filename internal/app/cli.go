@@ -161,7 +161,7 @@ func runCommand(ctx context.Context, args []string, in io.Reader, out, errOut io
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		return finish(k, fail(exitUsage, usageHint(err), "%v", err))
+		return finish(k, usage(err))
 	}
 	if c.Socket == "" { // an empty BATON_SOCKET
 		c.Socket = defaultSocket
@@ -172,17 +172,6 @@ func runCommand(ctx context.Context, args []string, in io.Reader, out, errOut io
 	code = finish(k, parsed.Run(k, parser))
 	k.note()
 	return code
-}
-
-// usageHint names the help that fits what was mistyped.
-func usageHint(err error) string {
-	var wrong *kong.ParseError
-	if errors.As(err, &wrong) {
-		if c := wrong.Context.Selected(); c != nil {
-			return c.FullPath() + " --help"
-		}
-	}
-	return "baton --help lists the commands"
 }
 
 // finish tells of an error, if there is one, and returns the exit code.
@@ -245,6 +234,8 @@ func (k *console) troubleAt(err error, where string) error {
 		return fail(exitUnreached, "systemctl start baton, or name another socket with --socket or BATON_SOCKET", "no agent reached at %s: %s", where, t.Text)
 	case t.Code == connect.CodePermissionDenied, t.Code == connect.CodeUnauthenticated, errors.Is(err, identity.ErrStranger):
 		return fail(exitFailed, t.Hint, "%s: %s", where, t.Text)
+	case t.Code == connect.CodeUnimplemented:
+		return fail(exitFailed, "baton version tells which versions they are; restart the agent if it is older", "%s: the agent is of another version, and does not know this command", where)
 	case t.Code == connect.CodeInvalidArgument:
 		return fail(exitUsage, t.Hint, "%s", t.Text)
 	}

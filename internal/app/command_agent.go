@@ -45,9 +45,6 @@ func (c *agentCmd) Run(k *console) error {
 }
 
 func (c *agentCmd) run(k *console, opt AgentOptions) error {
-	if _, err := os.Stat(c.Config); err != nil {
-		return fail(exitUsage, "name the cluster file with --config", "read the cluster file: %v", err)
-	}
 	if c.Dismantle {
 		return dismantle(k, opt)
 	}

@@ -409,7 +409,7 @@ func flagTable(flags []*kong.Flag, positional []*kong.Positional) string {
 func simulateDocs(t *testing.T) string {
 	var out, errOut bytes.Buffer
 	sim.Main([]string{"--help"}, &out, &errOut)
-	return "```\n" + strings.ReplaceAll(errOut.String(), "\t", "    ") + "```\n"
+	return "```\n" + strings.ReplaceAll(out.String(), "\t", "    ") + "```\n"
 }
 
 func ruleDocs(prefix string) string {

@@ -101,7 +101,7 @@ func mux(b Backend) http.Handler {
 	mux.Handle(batonv1connect.NewPlanHandler(&planHandlers{&handlers{backend: b}, make(chan struct{}, 1)}, options...))
 	mux.Handle(batonv1connect.NewConfigHandler(&configHandlers{b}, append(options, connect.WithReadMaxBytes(maxText))...))
 	(&plain{b}).register(mux)
-	return noting(b, mux)
+	return strict(noting(b, mux))
 }
 
 // Listen opens the socket at path, for root and group baton (if the system has it), and answers there
