@@ -40,7 +40,7 @@ idle: build ## what an idle agent costs (about 25 minutes)
 fuzz: ## every fuzz target for a minute each
 	@sh scripts/fuzz.sh
 
-generate: ## the API's Go code, after a change of api/v1/baton.proto (needs npx)
+generate: ## the API's Go code, after a change of api/v1/*.proto (needs npx)
 	GOBIN=$(CURDIR)/bin $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
 	GOBIN=$(CURDIR)/bin $(GO) install connectrpc.com/connect/cmd/protoc-gen-connect-go@v1.21.1
 	cd api && PATH=$(CURDIR)/bin:$$PATH npx --yes @bufbuild/buf@1.75.0 generate

@@ -564,6 +564,7 @@ type NodeLink struct {
 	Link          string                 `protobuf:"bytes,1,opt,name=link,proto3" json:"link,omitempty"`
 	Heard         bool                   `protobuf:"varint,2,opt,name=heard,proto3" json:"heard,omitempty"` // ever, in this run
 	Ago           *durationpb.Duration   `protobuf:"bytes,3,opt,name=ago,proto3" json:"ago,omitempty"`
+	RoundTrip     *durationpb.Duration   `protobuf:"bytes,40,opt,name=round_trip,json=roundTrip,proto3" json:"round_trip,omitempty"` // smoothed; absent: not measured yet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -619,6 +620,13 @@ func (x *NodeLink) GetAgo() *durationpb.Duration {
 	return nil
 }
 
+func (x *NodeLink) GetRoundTrip() *durationpb.Duration {
+	if x != nil {
+		return x.RoundTrip
+	}
+	return nil
+}
+
 // Group is how a group looks.
 type Group struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -639,6 +647,7 @@ type Group struct {
 	Rejected      []string               `protobuf:"bytes,15,rep,name=rejected,proto3" json:"rejected,omitempty"`                        // "NODE: why not"
 	Resources     []*Resource            `protobuf:"bytes,16,rep,name=resources,proto3" json:"resources,omitempty"`                      // on the node that looks
 	NextBanned    bool                   `protobuf:"varint,24,opt,name=next_banned,json=nextBanned,proto3" json:"next_banned,omitempty"` // it failed on that node: it goes there only because its own is lost, and no better is left
+	Service       *Service               `protobuf:"bytes,40,opt,name=service,proto3" json:"service,omitempty"`                          // how it has served so far
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -792,6 +801,122 @@ func (x *Group) GetNextBanned() bool {
 	return false
 }
 
+func (x *Group) GetService() *Service {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+// Service is how a group has served so far. What the log counts is the same on every node.
+type Service struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	First         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=first,proto3" json:"first,omitempty"`                 // when it first served: everything counts from here; absent: never
+	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`                 // since when it serves, or when it last began to
+	Planned       *durationpb.Duration   `protobuf:"bytes,3,opt,name=planned,proto3" json:"planned,omitempty"`             // outages that somebody asked for, by the log
+	Unplanned     *durationpb.Duration   `protobuf:"bytes,4,opt,name=unplanned,proto3" json:"unplanned,omitempty"`         // all other outages, by the log
+	Down          *durationpb.Duration   `protobuf:"bytes,5,opt,name=down,proto3" json:"down,omitempty"`                   // the outage under way, as seen from here; 0: it serves
+	Availability  float64                `protobuf:"fixed64,6,opt,name=availability,proto3" json:"availability,omitempty"` // 1 less the share of the time, since first, in which nobody served
+	Switchovers   uint64                 `protobuf:"varint,7,opt,name=switchovers,proto3" json:"switchovers,omitempty"`
+	Failbacks     uint64                 `protobuf:"varint,8,opt,name=failbacks,proto3" json:"failbacks,omitempty"`
+	Failovers     uint64                 `protobuf:"varint,9,opt,name=failovers,proto3" json:"failovers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Service) Reset() {
+	*x = Service{}
+	mi := &file_v1_baton_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Service) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Service) ProtoMessage() {}
+
+func (x *Service) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_baton_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Service.ProtoReflect.Descriptor instead.
+func (*Service) Descriptor() ([]byte, []int) {
+	return file_v1_baton_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Service) GetFirst() *timestamppb.Timestamp {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *Service) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Service) GetPlanned() *durationpb.Duration {
+	if x != nil {
+		return x.Planned
+	}
+	return nil
+}
+
+func (x *Service) GetUnplanned() *durationpb.Duration {
+	if x != nil {
+		return x.Unplanned
+	}
+	return nil
+}
+
+func (x *Service) GetDown() *durationpb.Duration {
+	if x != nil {
+		return x.Down
+	}
+	return nil
+}
+
+func (x *Service) GetAvailability() float64 {
+	if x != nil {
+		return x.Availability
+	}
+	return 0
+}
+
+func (x *Service) GetSwitchovers() uint64 {
+	if x != nil {
+		return x.Switchovers
+	}
+	return 0
+}
+
+func (x *Service) GetFailbacks() uint64 {
+	if x != nil {
+		return x.Failbacks
+	}
+	return 0
+}
+
+func (x *Service) GetFailovers() uint64 {
+	if x != nil {
+		return x.Failovers
+	}
+	return 0
+}
+
 // Move is a switchover under way.
 type Move struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -807,7 +932,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_v1_baton_proto_msgTypes[7]
+	mi := &file_v1_baton_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -819,7 +944,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[7]
+	mi := &file_v1_baton_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -832,7 +957,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{7}
+	return file_v1_baton_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Move) GetId() string {
@@ -889,7 +1014,7 @@ type Ban struct {
 
 func (x *Ban) Reset() {
 	*x = Ban{}
-	mi := &file_v1_baton_proto_msgTypes[8]
+	mi := &file_v1_baton_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -901,7 +1026,7 @@ func (x *Ban) String() string {
 func (*Ban) ProtoMessage() {}
 
 func (x *Ban) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[8]
+	mi := &file_v1_baton_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -914,7 +1039,7 @@ func (x *Ban) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ban.ProtoReflect.Descriptor instead.
 func (*Ban) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{8}
+	return file_v1_baton_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Ban) GetNode() string {
@@ -953,7 +1078,7 @@ type GroupNode struct {
 
 func (x *GroupNode) Reset() {
 	*x = GroupNode{}
-	mi := &file_v1_baton_proto_msgTypes[9]
+	mi := &file_v1_baton_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +1090,7 @@ func (x *GroupNode) String() string {
 func (*GroupNode) ProtoMessage() {}
 
 func (x *GroupNode) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[9]
+	mi := &file_v1_baton_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +1103,7 @@ func (x *GroupNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupNode.ProtoReflect.Descriptor instead.
 func (*GroupNode) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{9}
+	return file_v1_baton_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GroupNode) GetNode() string {
@@ -1037,7 +1162,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_v1_baton_proto_msgTypes[10]
+	mi := &file_v1_baton_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1049,7 +1174,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[10]
+	mi := &file_v1_baton_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1062,7 +1187,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{10}
+	return file_v1_baton_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Resource) GetName() string {
@@ -1112,7 +1237,7 @@ type SwitchRequest struct {
 
 func (x *SwitchRequest) Reset() {
 	*x = SwitchRequest{}
-	mi := &file_v1_baton_proto_msgTypes[11]
+	mi := &file_v1_baton_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1249,7 @@ func (x *SwitchRequest) String() string {
 func (*SwitchRequest) ProtoMessage() {}
 
 func (x *SwitchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[11]
+	mi := &file_v1_baton_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1262,7 @@ func (x *SwitchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwitchRequest.ProtoReflect.Descriptor instead.
 func (*SwitchRequest) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{11}
+	return file_v1_baton_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SwitchRequest) GetGroup() string {
@@ -1182,7 +1307,7 @@ type SwitchResponse struct {
 
 func (x *SwitchResponse) Reset() {
 	*x = SwitchResponse{}
-	mi := &file_v1_baton_proto_msgTypes[12]
+	mi := &file_v1_baton_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1194,7 +1319,7 @@ func (x *SwitchResponse) String() string {
 func (*SwitchResponse) ProtoMessage() {}
 
 func (x *SwitchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[12]
+	mi := &file_v1_baton_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1207,7 +1332,7 @@ func (x *SwitchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwitchResponse.ProtoReflect.Descriptor instead.
 func (*SwitchResponse) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{12}
+	return file_v1_baton_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SwitchResponse) GetDone() bool {
@@ -1256,7 +1381,7 @@ type FailbackRequest struct {
 
 func (x *FailbackRequest) Reset() {
 	*x = FailbackRequest{}
-	mi := &file_v1_baton_proto_msgTypes[13]
+	mi := &file_v1_baton_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1393,7 @@ func (x *FailbackRequest) String() string {
 func (*FailbackRequest) ProtoMessage() {}
 
 func (x *FailbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[13]
+	mi := &file_v1_baton_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1406,7 @@ func (x *FailbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailbackRequest.ProtoReflect.Descriptor instead.
 func (*FailbackRequest) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{13}
+	return file_v1_baton_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FailbackRequest) GetGroup() string {
@@ -1319,7 +1444,7 @@ type FailbackResponse struct {
 
 func (x *FailbackResponse) Reset() {
 	*x = FailbackResponse{}
-	mi := &file_v1_baton_proto_msgTypes[14]
+	mi := &file_v1_baton_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1331,7 +1456,7 @@ func (x *FailbackResponse) String() string {
 func (*FailbackResponse) ProtoMessage() {}
 
 func (x *FailbackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[14]
+	mi := &file_v1_baton_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1344,7 +1469,7 @@ func (x *FailbackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailbackResponse.ProtoReflect.Descriptor instead.
 func (*FailbackResponse) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{14}
+	return file_v1_baton_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FailbackResponse) GetDone() bool {
@@ -1391,7 +1516,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_v1_baton_proto_msgTypes[15]
+	mi := &file_v1_baton_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1528,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[15]
+	mi := &file_v1_baton_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1541,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{15}
+	return file_v1_baton_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExplainRequest) GetSubject() string {
@@ -1439,7 +1564,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_v1_baton_proto_msgTypes[16]
+	mi := &file_v1_baton_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1576,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[16]
+	mi := &file_v1_baton_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1589,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{16}
+	return file_v1_baton_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExplainResponse) GetStatus() *StatusResponse {
@@ -1505,7 +1630,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_v1_baton_proto_msgTypes[17]
+	mi := &file_v1_baton_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1517,7 +1642,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[17]
+	mi := &file_v1_baton_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1530,7 +1655,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{17}
+	return file_v1_baton_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *HistoryRequest) GetGroup() string {
@@ -1556,7 +1681,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_v1_baton_proto_msgTypes[18]
+	mi := &file_v1_baton_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1568,7 +1693,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[18]
+	mi := &file_v1_baton_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1581,7 +1706,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{18}
+	return file_v1_baton_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *HistoryResponse) GetLines() []*Line {
@@ -1605,13 +1730,14 @@ type Line struct {
 	Dropped       []string               `protobuf:"bytes,9,rep,name=dropped,proto3" json:"dropped,omitempty"` // parts that no longer fitted, and why
 	Groups        []string               `protobuf:"bytes,10,rep,name=groups,proto3" json:"groups,omitempty"`
 	Nodes         []string               `protobuf:"bytes,11,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Served        []*Served              `protobuf:"bytes,40,rep,name=served,proto3" json:"served,omitempty"` // services that began, each with the outage before
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Line) Reset() {
 	*x = Line{}
-	mi := &file_v1_baton_proto_msgTypes[19]
+	mi := &file_v1_baton_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1623,7 +1749,7 @@ func (x *Line) String() string {
 func (*Line) ProtoMessage() {}
 
 func (x *Line) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[19]
+	mi := &file_v1_baton_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,7 +1762,7 @@ func (x *Line) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Line.ProtoReflect.Descriptor instead.
 func (*Line) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{19}
+	return file_v1_baton_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Line) GetIndex() uint64 {
@@ -1716,6 +1842,138 @@ func (x *Line) GetNodes() []string {
 	return nil
 }
 
+func (x *Line) GetServed() []*Served {
+	if x != nil {
+		return x.Served
+	}
+	return nil
+}
+
+// Served is a service that began.
+type Served struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	Planned       bool                   `protobuf:"varint,5,opt,name=planned,proto3" json:"planned,omitempty"`  // somebody asked for what took the service away
+	Down          *durationpb.Duration   `protobuf:"bytes,6,opt,name=down,proto3" json:"down,omitempty"`         // for how long nobody served before; 0: nothing served before
+	Rough         bool                   `protobuf:"varint,7,opt,name=rough,proto3" json:"rough,omitempty"`      // nobody saw the service end: down is right to some seconds only
+	Detected      *durationpb.Duration   `protobuf:"bytes,8,opt,name=detected,proto3" json:"detected,omitempty"` // of down: until it was noticed
+	Decided       *durationpb.Duration   `protobuf:"bytes,9,opt,name=decided,proto3" json:"decided,omitempty"`   // then until the new placement was committed
+	Waited        *durationpb.Duration   `protobuf:"bytes,10,opt,name=waited,proto3" json:"waited,omitempty"`    // then until every former placement was over
+	Started       *durationpb.Duration   `protobuf:"bytes,11,opt,name=started,proto3" json:"started,omitempty"`  // then until resources ran and the gate was open
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Served) Reset() {
+	*x = Served{}
+	mi := &file_v1_baton_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Served) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Served) ProtoMessage() {}
+
+func (x *Served) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_baton_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Served.ProtoReflect.Descriptor instead.
+func (*Served) Descriptor() ([]byte, []int) {
+	return file_v1_baton_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Served) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Served) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Served) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Served) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Served) GetPlanned() bool {
+	if x != nil {
+		return x.Planned
+	}
+	return false
+}
+
+func (x *Served) GetDown() *durationpb.Duration {
+	if x != nil {
+		return x.Down
+	}
+	return nil
+}
+
+func (x *Served) GetRough() bool {
+	if x != nil {
+		return x.Rough
+	}
+	return false
+}
+
+func (x *Served) GetDetected() *durationpb.Duration {
+	if x != nil {
+		return x.Detected
+	}
+	return nil
+}
+
+func (x *Served) GetDecided() *durationpb.Duration {
+	if x != nil {
+		return x.Decided
+	}
+	return nil
+}
+
+func (x *Served) GetWaited() *durationpb.Duration {
+	if x != nil {
+		return x.Waited
+	}
+	return nil
+}
+
+func (x *Served) GetStarted() *durationpb.Duration {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
 type VersionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1724,7 +1982,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_v1_baton_proto_msgTypes[20]
+	mi := &file_v1_baton_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1736,7 +1994,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[20]
+	mi := &file_v1_baton_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1749,7 +2007,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{20}
+	return file_v1_baton_proto_rawDescGZIP(), []int{22}
 }
 
 type VersionResponse struct {
@@ -1761,7 +2019,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_v1_baton_proto_msgTypes[21]
+	mi := &file_v1_baton_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1773,7 +2031,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[21]
+	mi := &file_v1_baton_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +2044,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{21}
+	return file_v1_baton_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -1806,7 +2064,7 @@ type Hint struct {
 
 func (x *Hint) Reset() {
 	*x = Hint{}
-	mi := &file_v1_baton_proto_msgTypes[22]
+	mi := &file_v1_baton_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1818,7 +2076,7 @@ func (x *Hint) String() string {
 func (*Hint) ProtoMessage() {}
 
 func (x *Hint) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[22]
+	mi := &file_v1_baton_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1831,7 +2089,7 @@ func (x *Hint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hint.ProtoReflect.Descriptor instead.
 func (*Hint) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{22}
+	return file_v1_baton_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Hint) GetHint() string {
@@ -1900,11 +2158,13 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\n" +
 	"membership\x18) \x01(\tR\n" +
 	"membership\x12\x18\n" +
-	"\atrouble\x182 \x01(\tR\atrouble\"a\n" +
+	"\atrouble\x182 \x01(\tR\atrouble\"\x9b\x01\n" +
 	"\bNodeLink\x12\x12\n" +
 	"\x04link\x18\x01 \x01(\tR\x04link\x12\x14\n" +
 	"\x05heard\x18\x02 \x01(\bR\x05heard\x12+\n" +
-	"\x03ago\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ago\"\xee\x03\n" +
+	"\x03ago\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ago\x128\n" +
+	"\n" +
+	"round_trip\x18( \x01(\v2\x19.google.protobuf.DurationR\troundTrip\"\x9b\x04\n" +
 	"\x05Group\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x12\n" +
@@ -1924,7 +2184,18 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\brejected\x18\x0f \x03(\tR\brejected\x120\n" +
 	"\tresources\x18\x10 \x03(\v2\x12.baton.v1.ResourceR\tresources\x12\x1f\n" +
 	"\vnext_banned\x18\x18 \x01(\bR\n" +
-	"nextBanned\"\x88\x01\n" +
+	"nextBanned\x12+\n" +
+	"\aservice\x18( \x01(\v2\x11.baton.v1.ServiceR\aservice\"\x8c\x03\n" +
+	"\aService\x120\n" +
+	"\x05first\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05first\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x123\n" +
+	"\aplanned\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\aplanned\x127\n" +
+	"\tunplanned\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\tunplanned\x12-\n" +
+	"\x04down\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04down\x12\"\n" +
+	"\favailability\x18\x06 \x01(\x01R\favailability\x12 \n" +
+	"\vswitchovers\x18\a \x01(\x04R\vswitchovers\x12\x1c\n" +
+	"\tfailbacks\x18\b \x01(\x04R\tfailbacks\x12\x1c\n" +
+	"\tfailovers\x18\t \x01(\x04R\tfailovers\"\x88\x01\n" +
 	"\x04Move\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -1981,7 +2252,7 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\"7\n" +
 	"\x0fHistoryResponse\x12$\n" +
-	"\x05lines\x18\x01 \x03(\v2\x0e.baton.v1.LineR\x05lines\"\x94\x02\n" +
+	"\x05lines\x18\x01 \x03(\v2\x0e.baton.v1.LineR\x05lines\"\xbe\x02\n" +
 	"\x04Line\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x0e\n" +
@@ -1994,7 +2265,21 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\adropped\x18\t \x03(\tR\adropped\x12\x16\n" +
 	"\x06groups\x18\n" +
 	" \x03(\tR\x06groups\x12\x14\n" +
-	"\x05nodes\x18\v \x03(\tR\x05nodes\"\x10\n" +
+	"\x05nodes\x18\v \x03(\tR\x05nodes\x12(\n" +
+	"\x06served\x18( \x03(\v2\x10.baton.v1.ServedR\x06served\"\xab\x03\n" +
+	"\x06Served\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
+	"\aplanned\x18\x05 \x01(\bR\aplanned\x12-\n" +
+	"\x04down\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04down\x12\x14\n" +
+	"\x05rough\x18\a \x01(\bR\x05rough\x125\n" +
+	"\bdetected\x18\b \x01(\v2\x19.google.protobuf.DurationR\bdetected\x123\n" +
+	"\adecided\x18\t \x01(\v2\x19.google.protobuf.DurationR\adecided\x121\n" +
+	"\x06waited\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x06waited\x123\n" +
+	"\astarted\x18\v \x01(\v2\x19.google.protobuf.DurationR\astarted\"\x10\n" +
 	"\x0eVersionRequest\"+\n" +
 	"\x0fVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\"\x1a\n" +
@@ -2021,7 +2306,7 @@ func file_v1_baton_proto_rawDescGZIP() []byte {
 	return file_v1_baton_proto_rawDescData
 }
 
-var file_v1_baton_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_v1_baton_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_v1_baton_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: baton.v1.StatusRequest
 	(*WatchRequest)(nil),          // 1: baton.v1.WatchRequest
@@ -2030,78 +2315,94 @@ var file_v1_baton_proto_goTypes = []any{
 	(*Node)(nil),                  // 4: baton.v1.Node
 	(*NodeLink)(nil),              // 5: baton.v1.NodeLink
 	(*Group)(nil),                 // 6: baton.v1.Group
-	(*Move)(nil),                  // 7: baton.v1.Move
-	(*Ban)(nil),                   // 8: baton.v1.Ban
-	(*GroupNode)(nil),             // 9: baton.v1.GroupNode
-	(*Resource)(nil),              // 10: baton.v1.Resource
-	(*SwitchRequest)(nil),         // 11: baton.v1.SwitchRequest
-	(*SwitchResponse)(nil),        // 12: baton.v1.SwitchResponse
-	(*FailbackRequest)(nil),       // 13: baton.v1.FailbackRequest
-	(*FailbackResponse)(nil),      // 14: baton.v1.FailbackResponse
-	(*ExplainRequest)(nil),        // 15: baton.v1.ExplainRequest
-	(*ExplainResponse)(nil),       // 16: baton.v1.ExplainResponse
-	(*HistoryRequest)(nil),        // 17: baton.v1.HistoryRequest
-	(*HistoryResponse)(nil),       // 18: baton.v1.HistoryResponse
-	(*Line)(nil),                  // 19: baton.v1.Line
-	(*VersionRequest)(nil),        // 20: baton.v1.VersionRequest
-	(*VersionResponse)(nil),       // 21: baton.v1.VersionResponse
-	(*Hint)(nil),                  // 22: baton.v1.Hint
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(*Drift)(nil),                 // 24: baton.v1.Drift
-	(*Instruction)(nil),           // 25: baton.v1.Instruction
-	(*RevisionDraft)(nil),         // 26: baton.v1.RevisionDraft
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
+	(*Service)(nil),               // 7: baton.v1.Service
+	(*Move)(nil),                  // 8: baton.v1.Move
+	(*Ban)(nil),                   // 9: baton.v1.Ban
+	(*GroupNode)(nil),             // 10: baton.v1.GroupNode
+	(*Resource)(nil),              // 11: baton.v1.Resource
+	(*SwitchRequest)(nil),         // 12: baton.v1.SwitchRequest
+	(*SwitchResponse)(nil),        // 13: baton.v1.SwitchResponse
+	(*FailbackRequest)(nil),       // 14: baton.v1.FailbackRequest
+	(*FailbackResponse)(nil),      // 15: baton.v1.FailbackResponse
+	(*ExplainRequest)(nil),        // 16: baton.v1.ExplainRequest
+	(*ExplainResponse)(nil),       // 17: baton.v1.ExplainResponse
+	(*HistoryRequest)(nil),        // 18: baton.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 19: baton.v1.HistoryResponse
+	(*Line)(nil),                  // 20: baton.v1.Line
+	(*Served)(nil),                // 21: baton.v1.Served
+	(*VersionRequest)(nil),        // 22: baton.v1.VersionRequest
+	(*VersionResponse)(nil),       // 23: baton.v1.VersionResponse
+	(*Hint)(nil),                  // 24: baton.v1.Hint
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*Drift)(nil),                 // 26: baton.v1.Drift
+	(*Instruction)(nil),           // 27: baton.v1.Instruction
+	(*RevisionDraft)(nil),         // 28: baton.v1.RevisionDraft
+	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
 }
 var file_v1_baton_proto_depIdxs = []int32{
-	23, // 0: baton.v1.StatusResponse.time:type_name -> google.protobuf.Timestamp
+	25, // 0: baton.v1.StatusResponse.time:type_name -> google.protobuf.Timestamp
 	3,  // 1: baton.v1.StatusResponse.timing:type_name -> baton.v1.Timing
 	4,  // 2: baton.v1.StatusResponse.nodes:type_name -> baton.v1.Node
 	6,  // 3: baton.v1.StatusResponse.groups:type_name -> baton.v1.Group
-	24, // 4: baton.v1.StatusResponse.drift:type_name -> baton.v1.Drift
-	25, // 5: baton.v1.StatusResponse.instructions:type_name -> baton.v1.Instruction
-	26, // 6: baton.v1.StatusResponse.draft:type_name -> baton.v1.RevisionDraft
-	27, // 7: baton.v1.Timing.takeover:type_name -> google.protobuf.Duration
-	27, // 8: baton.v1.Timing.lease:type_name -> google.protobuf.Duration
-	27, // 9: baton.v1.Timing.heartbeat:type_name -> google.protobuf.Duration
-	27, // 10: baton.v1.Timing.detect:type_name -> google.protobuf.Duration
-	27, // 11: baton.v1.Timing.stall:type_name -> google.protobuf.Duration
-	27, // 12: baton.v1.Timing.sync:type_name -> google.protobuf.Duration
-	27, // 13: baton.v1.Timing.round_trip:type_name -> google.protobuf.Duration
-	27, // 14: baton.v1.Timing.step:type_name -> google.protobuf.Duration
-	27, // 15: baton.v1.Node.ago:type_name -> google.protobuf.Duration
+	26, // 4: baton.v1.StatusResponse.drift:type_name -> baton.v1.Drift
+	27, // 5: baton.v1.StatusResponse.instructions:type_name -> baton.v1.Instruction
+	28, // 6: baton.v1.StatusResponse.draft:type_name -> baton.v1.RevisionDraft
+	29, // 7: baton.v1.Timing.takeover:type_name -> google.protobuf.Duration
+	29, // 8: baton.v1.Timing.lease:type_name -> google.protobuf.Duration
+	29, // 9: baton.v1.Timing.heartbeat:type_name -> google.protobuf.Duration
+	29, // 10: baton.v1.Timing.detect:type_name -> google.protobuf.Duration
+	29, // 11: baton.v1.Timing.stall:type_name -> google.protobuf.Duration
+	29, // 12: baton.v1.Timing.sync:type_name -> google.protobuf.Duration
+	29, // 13: baton.v1.Timing.round_trip:type_name -> google.protobuf.Duration
+	29, // 14: baton.v1.Timing.step:type_name -> google.protobuf.Duration
+	29, // 15: baton.v1.Node.ago:type_name -> google.protobuf.Duration
 	5,  // 16: baton.v1.Node.links:type_name -> baton.v1.NodeLink
-	27, // 17: baton.v1.Node.lease_left:type_name -> google.protobuf.Duration
-	27, // 18: baton.v1.NodeLink.ago:type_name -> google.protobuf.Duration
-	7,  // 19: baton.v1.Group.move:type_name -> baton.v1.Move
-	8,  // 20: baton.v1.Group.bans:type_name -> baton.v1.Ban
-	9,  // 21: baton.v1.Group.nodes:type_name -> baton.v1.GroupNode
-	10, // 22: baton.v1.Group.resources:type_name -> baton.v1.Resource
-	23, // 23: baton.v1.Ban.until:type_name -> google.protobuf.Timestamp
-	2,  // 24: baton.v1.ExplainResponse.status:type_name -> baton.v1.StatusResponse
-	6,  // 25: baton.v1.ExplainResponse.group:type_name -> baton.v1.Group
-	19, // 26: baton.v1.ExplainResponse.line:type_name -> baton.v1.Line
-	19, // 27: baton.v1.ExplainResponse.history:type_name -> baton.v1.Line
-	19, // 28: baton.v1.HistoryResponse.lines:type_name -> baton.v1.Line
-	23, // 29: baton.v1.Line.time:type_name -> google.protobuf.Timestamp
-	0,  // 30: baton.v1.Baton.Status:input_type -> baton.v1.StatusRequest
-	1,  // 31: baton.v1.Baton.Watch:input_type -> baton.v1.WatchRequest
-	11, // 32: baton.v1.Baton.Switch:input_type -> baton.v1.SwitchRequest
-	13, // 33: baton.v1.Baton.Failback:input_type -> baton.v1.FailbackRequest
-	15, // 34: baton.v1.Baton.Explain:input_type -> baton.v1.ExplainRequest
-	17, // 35: baton.v1.Baton.History:input_type -> baton.v1.HistoryRequest
-	20, // 36: baton.v1.Baton.Version:input_type -> baton.v1.VersionRequest
-	2,  // 37: baton.v1.Baton.Status:output_type -> baton.v1.StatusResponse
-	2,  // 38: baton.v1.Baton.Watch:output_type -> baton.v1.StatusResponse
-	12, // 39: baton.v1.Baton.Switch:output_type -> baton.v1.SwitchResponse
-	14, // 40: baton.v1.Baton.Failback:output_type -> baton.v1.FailbackResponse
-	16, // 41: baton.v1.Baton.Explain:output_type -> baton.v1.ExplainResponse
-	18, // 42: baton.v1.Baton.History:output_type -> baton.v1.HistoryResponse
-	21, // 43: baton.v1.Baton.Version:output_type -> baton.v1.VersionResponse
-	37, // [37:44] is the sub-list for method output_type
-	30, // [30:37] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	29, // 17: baton.v1.Node.lease_left:type_name -> google.protobuf.Duration
+	29, // 18: baton.v1.NodeLink.ago:type_name -> google.protobuf.Duration
+	29, // 19: baton.v1.NodeLink.round_trip:type_name -> google.protobuf.Duration
+	8,  // 20: baton.v1.Group.move:type_name -> baton.v1.Move
+	9,  // 21: baton.v1.Group.bans:type_name -> baton.v1.Ban
+	10, // 22: baton.v1.Group.nodes:type_name -> baton.v1.GroupNode
+	11, // 23: baton.v1.Group.resources:type_name -> baton.v1.Resource
+	7,  // 24: baton.v1.Group.service:type_name -> baton.v1.Service
+	25, // 25: baton.v1.Service.first:type_name -> google.protobuf.Timestamp
+	25, // 26: baton.v1.Service.since:type_name -> google.protobuf.Timestamp
+	29, // 27: baton.v1.Service.planned:type_name -> google.protobuf.Duration
+	29, // 28: baton.v1.Service.unplanned:type_name -> google.protobuf.Duration
+	29, // 29: baton.v1.Service.down:type_name -> google.protobuf.Duration
+	25, // 30: baton.v1.Ban.until:type_name -> google.protobuf.Timestamp
+	2,  // 31: baton.v1.ExplainResponse.status:type_name -> baton.v1.StatusResponse
+	6,  // 32: baton.v1.ExplainResponse.group:type_name -> baton.v1.Group
+	20, // 33: baton.v1.ExplainResponse.line:type_name -> baton.v1.Line
+	20, // 34: baton.v1.ExplainResponse.history:type_name -> baton.v1.Line
+	20, // 35: baton.v1.HistoryResponse.lines:type_name -> baton.v1.Line
+	25, // 36: baton.v1.Line.time:type_name -> google.protobuf.Timestamp
+	21, // 37: baton.v1.Line.served:type_name -> baton.v1.Served
+	25, // 38: baton.v1.Served.time:type_name -> google.protobuf.Timestamp
+	29, // 39: baton.v1.Served.down:type_name -> google.protobuf.Duration
+	29, // 40: baton.v1.Served.detected:type_name -> google.protobuf.Duration
+	29, // 41: baton.v1.Served.decided:type_name -> google.protobuf.Duration
+	29, // 42: baton.v1.Served.waited:type_name -> google.protobuf.Duration
+	29, // 43: baton.v1.Served.started:type_name -> google.protobuf.Duration
+	0,  // 44: baton.v1.Baton.Status:input_type -> baton.v1.StatusRequest
+	1,  // 45: baton.v1.Baton.Watch:input_type -> baton.v1.WatchRequest
+	12, // 46: baton.v1.Baton.Switch:input_type -> baton.v1.SwitchRequest
+	14, // 47: baton.v1.Baton.Failback:input_type -> baton.v1.FailbackRequest
+	16, // 48: baton.v1.Baton.Explain:input_type -> baton.v1.ExplainRequest
+	18, // 49: baton.v1.Baton.History:input_type -> baton.v1.HistoryRequest
+	22, // 50: baton.v1.Baton.Version:input_type -> baton.v1.VersionRequest
+	2,  // 51: baton.v1.Baton.Status:output_type -> baton.v1.StatusResponse
+	2,  // 52: baton.v1.Baton.Watch:output_type -> baton.v1.StatusResponse
+	13, // 53: baton.v1.Baton.Switch:output_type -> baton.v1.SwitchResponse
+	15, // 54: baton.v1.Baton.Failback:output_type -> baton.v1.FailbackResponse
+	17, // 55: baton.v1.Baton.Explain:output_type -> baton.v1.ExplainResponse
+	19, // 56: baton.v1.Baton.History:output_type -> baton.v1.HistoryResponse
+	23, // 57: baton.v1.Baton.Version:output_type -> baton.v1.VersionResponse
+	51, // [51:58] is the sub-list for method output_type
+	44, // [44:51] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_v1_baton_proto_init() }
@@ -2117,7 +2418,7 @@ func file_v1_baton_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_baton_proto_rawDesc), len(file_v1_baton_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -4,6 +4,7 @@ package app
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -50,7 +51,8 @@ type AgentOptions struct {
 	Prefer     string // gate mechanism: "", gate.PreferEBPF or gate.PreferNFTables
 	SharedHost bool   // other nodes' agents run in this network namespace (baton dev without root)
 	NoGate     bool   // nothing cuts this node off (baton dev without root); refused but on loopback addresses
-	Log        *slog.Logger
+	LogFormat  string // "auto", "text", "json" or "journal"; empty: auto
+	LogLevel   slog.Level
 }
 
 // adoptLimit bounds the probe of each resource at start.
@@ -59,6 +61,7 @@ const adoptLimit = 3 * time.Second
 // agent is one running node.
 type agent struct {
 	opt   AgentOptions
+	logs  *logging
 	log   *slog.Logger
 	spec  *cluster.Spec
 	self  cluster.NodeID
@@ -85,26 +88,28 @@ type agent struct {
 	manager  *supervisor
 	*fitting
 	file *fileKeeper
+	observing
 }
 
 // RunAgent runs this node until the context ends, or SIGHUP comes. It returns nil if it was told to end.
 func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
-	if opt.Log == nil {
-		w := newLogWriter(os.Stderr)
-		defer w.Close()
-		opt.Log = slog.New(slog.NewTextHandler(w, nil))
-	}
-	spec, self, keys, err := readSetup(opt)
+	logs, err := openLog(cmp.Or(opt.LogFormat, "auto"), opt.LogLevel, os.Stderr, journalSocket)
 	if err != nil {
 		return err
 	}
-	lockMemory(opt.Log)
-	a := &agent{opt: opt, log: opt.Log.With("node", self), self: self, ended: make(chan struct{}),
+	defer logs.close()
+	spec, self, keys, err := readSetup(opt, logs.log)
+	if err != nil {
+		return err
+	}
+	lockMemory(logs.log)
+	a := &agent{opt: opt, logs: logs, log: logs.log.With("node", self), self: self, ended: make(chan struct{}),
 		replies: make(map[uint64]chan node.Reply), gates: make(map[cluster.GroupID]cluster.Gate),
-		persists: make(chan cluster.Persist, persistsMax), fitting: newFitting(), manager: findSupervisor(opt.Log),
-		file: newFileKeeper(self, opt.ConfigFile, opt.DataDir, opt.Log)}
+		persists: make(chan cluster.Persist, persistsMax), fitting: newFitting(), manager: findSupervisor(logs.log),
+		file: newFileKeeper(self, opt.ConfigFile, opt.DataDir, logs.log)}
+	a.observe()
 	defer func() { err = errors.Join(err, a.close()) }()
-	if a.access, err = newAccess(self, spec.KeyFile, keys); err != nil {
+	if a.access, err = newAccess(self, spec.KeyFile, keys, a.shared.Load); err != nil {
 		return err
 	}
 	boot, err := a.open(spec)
@@ -116,6 +121,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 		return err
 	}
 	a.access.server.Store(server)
+	a.answerMonitors()
 	beside, stop := context.WithCancel(context.Background())
 	var helpers sync.WaitGroup
 	helpers.Go(func() { a.watchLinks(beside) })
@@ -133,8 +139,8 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 }
 
 // readSetup reads the file, this node's name, and the key.
-func readSetup(opt AgentOptions) (*cluster.Spec, cluster.NodeID, wire.Keys, error) {
-	spec, err := readOwnFile(opt)
+func readSetup(opt AgentOptions, log *slog.Logger) (*cluster.Spec, cluster.NodeID, wire.Keys, error) {
+	spec, err := readOwnFile(opt, log)
 	if err != nil {
 		return nil, "", wire.Keys{}, err
 	}
@@ -148,19 +154,19 @@ func readSetup(opt AgentOptions) (*cluster.Spec, cluster.NodeID, wire.Keys, erro
 
 // readOwnFile reads this node's own cluster file. One that somebody edited wrongly is not used, as no edited
 // file is, so it keeps no agent from starting whose data directory has a text that counted.
-func readOwnFile(opt AgentOptions) (*cluster.Spec, error) {
+func readOwnFile(opt AgentOptions, log *slog.Logger) (*cluster.Spec, error) {
 	text, err := os.ReadFile(opt.ConfigFile)
 	if err != nil {
-		return nil, fmt.Errorf("read the cluster file: %w", err)
+		return nil, fail(exitUsage, "name the cluster file with baton agent --config FILE", "read the cluster file %s: %s", opt.ConfigFile, cause(err))
 	}
 	spec, err := config.Parse(opt.ConfigFile, text, Kinds())
 	if err == nil {
 		return spec, nil
 	}
-	if kept := newFileKeeper("", opt.ConfigFile, opt.DataDir, opt.Log).newestKept(); kept != "" {
+	if kept := newFileKeeper("", opt.ConfigFile, opt.DataDir, log).newestKept(); kept != "" {
 		if text, bad := os.ReadFile(kept); bad == nil {
 			if spec, bad := config.Parse(kept, text, Kinds()); bad == nil {
-				opt.Log.Warn("the cluster file can't be read, and is not used", "file", opt.ConfigFile, "instead", kept, "cause", err)
+				log.Warn("the cluster file can't be read, and is not used", "file", opt.ConfigFile, "instead", kept, "cause", err)
 				return spec, nil
 			}
 		}
@@ -181,7 +187,7 @@ func nodeName(name string, spec *cluster.Spec) (cluster.NodeID, error) {
 		for i, n := range spec.Nodes {
 			names[i] = string(n.ID)
 		}
-		return "", fail(exitUsage, "start the agent with --node NAME", "node %q is not in the cluster file, which names %s", name, strings.Join(names, ", "))
+		return "", fail(exitUsage, "name it: baton agent --node NAME", "node %q is not in the cluster file, which names %s", name, strings.Join(names, ", "))
 	}
 	return cluster.NodeID(name), nil
 }
@@ -195,9 +201,10 @@ func (a *agent) open(spec *cluster.Spec) (*node.Boot, error) {
 	if a.inbox, err = newInbox(realtime(spec.Timing)); err != nil {
 		return nil, fmt.Errorf("make the inbox: %w", err)
 	}
+	lived := lastWrite(a.opt.DataDir)
 	store, image, err := disk.Open(a.opt.DataDir, disk.Options{})
 	if err != nil {
-		return nil, err
+		return nil, unopened(err, a.opt.DataDir)
 	}
 	a.store = store
 	if r := store.Report(); r.Torn {
@@ -218,7 +225,7 @@ func (a *agent) open(spec *cluster.Spec) (*node.Boot, error) {
 	}
 	var salt [4]byte
 	_, _ = rand.Read(salt[:]) // it never fails (crypto/rand)
-	b := &node.Boot{Boot: boot, Run: cluster.NewRun(store.Runs(), binary.LittleEndian.Uint32(salt[:])), Disk: image, Record: record}
+	b := &node.Boot{Boot: boot, Run: cluster.NewRun(store.Runs(), binary.LittleEndian.Uint32(salt[:])), Disk: image, Record: record, Lived: lived}
 	a.clock.now()
 	if err := a.openGate(b); err != nil {
 		return nil, err
@@ -227,6 +234,18 @@ func (a *agent) open(spec *cluster.Spec) (*node.Boot, error) {
 		return nil, err
 	}
 	return b, a.openLinks(b.Run)
+}
+
+// unopened says what to do where a data directory can't be opened.
+func unopened(err error, dir string) error {
+	hint := "name another one with baton agent --data DIR, or mend this one: the agent must be able to write there"
+	switch {
+	case errors.Is(err, disk.ErrInUse):
+		hint = "systemctl stop baton, or name another one with baton agent --data DIR"
+	case errors.Is(err, disk.ErrCorrupt):
+		hint = "move " + dir + " away, and start the agent again: the cluster lets it in anew, with an empty one"
+	}
+	return fail(exitFailed, hint, "%v", err)
 }
 
 // settleSpec takes the configuration that this node's log has come to, if it has one: from then on the
@@ -316,6 +335,9 @@ func (a *agent) newGate() (gate.Gate, error) {
 // former run has left of resources that the file does not name any more goes; it is waited for as long as an
 // adoption may take.
 func (a *agent) openResources(b *node.Boot) error {
+	if err := a.openOutputs(); err != nil {
+		return err
+	}
 	a.slots = make(map[place]*slot)
 	var fresh []*slot
 	for _, g := range a.spec.Groups {
@@ -334,6 +356,7 @@ func (a *agent) openResources(b *node.Boot) error {
 		if s.worker, err = newWorker(s.kind, s.env, a.done); err != nil {
 			return err
 		}
+		a.follow(s.env)
 		ctx, cancel := context.WithTimeout(context.Background(), adoptLimit)
 		b.Found = append(b.Found, cluster.Done{Group: s.group, Resource: s.resource, Status: s.worker.Adopt(ctx)})
 		cancel()
@@ -369,11 +392,15 @@ func (a *agent) close() error {
 	if a.links != nil {
 		a.links.Close()
 	}
+	a.health.Close()
 	close(a.persists)
 	a.disk.Wait()
 	a.endFitting()
 	for _, s := range a.slots {
 		s.close()
+	}
+	if a.outputs != nil {
+		a.outputs.Close()
 	}
 	switch {
 	case a.gate == nil:

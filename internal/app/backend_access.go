@@ -32,13 +32,14 @@ type access struct {
 	foreign     atomic.Pointer[map[cluster.NodeID]bool] // nodes from which nothing comes but what no key opens
 }
 
-// newAccess makes this node's identity. Who uses the keys is told by keys.use, once there is somebody.
-func newAccess(self cluster.NodeID, file string, keys wire.Keys) (*access, error) {
+// newAccess makes this node's identity. Who uses the keys is told by keys.use, once there is somebody; spec
+// returns the configuration that counts.
+func newAccess(self cluster.NodeID, file string, keys wire.Keys, spec func() *cluster.Spec) (*access, error) {
 	id, err := identity.New(self, keys.All())
 	if err != nil {
 		return nil, err
 	}
-	return &access{identity: id, keys: &keyring{file: file, keys: keys}, peers: &peers{self, id}}, nil
+	return &access{identity: id, keys: &keyring{file: file, keys: keys}, peers: &peers{id, spec}}, nil
 }
 
 // take answers who came over TCP and is no node with a large message.
@@ -107,7 +108,7 @@ func (b *backend) deed(text, by string) {
 	ctx, cancel := context.WithTimeout(context.Background(), deedTimeout)
 	defer cancel()
 	if m, err := b.Propose(ctx, cluster.Part{Deed: &cluster.Deed{Text: text}}, by); err != nil || !m.Done {
-		b.a.log.Info("this is not in the history", "what", text, "cause", m.Text, "error", err)
+		b.a.log.Info("this is not in the history", "what", text, "reason", m.Text, "cause", err)
 	}
 }
 

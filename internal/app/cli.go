@@ -59,39 +59,44 @@ type commands struct {
 	Address     string `help:"An agent elsewhere, with the token and authority of the context, or of BATON_TOKEN and BATON_AUTHORITY." placeholder:"HOST[:PORT]"`
 	ContextName string `name:"context" help:"A cluster elsewhere, as baton context added it." env:"BATON_CONTEXT" placeholder:"NAME"`
 
-	Agent    agentCmd    `cmd:"" help:"Run this node."`
-	Dev      devCmd      `cmd:"" help:"Run a whole cluster on this machine, to try it."`
-	Init     initCmd     `cmd:"" help:"Make a cluster: ask, propose, write the cluster file and the key."`
-	Status   statusCmd   `cmd:"" help:"Show nodes, groups, leases, epochs, and who would take over."`
-	Switch   switchCmd   `cmd:"" help:"Move a group to another node, on purpose."`
-	Failback failbackCmd `cmd:"" help:"Move a group back to its preferred node."`
-	Start    startCmd    `cmd:"" help:"Start a group that was stopped, or one resource of it."`
-	Stop     stopCmd     `cmd:"" help:"Stop a group everywhere, or one resource of it on its node; it stays so until it is started."`
-	Restart  restartCmd  `cmd:"" help:"Stop and start a group, or one resource of it, on its node, without a failover."`
-	Clear    clearCmd    `cmd:"" help:"Forget the failures of a group, or of one resource of it: bans and restarts."`
-	Pause    pauseCmd    `cmd:"" help:"Watch a group, or all, but do not act: nobody takes over."`
-	Resume   resumeCmd   `cmd:"" help:"End a pause."`
-	Pin      pinCmd      `cmd:"" help:"Keep a group on a node: it runs there or nowhere."`
-	Unpin    unpinCmd    `cmd:"" help:"End a pin."`
-	Drain    drainCmd    `cmd:"" help:"Move every group off a node, and keep them off."`
-	Undrain  undrainCmd  `cmd:"" help:"End a drain."`
-	Explain  explainCmd  `cmd:"" help:"Tell why a group is where it is, or show one entry of the history."`
-	History  historyCmd  `cmd:"" help:"List what was decided, and why."`
-	Apply    applyCmd    `cmd:"" help:"Change the running cluster: show what a new cluster file does, ask, do it."`
-	Edit     editCmd     `cmd:"" help:"Edit the cluster file that counts, then apply it."`
-	Config   configCmd   `cmd:"" help:"Show, compare and take back revisions of the cluster file."`
-	Check    checkCmd    `cmd:"" help:"Check the cluster file, this host, and what takeover it can keep."`
-	Keygen   keygenCmd   `cmd:"" help:"Make a cluster key."`
-	Invite   inviteCmd   `cmd:"" help:"Let a host join as one of the file's nodes: prints the line to type there."`
-	Join     joinCmd     `cmd:"" help:"Make this host a node of a cluster, by invitation: fetches file and key."`
-	Leave    leaveCmd    `cmd:"" help:"Take a node out of the cluster, also one that is down."`
-	Form     formCmd     `cmd:"" help:"Found the cluster though a node can't be reached."`
-	Token    tokenCmd    `cmd:"" help:"Give access from afar, and take it back."`
-	Context  contextCmd  `cmd:"" help:"Choose clusters to use from afar."`
-	Key      keyCmd      `cmd:"" help:"Change the cluster's key."`
-	Bench    benchCmd    `cmd:"" help:"Measure, on this machine, the outages that clients see."`
-	Simulate simulateCmd `cmd:"" passthrough:"" help:"Run the core through simulated faults (simulate --help tells more)."`
-	Version  versionCmd  `cmd:"" help:"Print the version."`
+	Agent      agentCmd      `cmd:"" help:"Run this node."`
+	Dev        devCmd        `cmd:"" help:"Run a whole cluster on this machine, to try it."`
+	Status     statusCmd     `cmd:"" help:"Show nodes, groups, leases, epochs, and who would take over."`
+	Switch     switchCmd     `cmd:"" help:"Move a group to another node, on purpose."`
+	Failback   failbackCmd   `cmd:"" help:"Move a group back to its preferred node."`
+	Start      startCmd      `cmd:"" help:"Start a group that was stopped, or one resource of it."`
+	Stop       stopCmd       `cmd:"" help:"Stop a group everywhere, or one resource of it on its node; it stays so until it is started."`
+	Restart    restartCmd    `cmd:"" help:"Stop and start a group, or one resource of it, on its node, without a failover."`
+	Clear      clearCmd      `cmd:"" help:"Forget the failures of a group, or of one resource of it: bans and restarts."`
+	Pause      pauseCmd      `cmd:"" help:"Watch a group, or all, but do not act: nobody takes over."`
+	Resume     resumeCmd     `cmd:"" help:"End a pause."`
+	Pin        pinCmd        `cmd:"" help:"Keep a group on a node: it runs there or nowhere."`
+	Unpin      unpinCmd      `cmd:"" help:"End a pin."`
+	Drain      drainCmd      `cmd:"" help:"Move every group off a node, and keep them off."`
+	Undrain    undrainCmd    `cmd:"" help:"End a drain."`
+	Logs       logsCmd       `cmd:"" help:"Show what a group's programs have printed."`
+	Report     reportCmd     `cmd:"" help:"Gather what a bug report needs into one file, without secrets."`
+	Explain    explainCmd    `cmd:"" help:"Tell why a group is where it is, or show one entry of the history."`
+	History    historyCmd    `cmd:"" help:"List what was decided, and why."`
+	Check      checkCmd      `cmd:"" help:"Check the cluster file, this host, and what takeover it can keep."`
+	Keygen     keygenCmd     `cmd:"" help:"Make a cluster key."`
+	Invite     inviteCmd     `cmd:"" help:"Let a host join as one of the file's nodes: prints the line to type there."`
+	Join       joinCmd       `cmd:"" help:"Make this host a node of a cluster, by invitation: fetches file and key."`
+	Token      tokenCmd      `cmd:"" help:"Give access from afar, and take it back."`
+	Context    contextCmd    `cmd:"" help:"Choose clusters to use from afar."`
+	Key        keyCmd        `cmd:"" help:"Change the cluster's key."`
+	Bench      benchCmd      `cmd:"" help:"Measure, on this machine, the outages that clients see."`
+	Simulate   simulateCmd   `cmd:"" passthrough:"" help:"Run the core through simulated faults (simulate --help tells more)."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
+	Completion completionCmd `cmd:"" help:"Print a script that completes commands and names in a shell."`
+	Complete   completeCmd   `cmd:"" hidden:"" passthrough:"" help:"What a shell asks."`
+	Init       initCmd       `cmd:"" help:"Make a cluster: ask, propose, write the cluster file and the key."`
+	Apply      applyCmd      `cmd:"" help:"Change the running cluster: show what a new cluster file does, ask, do it."`
+	Edit       editCmd       `cmd:"" help:"Edit the cluster file that counts, then apply it."`
+	Config     configCmd     `cmd:"" help:"Show, compare and take back revisions of the cluster file."`
+	Plan       planCmd       `cmd:"" help:"Tell what would happen, without doing it."`
+	Leave      leaveCmd      `cmd:"" help:"Take a node out of the cluster, also one that is down."`
+	Form       formCmd       `cmd:"" help:"Found the cluster though a node can't be reached."`
 }
 
 // console is what a command is run with.
@@ -156,7 +161,7 @@ func runCommand(ctx context.Context, args []string, in io.Reader, out, errOut io
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		return finish(k, fail(exitUsage, usageHint(err), "%v", err))
+		return finish(k, usage(err))
 	}
 	if c.Socket == "" { // an empty BATON_SOCKET
 		c.Socket = defaultSocket
@@ -164,20 +169,9 @@ func runCommand(ctx context.Context, args []string, in io.Reader, out, errOut io
 	k.socket, k.json = c.Socket, c.JSON
 	k.remote, k.lost = choose(&c)
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	code = finish(k, parsed.Run(k))
+	code = finish(k, parsed.Run(k, parser))
 	k.note()
 	return code
-}
-
-// usageHint names the help that fits what was mistyped.
-func usageHint(err error) string {
-	var wrong *kong.ParseError
-	if errors.As(err, &wrong) {
-		if c := wrong.Context.Selected(); c != nil {
-			return c.FullPath() + " --help"
-		}
-	}
-	return "baton --help lists the commands"
 }
 
 // finish tells of an error, if there is one, and returns the exit code.
@@ -240,6 +234,8 @@ func (k *console) troubleAt(err error, where string) error {
 		return fail(exitUnreached, "systemctl start baton, or name another socket with --socket or BATON_SOCKET", "no agent reached at %s: %s", where, t.Text)
 	case t.Code == connect.CodePermissionDenied, t.Code == connect.CodeUnauthenticated, errors.Is(err, identity.ErrStranger):
 		return fail(exitFailed, t.Hint, "%s: %s", where, t.Text)
+	case t.Code == connect.CodeUnimplemented:
+		return fail(exitFailed, "baton version tells which versions they are; restart the agent if it is older", "%s: the agent is of another version, and does not know this command", where)
 	case t.Code == connect.CodeInvalidArgument:
 		return fail(exitUsage, t.Hint, "%s", t.Text)
 	}

@@ -21,6 +21,8 @@ type agentCmd struct {
 	Data      string `default:"/var/lib/baton" help:"What must outlive a reboot." placeholder:"DIR"`
 	RunDir    string `name:"run" default:"/run/baton" help:"What must outlive the agent; on tmpfs." placeholder:"DIR"`
 	Gate      string `enum:"auto,ebpf,nftables" default:"auto" help:"The gate's mechanism: auto, ebpf or nftables."`
+	LogFormat string `name:"log-format" enum:"auto,text,json,journal" default:"auto" help:"The log's format: text or json to standard error, journal to journald; auto: journal where systemd has connected standard error to it, else text."`
+	LogLevel  string `name:"log-level" enum:"debug,info,warn,error" default:"info" help:"What is logged: debug, info, warn or error, and above."`
 	NoGate    bool   `hidden:"" help:"Run without a gate; for baton dev on loopback addresses."`
 	Dismantle bool   `help:"Run nothing: stop what an agent that has ended left here, and take its gate out of the kernel. For an uninstallation."`
 }
@@ -28,7 +30,10 @@ type agentCmd struct {
 // Run runs the agent until it is told to stop.
 func (c *agentCmd) Run(k *console) error {
 	began, supervised := time.Now(), os.Getenv("NOTIFY_SOCKET") != ""
-	opt := AgentOptions{ConfigFile: c.Config, Node: c.Node, DataDir: c.Data, RunDir: c.RunDir, Socket: k.socket, NoGate: c.NoGate}
+	opt := AgentOptions{ConfigFile: c.Config, Node: c.Node, DataDir: c.Data, RunDir: c.RunDir, Socket: k.socket, NoGate: c.NoGate, LogFormat: c.LogFormat}
+	if err := opt.LogLevel.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		return fail(exitUsage, "", "--log-level: %v", err)
+	}
 	if c.Gate != "auto" {
 		opt.Prefer = c.Gate
 	}
@@ -40,9 +45,6 @@ func (c *agentCmd) Run(k *console) error {
 }
 
 func (c *agentCmd) run(k *console, opt AgentOptions) error {
-	if _, err := os.Stat(c.Config); err != nil {
-		return fail(exitUsage, "name the cluster file with --config", "read the cluster file: %v", err)
-	}
 	if c.Dismantle {
 		return dismantle(k, opt)
 	}
@@ -59,12 +61,11 @@ func dismantle(k *console, opt AgentOptions) error {
 	if _, err := client.Status(asking, &batonv1.StatusRequest{}); err == nil || !api.Explain(err).Unreached {
 		return fail(exitFailed, "systemctl stop baton", "an agent runs here (%s)", k.socket)
 	}
-	spec, self, _, err := readSetup(opt)
+	spec, self, _, err := readSetup(opt, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
-	opt.Log = slog.New(slog.DiscardHandler)
-	a := &agent{opt: opt, log: opt.Log, spec: spec, self: self}
+	a := &agent{opt: opt, log: slog.New(slog.DiscardHandler), spec: spec, self: self}
 	if a.run, err = openRunDir(opt.RunDir); err != nil {
 		return err
 	}

@@ -434,9 +434,9 @@ func proposedHost() (name, address string) {
 func writeKey(name, text string) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return fail(exitFailed, "remove it first, if no cluster uses it", "%s is there already, and a key is never overwritten", name)
+		return fail(exitFailed, "if no cluster uses it: rm "+name, "%s is there already, and a key is never overwritten", name)
 	} else if err != nil {
-		return fmt.Errorf("write the key: %w", err)
+		return fail(exitFailed, "baton keygen FILE, in a directory that is there and may be written to", "write the key to %s: %s", name, cause(err))
 	}
 	_, err = f.WriteString(text)
 	if err = errors.Join(err, f.Chmod(0o600), f.Sync(), f.Close()); err != nil {

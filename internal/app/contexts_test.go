@@ -41,11 +41,17 @@ func serveDistant(t *testing.T) (address string, id *identity.Identity) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveAfar(t, &distant{healthy(), id}, id), id
+}
+
+// serveAfar answers on a port of its own.
+func serveAfar(t *testing.T, b api.Backend, id *identity.Identity) (address string) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "baton-cli-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := api.Listen(filepath.Join(dir, "s"), &distant{healthy(), id})
+	server, err := api.Listen(filepath.Join(dir, "s"), b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +81,7 @@ func serveDistant(t *testing.T) (address string, id *identity.Identity) {
 		}
 		os.RemoveAll(dir)
 	})
-	return ln.Addr().String(), id
+	return ln.Addr().String()
 }
 
 // home makes a place for contexts.

@@ -51,6 +51,8 @@ var generatedParts = []struct {
 	{"reference/rules.md", "nodes", func(*testing.T) string { return ruleDocs("N") }},
 	{"reference/rules.md", "groups", func(*testing.T) string { return ruleDocs("G") }},
 	{"reference/events.md", "events", eventDocs},
+	{"reference/metrics.md", "metrics", metricDocs},
+	{"reference/logs.md", "keys", logKeyDocs},
 	{"reference/api.md", "calls", callDocs},
 	{"reference/api.md", "messages", messageDocs},
 	{"reference/api.md", "roles", roleDocs},
@@ -368,6 +370,9 @@ func commandDoc(b *strings.Builder, c *kong.Node) {
 		return
 	}
 	fmt.Fprintf(b, "\n### baton %s\n\n%s\n\n    baton %s\n", strings.TrimPrefix(c.Path(), "baton "), c.Help, strings.TrimPrefix(c.Summary(), "baton "))
+	if c.Detail != "" {
+		fmt.Fprintf(b, "\n%s\n", c.Detail)
+	}
 	if rows := flagTable(c.Flags, c.Positional); rows != "" {
 		b.WriteString("\n" + rows)
 	}
@@ -404,7 +409,7 @@ func flagTable(flags []*kong.Flag, positional []*kong.Positional) string {
 func simulateDocs(t *testing.T) string {
 	var out, errOut bytes.Buffer
 	sim.Main([]string{"--help"}, &out, &errOut)
-	return "```\n" + strings.ReplaceAll(errOut.String(), "\t", "    ") + "```\n"
+	return "```\n" + strings.ReplaceAll(out.String(), "\t", "    ") + "```\n"
 }
 
 func ruleDocs(prefix string) string {
@@ -428,8 +433,8 @@ var eventNotes = map[string]string{
 	"left":                "The agent ends. Start it again only after `baton join`.",
 	"revision":            "The configuration has changed. `baton config history` shows by whom.",
 	"forming":             "Tells what forming waits for. See [what status says](../how-to.md#what-to-do-when-status-says-).",
+	"forming.without":     "Somebody has said `form --without` there: that node founds the cluster with those that it hears.",
 	"founded":             "The founding record is on this node's disk.",
-	"forming.without":     "Somebody said `baton form --without` there. Who is left out is let in when it comes.",
 	"founding.other":      "Stop the agent there, move its data directory away, start it again: it is let in.",
 	"founding.without":    "`baton form --without` was said, and a node left out has founded the cluster as well, in vain. Move its data directory away.",
 	"founding.file":       "Copy the file from a node that runs, restart the agent.",
@@ -468,12 +473,12 @@ func eventDocs(t *testing.T) string {
 			return true
 		})
 	}
-	rows := [][]string{{"code", "text", "what it means"}}
+	rows := [][]string{{"code", "level", "text", "what it means"}}
 	for _, name := range slices.Sorted(maps.Keys(found)) {
 		if eventNotes[name] == "" {
 			t.Errorf("event %q has no note in this test", name)
 		}
-		rows = append(rows, []string{quoted(name), docsSentence(found[name]), eventNotes[name]})
+		rows = append(rows, []string{quoted(name), strings.ToLower(eventLevel(name).String()), docsSentence(found[name]), eventNotes[name]})
 	}
 	for name := range eventNotes {
 		if found[name] == "" {
@@ -487,6 +492,9 @@ func eventDocs(t *testing.T) string {
 var docsVerb = regexp.MustCompile(`%[a-z]`)
 
 func docsLiteral(e ast.Expr) string {
+	if sum, ok := e.(*ast.BinaryExpr); ok && sum.Op == token.ADD {
+		return docsLiteral(sum.X) + docsLiteral(sum.Y)
+	}
 	l, ok := e.(*ast.BasicLit)
 	if !ok || l.Kind != token.STRING {
 		return ""

@@ -22,7 +22,7 @@ type keyring struct {
 func readKeyFile(file string) (wire.Keys, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return wire.Keys{}, fail(exitUsage, "make one with baton keygen "+file+", and copy it to every node", "read the cluster key: %v", err)
+		return wire.Keys{}, fail(exitUsage, "make one with baton keygen "+file+", and copy it to every node", "read the cluster key %s: %s", file, cause(err))
 	}
 	keys, err := wire.ParseKeys(string(text))
 	if err != nil {

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -15,16 +14,21 @@ const logQueue = 1024
 type logWriter struct {
 	lines   chan []byte
 	dropped atomic.Uint64
+	lost    atomic.Uint64 // of all times
 	done    sync.WaitGroup
 }
 
-func newLogWriter(out io.Writer) *logWriter {
+// newLogWriter returns a writer to out; note makes a line of what it has to tell itself.
+func newLogWriter(out io.Writer, note func(text string) []byte) *logWriter {
 	w := &logWriter{lines: make(chan []byte, logQueue)}
 	w.done.Go(func() {
 		for line := range w.lines {
-			_, _ = out.Write(line) // there is nowhere left to tell of a failure
+			if _, err := out.Write(line); err != nil {
+				w.drop() // there is nowhere left to tell of a failure
+				continue
+			}
 			if n := w.dropped.Swap(0); n > 0 {
-				fmt.Fprintf(out, "%d lines of the log were lost: it was not taken quickly enough\n", n)
+				_, _ = out.Write(note(lost(n)))
 			}
 		}
 	})
@@ -36,9 +40,14 @@ func (w *logWriter) Write(line []byte) (int, error) {
 	select {
 	case w.lines <- append([]byte(nil), line...):
 	default:
-		w.dropped.Add(1)
+		w.drop()
 	}
 	return len(line), nil
+}
+
+func (w *logWriter) drop() {
+	w.dropped.Add(1)
+	w.lost.Add(1)
 }
 
 // Close writes what waits.

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"baton/internal/core/cluster"
-	"baton/internal/core/decide"
 	"baton/internal/core/node"
 	"baton/internal/io/gate"
 )
@@ -61,6 +60,7 @@ func (a *agent) loop(boot *node.Boot) (err error) {
 			f(a.node)
 		}
 		if now = a.clock.now(); now.Mono >= wake {
+			a.metrics.Woke(now.Mono.Sub(wake))
 			wake = a.step(&node.Tick{})
 		}
 		if a.quit != nil {
@@ -166,31 +166,13 @@ func (a *agent) carryOut(out *node.Output) {
 	a.tell(out)
 }
 
-// tell logs events and decisions.
-func (a *agent) tell(out *node.Output) {
-	for _, e := range out.Events {
-		a.log.Info(e.Text, "event", e.Code)
-	}
-	for _, d := range out.Decided {
-		about := "group"
-		name := string(d.Group)
-		if d.Group == "" {
-			about, name = "about", string(d.Node)
-		}
-		level := a.log.Info
-		if d.Verdict == decide.Stay || d.Verdict == decide.Record {
-			level = a.log.Debug
-		}
-		level(d.Why, "event", "decision", "rule", d.Rule, "verdict", string(d.Verdict), about, name, "evidence", d.Evidence)
-	}
-}
-
 // writeGate stores a deadline in the kernel. It reports whether the kernel has it.
 func (a *agent) writeGate(g cluster.Gate) bool {
 	err := a.gate.Set(g.Group, g.Epoch, a.clock.boottime(g.End))
 	if errors.Is(err, gate.ErrStaleEpoch) && g.End == 0 {
 		err = nil // a newer epoch of this node's own has the gate: the old one is shut
 	}
+	a.metrics.GateWritten(err)
 	if err != nil {
 		a.log.Error("the gate can't be written", "group", g.Group, "epoch", g.Epoch, "cause", err)
 		delete(a.gates, g.Group)
@@ -228,6 +210,7 @@ func (a *agent) writeDisk() {
 			continue
 		}
 		if took := time.Since(start); p.Sync {
+			a.metrics.Synced(took)
 			if took > slowWrite {
 				a.log.Warn("a sync was slow", "took", took)
 			}

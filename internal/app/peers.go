@@ -12,15 +12,16 @@ import (
 
 // peers reach the agents of other nodes.
 type peers struct {
-	self     cluster.NodeID
 	identity *identity.Identity
+	spec     func() *cluster.Spec // that counts now
 }
 
 // client returns a client of another node's agent, which knows this node by its certificate. It connects
-// with the first request, over the first address that answers. Close it after use.
-func (p *peers) client(spec *cluster.Spec, node cluster.NodeID) *api.Client {
+// with the first request, over the first address that answers. Close it after use: a change of the key makes
+// connections worthless.
+func (p *peers) client(node cluster.NodeID) *api.Client {
 	var addresses []string
-	for _, a := range apiAddresses(spec, node) {
+	for _, a := range apiAddresses(p.spec(), node) {
 		addresses = append(addresses, a.String())
 	}
 	return api.DialTLS(addresses, p.identity.Client(node, identity.APIProtocols...), "")

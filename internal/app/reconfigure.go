@@ -78,6 +78,7 @@ func (a *agent) reconfigure(spec *cluster.Spec) error {
 	a.tellFit(spec.Timing)
 	a.pace(realtime(spec.Timing))
 	a.work.Go(a.lookAround)
+	a.work.Go(a.answerMonitors)
 	return nil
 }
 
@@ -206,6 +207,7 @@ func (a *agent) openAfter(s *slot) {
 
 // retire stops one resource for good, and has the loop forget it.
 func (a *agent) retire(s *slot) error {
+	a.outputs.Forget(s.group, s.resource) // before another may take its place
 	if err := s.retire(a.life); err != nil {
 		if a.life.Err() == nil {
 			a.log.Error("what the file does not name any more is not known to be stopped", "resource", s.place, "cause", err)

@@ -99,6 +99,7 @@ func newFittingRoom(t *testing.T, dir string, spec *cluster.Spec) *fittingRoom {
 		gates: make(map[cluster.GroupID]cluster.Gate), persists: make(chan cluster.Persist, 1), fitting: newFitting()}
 	a := room.agent
 	a.gate, a.spec = room.gate, spec
+	a.observe()
 	a.shared.Store(spec)
 	check := func(err error) {
 		t.Helper()
@@ -115,7 +116,7 @@ func newFittingRoom(t *testing.T, dir string, spec *cluster.Spec) *fittingRoom {
 	check(err)
 	a.clock.now()
 	check(a.openResources(&room.boot))
-	a.access, err = newAccess("a", "", wire.Keys{First: bytes.Repeat([]byte{7}, wire.KeySize)})
+	a.access, err = newAccess("a", "", wire.Keys{First: bytes.Repeat([]byte{7}, wire.KeySize)}, a.shared.Load)
 	check(err)
 	check(a.openLinks(1))
 	return room

@@ -85,6 +85,7 @@ func (v statusView) explain(w io.Writer, g *batonv1.Group, history []*batonv1.Li
 	}
 	v.field(w, "next", next)
 	v.field(w, "standing", v.about(g)...)
+	v.field(w, "service", v.service(g))
 	v.field(w, "policy", "failover "+g.Failover+", failback "+g.Failback)
 	if m := g.Move; m != nil {
 		state := "the target prepares"

@@ -307,6 +307,9 @@ func (v statusView) leaseless(node string) bool {
 func (v statusView) sentence(w io.Writer, g *batonv1.Group) {
 	fmt.Fprintf(w, "%s %s: %s", v.text(bold, g.Name), v.where(g), v.why(g))
 	fmt.Fprintln(w)
+	if text := v.service(g); text != "" {
+		fmt.Fprintf(w, "  %s\n", v.text(dim, text))
+	}
 	for _, n := range g.Nodes {
 		if n.Reason != "" {
 			fmt.Fprintf(w, "  %s\n", v.text(red, fmt.Sprintf("%s, %s: %s", n.Node, n.Phase, n.Reason)))

@@ -171,7 +171,7 @@ func (b *backend) everyNode(ctx context.Context, spec *cluster.Spec, do func(con
 				n.err = do(ctx, nil, n)
 				return
 			}
-			agent := b.a.access.peers.client(spec, n.id)
+			agent := b.a.access.peers.client(n.id)
 			defer agent.Close()
 			n.err = do(ctx, agent, n)
 		})

@@ -104,6 +104,7 @@ func (s *slot) open(a *agent) {
 		a.log.Error("a resource can't be made", "resource", s.place, "cause", err)
 		w = resource.NewBroken(kind, env, a.done, err)
 	}
+	a.follow(env)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.worker = w

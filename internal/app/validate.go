@@ -32,7 +32,7 @@ const (
 
 // ValidateOn implements Peers.
 func (b *backend) ValidateOn(ctx context.Context, node cluster.NodeID, text []byte) ([]api.Problem, error) {
-	agent := b.a.access.peers.client(b.a.shared.Load(), node)
+	agent := b.a.access.peers.client(node)
 	defer agent.Close()
 	r, err := agent.Config.Validate(ctx, &batonv1.ValidateRequest{Text: string(text)})
 	if err != nil {

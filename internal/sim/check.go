@@ -14,6 +14,7 @@ import (
 type checker struct {
 	groups   []served
 	log      []applied
+	before   uint64 // log index that the run began after
 	founding []byte
 	every    int64         // between two samples
 	from     int64         // samples begin
@@ -114,6 +115,7 @@ func (w *world) gateChanged(m *machine, group int, was gate) {
 	if g.end <= now {
 		if was.end > now {
 			w.note(m, "gate of %s closes (epoch %d)", w.spec.Groups[group].ID, was.epoch)
+			w.tell("%s no longer serves %s", m.id, w.spec.Groups[group].ID)
 		}
 		return
 	}
@@ -121,6 +123,7 @@ func (w *world) gateChanged(m *machine, group int, was gate) {
 		return // a renewal
 	}
 	w.note(m, "gate of %s opens (epoch %d, for %v)", w.spec.Groups[group].ID, g.epoch, g.end.Sub(now))
+	w.tell("%s serves %s, epoch %d", m.id, w.spec.Groups[group].ID, g.epoch)
 	w.opened(m, group, g.epoch)
 }
 
@@ -174,12 +177,18 @@ func (w *world) observe(m *machine, out *node.Output) {
 	}
 	for i := range out.Decided {
 		w.counts.Rules[out.Decided[i].Rule]++
+		if w.watcher != nil {
+			w.watcher.decided(w, &out.Decided[i])
+		}
 	}
 	for i := range out.Replies {
 		if out.Replies[i].Done {
 			w.counts.Replies++
 		} else {
 			w.counts.Refusals++
+		}
+		if w.watcher != nil {
+			w.watcher.said = append(w.watcher.said, out.Replies[i])
 		}
 	}
 }
@@ -207,11 +216,11 @@ func (w *world) applied(m *machine, e *cluster.LogEntry) {
 	}
 	m.applied = e.Index
 	c := &w.check
-	for uint64(len(c.log)) <= e.Index {
+	for uint64(len(c.log)) <= e.Index-c.before {
 		c.log = append(c.log, applied{})
 	}
 	d := bytesDigest(e.Data)
-	a := &c.log[e.Index]
+	a := &c.log[e.Index-c.before]
 	if a.set && (a.term != e.Term || a.digest != d) {
 		w.fail("invariant 3", "%s applies another entry %d (term %d) than %s did (term %d)", m.id, e.Index, e.Term, w.machines[a.by].id, a.term)
 	}
@@ -232,6 +241,9 @@ func (w *world) announced(e *cluster.LogEntry) {
 	if err != nil {
 		w.fail("invariant 3", "entry %d can't be read: %v", e.Index, err)
 		return
+	}
+	if w.watcher != nil {
+		w.watcher.entry(w, d)
 	}
 	if w.check.said.read(d) {
 		w.check.changed = w.now

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -17,12 +18,7 @@ import (
 // broke, 2 bad usage.
 func Main(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("simulate", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() {
-		fmt.Fprintf(stderr, "usage: simulate [--seeds 1..1000] [--profile NAME] [--trace] [--packets] [SCRIPT]\n")
-		flags.PrintDefaults()
-		fmt.Fprintf(stderr, "profiles:\n%s", Profiles())
-	}
+	flags.SetOutput(io.Discard)
 	seeds := flags.String("seeds", "1..100", "a seed or a range of them")
 	profile := flags.String("profile", "mix", "which faults are drawn")
 	mutation := flags.Int("mutation", 0, "a bug to plant, by its number in the core")
@@ -31,8 +27,15 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	packets := flags.Bool("packets", false, "with every packet and write")
 	hunt := flags.Bool("hunt", false, "print, for each bug that the core can be told to have, the first seed that catches it")
 	script := flags.Bool("script", false, "print the seed's plan as a script, and don't run it")
-	if flags.Parse(args) != nil {
-		return 2
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		flags.SetOutput(stdout)
+		fmt.Fprintf(stdout, "usage: simulate [--seeds 1..1000] [--profile NAME] [--trace] [--packets] [SCRIPT]\n")
+		flags.PrintDefaults()
+		fmt.Fprintf(stdout, "profiles:\n%s", Profiles())
+		return 0
+	case err != nil:
+		return refuse(stderr, "%v", err)
 	}
 	debug.SetGCPercent(400) // worlds are small and short-lived
 	opt := Options{Mutation: node.Mutation(*mutation), Packets: *packets}
@@ -43,6 +46,9 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		return runScript(flags.Arg(0), opt, stdout, stderr)
 	}
 	first, last, err := seedRange(*seeds)
+	if err == nil {
+		_, err = Generate(first, *profile)
+	}
 	if err == nil && *hunt {
 		return huntAll(first, last, *profile, stdout, stderr)
 	}
@@ -54,8 +60,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		}
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, err)
-		return 2
+		return refuse(stderr, "%v", err)
 	}
 	if first == last && *trace {
 		r, err := Run(first, *profile, opt)
@@ -64,16 +69,22 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	return runRange(first, last, *profile, opt, *most, stdout, stderr)
 }
 
+// refuse tells what is wrong with the command line or the script.
+func refuse(stderr io.Writer, format string, args ...any) int {
+	fmt.Fprintf(stderr, "error: %s\nhint: baton simulate --help\n", fmt.Sprintf(format, args...))
+	return 2
+}
+
 func seedRange(s string) (first, last uint64, err error) {
 	a, b, found := strings.Cut(s, "..")
 	if first, err = strconv.ParseUint(a, 10, 64); err != nil {
-		return 0, 0, fmt.Errorf("seeds %q: %w", s, err)
+		return 0, 0, fmt.Errorf("%q is neither a seed nor a range of them, such as 1..100", s)
 	}
 	if !found {
 		return first, first, nil
 	}
 	if last, err = strconv.ParseUint(b, 10, 64); err != nil {
-		return 0, 0, fmt.Errorf("seeds %q: %w", s, err)
+		return 0, 0, fmt.Errorf("%q is neither a seed nor a range of them, such as 1..100", s)
 	}
 	return first, last, nil
 }
@@ -84,8 +95,7 @@ func huntAll(first, last uint64, profile string, stdout, stderr io.Writer) int {
 		seed, v, err := Hunt(first, last, profile, m)
 		switch {
 		case err != nil:
-			fmt.Fprintln(stderr, err)
-			return 2
+			return refuse(stderr, "%v", err)
 		case v == nil:
 			fmt.Fprintf(stdout, "mutation %2d: none of the seeds\n", m)
 		default:
@@ -98,13 +108,11 @@ func huntAll(first, last uint64, profile string, stdout, stderr io.Writer) int {
 func runScript(path string, opt Options, stdout, stderr io.Writer) int {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		fmt.Fprintln(stderr, err)
-		return 2
+		return refuse(stderr, "read the script: %v", err)
 	}
 	p, err := Parse(string(text))
 	if err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", path, err)
-		return 2
+		return refuse(stderr, "%s: %v", path, err)
 	}
 	r, err := RunPlan(p, opt)
 	return report(r, err, opt, stdout, stderr)
@@ -112,8 +120,7 @@ func runScript(path string, opt Options, stdout, stderr io.Writer) int {
 
 func report(r Result, err error, opt Options, stdout, stderr io.Writer) int {
 	if err != nil {
-		fmt.Fprintln(stderr, err)
-		return 2
+		return refuse(stderr, "%v", err)
 	}
 	if r.Violation != nil {
 		if opt.Trace == nil {
@@ -133,8 +140,7 @@ func runRange(first, last uint64, profile string, opt Options, most int, stdout,
 	began := time.Now()
 	total, failed, err := Range(first, last, profile, opt, most)
 	if err != nil {
-		fmt.Fprintln(stderr, err)
-		return 2
+		return refuse(stderr, "%v", err)
 	}
 	took := time.Since(began)
 	fmt.Fprintf(stdout, "%s%d of %d seeds failed; %v, %.0f simulated seconds per second\n", total.String(), len(failed), total.Runs,

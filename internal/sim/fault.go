@@ -132,6 +132,13 @@ type Fault struct {
 // Links are named lan, cross, third in scripts.
 var linkNames = []string{"lan", "cross", "third"}
 
+func linkName(i int) string {
+	if i < len(linkNames) {
+		return linkNames[i]
+	}
+	return strconv.Itoa(i)
+}
+
 func (f *Fault) String() string {
 	s := shapes[f.Kind]
 	b := new(strings.Builder)
@@ -157,7 +164,7 @@ func (f *Fault) String() string {
 	if s.link {
 		switch {
 		case f.Link >= 0:
-			word(linkNames[f.Link])
+			word(linkName(f.Link))
 		case !s.wholeLink:
 			word("all")
 		}
@@ -179,7 +186,7 @@ func (f *Fault) String() string {
 }
 
 // parseFault reads the words of a line after its "at TIME".
-func parseFault(at time.Duration, words []string) (Fault, error) {
+func parseFault(at time.Duration, words, links []string) (Fault, error) {
 	f := Fault{At: at, Link: -1, Kind: kindCount}
 	for k := range shapes {
 		if shapes[k].verb == words[0] {
@@ -197,8 +204,8 @@ func parseFault(at time.Duration, words []string) (Fault, error) {
 	}
 	if i := slices.Index(words, "for"); i >= 0 && (s.lasts || s.standing) && i+1 < len(words) {
 		d, err := time.ParseDuration(words[i+1])
-		if err != nil {
-			return f, err
+		if err != nil || d < 0 {
+			return f, fmt.Errorf("%s: %q is no length of time, such as 2s", s.verb, words[i+1])
 		}
 		f.For = d
 		words = words[:i]
@@ -223,7 +230,7 @@ func parseFault(at time.Duration, words []string) (Fault, error) {
 	if s.group && !s.optNode {
 		f.Group = next()
 	}
-	if err := f.parseAmounts(s, next); err != nil {
+	if err := f.parseAmounts(s, links, next); err != nil {
 		return f, err
 	}
 	if len(words) > 0 {
@@ -238,25 +245,27 @@ func parseFault(at time.Duration, words []string) (Fault, error) {
 	return f, nil
 }
 
-func (f *Fault) parseAmounts(s shape, next func() string) error {
+func (f *Fault) parseAmounts(s shape, links []string, next func() string) error {
 	if s.link {
 		w := next()
-		f.Link = slices.Index(linkNames, w)
+		f.Link = slices.Index(links, w)
 		if f.Link < 0 && w != "all" && (w != "" || !s.wholeLink) {
 			return fmt.Errorf("%s: unknown link %q", s.verb, w)
 		}
 	}
 	if s.percent {
-		n, err := strconv.Atoi(strings.TrimSuffix(next(), "%"))
-		if err != nil {
-			return fmt.Errorf("%s: percentage: %w", s.verb, err)
+		w := next()
+		n, err := strconv.Atoi(strings.TrimSuffix(w, "%"))
+		if err != nil || n < 0 || n > 100 {
+			return fmt.Errorf("%s: %q is no percentage", s.verb, w)
 		}
 		f.Percent = n
 	}
 	if s.duration {
-		d, err := time.ParseDuration(next())
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.verb, err)
+		w := next()
+		d, err := time.ParseDuration(w)
+		if err != nil || d < 0 {
+			return fmt.Errorf("%s: %q is no length of time, such as 2s", s.verb, w)
 		}
 		f.Amount = d
 	}

@@ -62,6 +62,8 @@ var profiles = map[string]profile{
 	"members": {doc: "nodes join, leave and lose disks, the takeover changes, with faults at every step", goal: Converge, takeovers: budgets[:7],
 		always: []Kind{Apply, Apply, Wipe}, kinds: []Kind{Power, Kill, Forget, Freeze, Isolate, OneWay, Cut, SlowDisk, Late, Replay, Loss, Switch},
 		changes: true, least: 6, most: 18},
+	"changes": {doc: "the takeover changes, witnesses join and leave, with loss or a dead link: nothing moves", goal: Still,
+		takeovers: budgets, three: true, changes: true},
 	"healthy": {doc: "no faults", goal: Converge, takeovers: []time.Duration{time.Second}, three: true, run: 30 * time.Second},
 }
 
@@ -95,7 +97,11 @@ func Generate(seed uint64, name string) (*Plan, error) {
 	case Takeover:
 		g.single()
 	case Still:
-		g.tolerated()
+		if f.changes {
+			g.harmless()
+		} else {
+			g.tolerated()
+		}
 	default:
 		g.faults()
 	}
@@ -399,6 +405,32 @@ func (g *generator) tolerated() {
 	}
 	p.Faults = []Fault{f}
 	p.Run = at + 20*g.l + time.Second
+}
+
+// harmless draws changes of the configuration that must move nothing.
+func (g *generator) harmless() {
+	p := g.plan
+	p.Links = 2
+	p.Nodes = append(p.Nodes, PlanNode{ID: nodeNames[3], Role: cluster.Witness}, PlanNode{ID: nodeNames[4], Role: cluster.Witness})
+	p.Out = []cluster.NodeID{nodeNames[4]}
+	at, longest := g.settled(), g.l
+	switch g.rand.IntN(4) {
+	case 0:
+		p.Faults = append(p.Faults, Fault{At: at, Kind: Loss, Percent: 20, Link: -1})
+	case 1:
+		p.Faults = append(p.Faults, Fault{At: at, Kind: Link, Link: g.rand.IntN(2)})
+	}
+	words := []string{"-" + string(nodeNames[3]), "+" + string(nodeNames[3]), "+" + string(nodeNames[4])}
+	for range 2 + g.rand.IntN(5) {
+		w := words[g.rand.IntN(len(words))]
+		if g.chance(60) {
+			t := budgets[g.rand.IntN(len(budgets))]
+			w, longest = "takeover="+t.String(), max(longest, t)
+		}
+		p.Faults = append(p.Faults, Fault{At: at, Kind: Apply, Link: -1, Words: w})
+		at += g.between(100*time.Millisecond, 4*longest)
+	}
+	p.Run = at + 3*longest + time.Second
 }
 
 // instruction draws what a person's command names.

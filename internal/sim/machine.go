@@ -210,7 +210,7 @@ func (m *machine) startAgent() {
 	}
 	m.w.note(m, "agent starts, run %d, record %v, log to %d", m.runs, m.record != nil, lastIndex(&boot.Disk))
 	m.w.counts.Agents++
-	m.agent = node.New(node.Config{Self: m.id, Spec: m.file, Read: m.w.read, Mutation: m.w.opt.Mutation, CompactAfter: m.w.plan.Compact})
+	m.agent = node.New(node.Config{Self: m.id, Spec: m.file, Read: m.w.reader, Mutation: m.w.opt.Mutation, CompactAfter: m.w.plan.Compact})
 	m.deliver(boot)
 	if m.agent != nil && m.observing() {
 		m.deliver(m.observed())
@@ -381,7 +381,9 @@ func (m *machine) leave() {
 	m.agentGone()
 	m.out = true
 }
-func (m *machine) wallTime() cluster.WallTime { return cluster.WallTime(wallStart + m.w.now + m.wall) }
+func (m *machine) wallTime() cluster.WallTime {
+	return cluster.WallTime(m.w.calendar + m.w.now + m.wall)
+}
 
 func (m *machine) call(in node.Input) (out *node.Output) {
 	defer func() {

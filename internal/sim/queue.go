@@ -20,6 +20,7 @@ const (
 	evResume                        // a stall ends
 	evSample                        // the checkers look at who serves
 	evBoot                          // a machine powers up for the first time
+	evLook                          // the watcher looks at who serves
 )
 
 // event is one thing that will happen. gen tells whether it still concerns the life it was meant for.

@@ -40,6 +40,9 @@ func (m *machine) operate(i int) {
 	r := &m.resources[i]
 	r.busy, r.cancel, r.doing = true, false, r.want
 	r.gen++
+	if m.w.watcher != nil {
+		m.w.watcher.operation(m.w, m, r)
+	}
 	d := m.duration(r)
 	if limit := int64(r.doing.Deadline); limit > 0 && d > limit {
 		d = limit

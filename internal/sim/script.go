@@ -261,7 +261,7 @@ func (p *Plan) parseAt(words []string) error {
 	}
 	kinds, closing := ends[words[1]]
 	if !closing {
-		f, err := parseFault(when, words[1:])
+		f, err := parseFault(when, words[1:], linkNames)
 		p.Faults = append(p.Faults, f)
 		return err
 	}

@@ -20,11 +20,14 @@ var seedCount = flag.Uint64("seeds", 40, "how many seeds of each profile TestSee
 
 // TestSeeds runs a fixed set of seeds of every profile: all invariants hold.
 func TestSeeds(t *testing.T) {
-	for _, profile := range []string{"mix", "short", "forming", "takeover", "still", "people", "healthy"} {
+	for _, profile := range []string{"mix", "short", "forming", "takeover", "still", "people", "members", "changes", "healthy"} {
 		t.Run(profile, func(t *testing.T) {
 			last := *seedCount
-			if profile == "healthy" {
+			switch profile {
+			case "healthy":
 				last = 2
+			case "changes":
+				last /= 4 // its runs are long
 			}
 			total, failed, err := Range(1, last, profile, Options{}, 1)
 			if err != nil {
@@ -45,7 +48,7 @@ func TestSeeds(t *testing.T) {
 
 // TestEqualSeeds: a run follows from its plan alone, also through the plan's text form.
 func TestEqualSeeds(t *testing.T) {
-	for _, profile := range []string{"short", "forming", "takeover", "still"} {
+	for _, profile := range []string{"short", "forming", "takeover", "still", "members"} {
 		for seed := uint64(1); seed <= 6; seed++ {
 			p, err := Generate(seed, profile)
 			if err != nil {

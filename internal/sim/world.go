@@ -12,6 +12,7 @@ import (
 	"baton/internal/core/cluster"
 	"baton/internal/core/config"
 	"baton/internal/core/node"
+	"baton/internal/core/state"
 )
 
 const (
@@ -43,6 +44,10 @@ type world struct {
 	latest    latest
 	planGroup []int // index in the plan of each group of the specification
 
+	reader   state.Reader // reads the texts of revisions
+	watcher  *watcher     // keeps what happens to each group, for a forecast; nil: nobody asks
+	calendar int64        // what calendars show when the run begins
+
 	now      int64
 	queue    queue
 	machines []*machine
@@ -66,7 +71,28 @@ func newWorld(p *Plan, opt Options) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &world{plan: p, opt: opt, spec: spec, rand: rand.New(rand.NewPCG(p.Seed, 1)), hash: 14695981039346656037}
+	w := makeWorld(p, opt, spec)
+	first, err := w.read(p.first().text())
+	if err != nil {
+		return nil, err
+	}
+	w.latest.spec = first
+	for i, m := range w.machines {
+		m.file, m.out = first, first.Node(spec.Nodes[i].ID) == nil
+	}
+	w.check.init(w)
+	w.scheduleFaults()
+	for i, m := range w.machines {
+		w.push(m.between(0, 50*time.Millisecond), evBoot, i, 0, 0, 0)
+		w.nextStall(m)
+	}
+	return w, nil
+}
+
+// makeWorld makes the machines, all without power, and the network between them.
+func makeWorld(p *Plan, opt Options, spec *cluster.Spec) *world {
+	w := &world{plan: p, opt: opt, spec: spec, calendar: wallStart, rand: rand.New(rand.NewPCG(p.Seed, 1)), hash: 14695981039346656037}
+	w.reader = w.read
 	w.counts.init()
 	if opt.Trace != nil {
 		w.trace = &trace{to: opt.Trace, packets: opt.Packets}
@@ -75,14 +101,8 @@ func newWorld(p *Plan, opt Options) (*world, error) {
 		w.planGroup = append(w.planGroup, p.group(spec.Groups[i].ID))
 	}
 	w.specs = make(map[string]*cluster.Spec)
-	first, err := w.read(p.first().text())
-	if err != nil {
-		return nil, err
-	}
-	w.latest.spec = first
 	for i := range spec.Nodes {
 		w.machines = append(w.machines, w.newMachine(i))
-		w.machines[i].file, w.machines[i].out = first, first.Node(spec.Nodes[i].ID) == nil
 	}
 	n := len(w.machines)
 	w.net = network{links: make([]condition, p.Links), rand: rand.New(rand.NewPCG(p.Seed, 2))}
@@ -93,16 +113,15 @@ func newWorld(p *Plan, opt Options) (*world, error) {
 		}
 		w.net.cut = append(w.net.cut, l)
 	}
-	w.check.init(w)
-	for i := range p.Faults {
-		w.running = append(w.running, active{Fault: &p.Faults[i], node: -1, peer: -1, group: -1})
-		w.push(int64(p.Faults[i].At), evFault, 0, 0, 0, int32(i))
+	return w
+}
+
+// scheduleFaults makes the plan's faults happen when they are due.
+func (w *world) scheduleFaults() {
+	for i := range w.plan.Faults {
+		w.running = append(w.running, active{Fault: &w.plan.Faults[i], node: -1, peer: -1, group: -1})
+		w.push(int64(w.plan.Faults[i].At), evFault, 0, 0, 0, int32(i))
 	}
-	for i, m := range w.machines {
-		w.push(m.between(0, 50*time.Millisecond), evBoot, i, 0, 0, 0)
-		w.nextStall(m)
-	}
-	return w, nil
 }
 
 func (w *world) newMachine(i int) *machine {
@@ -164,6 +183,9 @@ func (w *world) happen(e *event) {
 		return
 	case evSample:
 		w.check.sample(w)
+		return
+	case evLook:
+		w.watcher.look(w)
 		return
 	case evStall:
 		w.stall(m)

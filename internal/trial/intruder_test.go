@@ -45,7 +45,7 @@ func TestIntruder(t *testing.T) {
 	}
 	t.Logf("packets %d, connections %d (%d refused at once), handshakes %d, calls %d (answered with %v)", i.packets.Load(), i.connections.Load(),
 		i.refused.Load(), i.handshakes.Load(), i.calls.Load(), i.answers())
-	if i.packets.Load() < 1000 || i.connections.Load() < 200 || i.handshakes.Load() < 20 || i.calls.Load() < 20 {
+	if len(i.answers()) == 0 || i.packets.Load() < 1000 || i.connections.Load() < 200 || i.handshakes.Load() < 20 || i.calls.Load() < 20 {
 		t.Error("too little was tried: this shows nothing")
 	}
 	for _, status := range i.answers() {
@@ -190,8 +190,8 @@ func (i *intruder) call(conn net.Conn, config *tls.Config, credential string) {
 	}
 	body := `{"group":"web","to":"beta","node":"beta"}`
 	fmt.Fprintf(t, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s", path, head, len(body), body)
-	answer, err := io.ReadAll(io.LimitReader(t, 1<<16))
-	if err != nil && len(answer) == 0 {
+	answer, _ := io.ReadAll(io.LimitReader(t, 1<<16))
+	if len(answer) == 0 { // it was cut off without an answer
 		return
 	}
 	var status int

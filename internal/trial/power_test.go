@@ -114,31 +114,44 @@ func TestAllPowerLost(t *testing.T) {
 	}
 }
 
-// A disk gives back other bytes than were written: the agent refuses to start and says why.
-func TestDiskCorrupted(t *testing.T) {
+// A witness comes back with the disk of another cluster: it says so, takes no part, and disturbs nobody.
+func TestDiskOfAnotherCluster(t *testing.T) {
 	c := start(t, Options{})
-	c.must(c.Host(Beta).PowerOff())
-	path := filepath.Join(c.Host(Beta).Disk("/var/lib/baton"), "log")
-	b, err := os.ReadFile(path)
+	first, err := c.Status(Alpha)
 	c.must(err)
-	for i := 100; i < 120; i++ {
-		b[i] ^= 0xff
+	aside := filepath.Join(t.TempDir(), "data")
+	for _, n := range Nodes {
+		c.must(c.Host(n).PowerOff())
+		if n == Gamma {
+			c.must(os.CopyFS(aside, os.DirFS(c.Host(n).Disk("/var/lib/baton"))))
+		}
+		c.must(emptyDirectory(c.Host(n).Disk("/var/lib/baton")))
 	}
-	c.must(os.WriteFile(path, b, 0o600))
-	c.must(os.Truncate(c.Host(Beta).LogPath("agent"), 0))
-	since := c.at(c.Host(Beta).Boot)
-	c.eventually("the agent says so", func() bool {
-		b, _ := os.ReadFile(c.Host(Beta).LogPath("agent"))
-		return strings.Contains(string(b), "data directory is corrupt")
-	})
-	c.must(c.Await(Alpha, limit, "alpha serves on", func(s *Status) bool { return s.Group().Owner == Alpha && s.Group().Serving }))
+	for _, n := range Nodes {
+		c.must(c.Host(n).Boot())
+	}
+	c.must(c.AwaitServing(Alpha, limit))
+	c.must(c.Host(Gamma).PowerOff())
+	c.must(emptyDirectory(c.Host(Gamma).Disk("/var/lib/baton")))
+	c.must(os.CopyFS(c.Host(Gamma).Disk("/var/lib/baton"), os.DirFS(aside)))
+	before := c.group(Alpha)
+	since := c.at(c.Host(Gamma).Boot)
+	c.tells(Gamma, "the data directory here is of cluster "+first.ID+", and the nodes that are heard are of another one")
+	c.tells(Alpha, "gamma has another data directory")
+	time.Sleep(time.Second)
 	c.noGap("no answer", since)
-	for _, n := range []string{"cut short by a crash", "is founded"} { // neither taken for a torn write, nor for a new disk
-		if b, _ := os.ReadFile(c.Host(Beta).LogPath("agent")); strings.Contains(string(b), n) {
-			t.Errorf("the agent says %q:\n%s", n, b)
+	for _, n := range []string{Alpha, Beta} {
+		if g := c.group(n); g.Epoch != before.Epoch || g.Owner != Alpha {
+			t.Errorf("%s: the group moved to %s, epoch %s", n, g.Owner, g.Epoch)
 		}
 	}
-	if _, err := c.Status(Beta); err == nil {
-		t.Error("the agent runs on a corrupt disk")
-	}
+}
+
+// tells waits until a node's log says something.
+func (c *incident) tells(node, what string) {
+	c.t.Helper()
+	c.eventually(node+" says: "+what, func() bool {
+		b, _ := os.ReadFile(c.Host(node).LogPath("agent"))
+		return strings.Contains(string(b), what)
+	})
 }

@@ -30,6 +30,7 @@ func TestSystemd(t *testing.T) {
 		}
 	})
 	c.testCheck()
+	c.testJournal()
 	c.testRestart()
 	c.testUpgrade()
 	c.testStop()

@@ -154,6 +154,7 @@ type GateState struct {
 type Event struct {
 	Code  string // stable, e.g. "lease.lost"
 	Group GroupID
+	Epoch Epoch // of the group; 0: it is about none
 	Node  NodeID
 	Text  string
 }

@@ -32,6 +32,7 @@ type Part struct {
 	MoveEnd  *MoveEnd  `json:"move_end,omitempty"`
 	Ban      *Ban      `json:"ban,omitempty"`
 	Unban    *Unban    `json:"unban,omitempty"`
+	Served   *Served   `json:"served,omitempty"`
 
 	Draft *Draft `json:"draft,omitempty"`
 	Adopt *Adopt `json:"adopt,omitempty"`
@@ -296,6 +297,8 @@ func (p Part) String() string {
 		return fmt.Sprintf("ban %s from %s", p.Ban.Group, p.Ban.Node)
 	case p.Unban != nil:
 		return fmt.Sprintf("unban %s from %s", p.Unban.Group, p.Unban.Node)
+	case p.Served != nil:
+		return p.Served.String()
 	}
 	if s := p.asConfiguration(); s != "" {
 		return s

@@ -108,6 +108,7 @@ type GroupFacts struct {
 	Released []Epoch  // tenures whose release was heard and is not in the log yet
 	Behind   []NodeID // former owners that have not applied the newest Assign for D
 	Reports  []Report // in the order of Spec.Nodes
+	Serves   *Served  // what is to be put on record once the owner says that it serves; nil: nothing
 }
 
 // Report is how a group is on a node, by its last heartbeat.

@@ -69,8 +69,9 @@ const (
 
 // LinkView is how a peer is heard on one link.
 type LinkView struct {
-	Heard bool
-	Ago   time.Duration
+	Heard     bool
+	Ago       time.Duration
+	RoundTrip time.Duration // smoothed, of heartbeats that were answered over it; 0: none yet
 }
 
 // GroupView is how a group looks.
@@ -94,6 +95,7 @@ type GroupView struct {
 	Evidence []string
 	Rejected []string
 	Own      []ResourceView // on the node that looks
+	Service  ServiceView
 }
 
 // GroupNodeView is how a group is on one node.
@@ -128,4 +130,5 @@ type Line struct {
 	Dropped  []string  `json:"dropped,omitempty"`
 	Groups   []GroupID `json:"groups,omitempty"`
 	Nodes    []NodeID  `json:"nodes,omitempty"`
+	Served   []Served  `json:"served,omitempty"` // services that began, with their phases
 }

@@ -15,6 +15,7 @@ type Spec struct {
 	Nodes   []NodeSpec  // sorted by name
 	Links   []LinkSpec  // in the file's order; at least one
 	Groups  []GroupSpec // sorted by name
+	Health  *HealthSpec // nil: no node answers monitors
 }
 
 // NodeSpec is one node of the cluster file.

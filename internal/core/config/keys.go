@@ -92,6 +92,8 @@ var fileKeys = []key{
 		doc: "The ways for heartbeats, which go over all of them at once. Default: UDP port 7400 on each node's address."},
 	{name: "groups",
 		doc: "The units of failover by name."}, // its shape depends on the resource kinds
+	{name: "health", shape: mapShape(healthKeys),
+		doc: "Where nodes answer monitors and load balancers: /metrics, /healthz, /readyz, /v1/groups/GROUP/primary, for whoever asks. Default: nowhere."},
 	{name: "receivers", later: "remove it; the journal and the agent's log tell what happened"},
 	{name: "arbiters", later: "remove it; a third node with role witness makes a majority of two"},
 	{name: "defaults", later: "write it under each group"},

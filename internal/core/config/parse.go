@@ -99,6 +99,7 @@ func (r *reader) cluster(root *node) {
 		r.groups(n)
 	}
 	r.rulesBetween()
+	r.health(s["health"])
 }
 
 func (r *reader) takeover(n *node) {

@@ -88,6 +88,13 @@ func show(s *cluster.Spec) string {
 		}
 		b.WriteString("\n")
 	}
+	if s.Health != nil {
+		fmt.Fprintf(&b, "health %d", s.Health.Port)
+		for _, id := range slices.Sorted(maps.Keys(s.Health.Addresses)) {
+			fmt.Fprintf(&b, " %s=%s", id, s.Health.Addresses[id])
+		}
+		b.WriteString("\n")
+	}
 	for _, g := range s.Groups {
 		failover := map[cluster.FailoverPolicy]string{cluster.FailoverAutomatic: "automatic", cluster.FailoverManual: "manual"}[g.Failover]
 		failback := "never"

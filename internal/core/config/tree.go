@@ -62,7 +62,7 @@ func (c *complaints) tree(text []byte) *node {
 	// that would exhaust the stack, is refused here.
 	tokens, err := tokenize(string(text))
 	if err != nil {
-		c.fail(position{1, 1}, "", "this is not YAML: %v", err)
+		c.fail(position{1, 1}, yamlHint, "this is not YAML: %v", err)
 		return nil
 	}
 	if len(tokens) > maxTokens {
@@ -202,11 +202,14 @@ func (c *complaints) failYAML(err error) {
 		GetToken() *token.Token
 	}
 	if errors.As(err, &placed) {
-		c.fail(place(placed.GetToken()), "", "this is not YAML: %s", placed.GetMessage())
+		c.fail(place(placed.GetToken()), yamlHint, "this is not YAML: %s", placed.GetMessage())
 		return
 	}
-	c.fail(position{1, 1}, "", "this is not YAML: %v", err)
+	c.fail(position{1, 1}, yamlHint, "this is not YAML: %v", err)
 }
+
+// yamlHint is about what is wrong most often.
+const yamlHint = "what belongs together begins in the same column, and every { and [ needs its end; look at the line above, too"
 
 // document converts the file's only document.
 func (c *complaints) document(file *ast.File) *node {

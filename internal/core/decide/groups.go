@@ -95,6 +95,7 @@ var groupRules = []groupRule{
 			// Its disk keeps it from seeing that it is to hand over: what it does not release ends with its lease.
 			return append(evict(o), place(p, g, d)...)
 		}},
+	servedRule,
 	{id: "G41", verdict: Record, why: "its node may not run it from the next revision on: it moves, as in a switchover",
 		when: displaced, then: leave},
 	{id: "G34", verdict: Record, why: "its node is drained, and another can take it", when: offDrained, then: moveOff},

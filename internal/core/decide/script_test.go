@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "write the outcomes into testdata")
 //	node NAME [role=spare|witness] [admitted=N | evicted=N] [over] [said] [fresh] [lease] [boot=new]
 //	     [silent=V1,V2] [down=DURATION] [sick] [well=DURATION]
 //	group NAME nodes=A,B [manual] [failback=DURATION] [owner=N] [last=N] [epoch=E] [released=E] [behind=N]
-//	     [move=TO[@EPOCH]] [ban=NODE[!]]          (! has run out)
+//	     [move=TO[@EPOCH]] [ban=NODE[!]] [serves=DURATION]  (! has run out; the outage to be put on record)
 //	     NODE=FLAGS of serving, failed, hot, cut    (its report)
 //	     node also takes [asks=INC] [former] and its incarnations that copy the log, oldest first:
 //	     member=INC[:votes][:heard][:silent][:copied][:knows]; none named: 1, which votes
@@ -337,6 +337,8 @@ func parseGroupWord(t *testing.T, word string, g *cluster.GroupFacts, s *cluster
 		if assigned != "" {
 			g.Move.Assigned = cluster.Epoch(number(t, assigned))
 		}
+	case "serves":
+		g.Serves = &cluster.Served{Group: g.ID, Node: g.Owner, Epoch: g.Epoch, Count: 2, Down: duration(t, value)}
 	case "ban":
 		node, expired := strings.CutSuffix(value, "!")
 		until := cluster.WallTime(2 * time.Hour)

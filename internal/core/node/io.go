@@ -20,6 +20,8 @@ type Boot struct {
 	Record *cluster.Record
 	Gates  []cluster.GateState // what stands in the kernel
 	Found  []cluster.Done      // what a probe of each resource found; N is 0
+	// Lived is when a former run last wrote to the disk; 0: not known. It serves the record of outages only.
+	Lived cluster.WallTime
 }
 
 // Packet is one authenticated, decoded message. The caller hands packets over in the order of their

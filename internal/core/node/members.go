@@ -84,6 +84,13 @@ func (p *peer) relink(before, after []cluster.LinkSpec) {
 		}
 	}
 	p.seqs = seqs
+	trips := make([]time.Duration, len(after))
+	for i, k := range from {
+		if k >= 0 {
+			trips[i] = p.trips[k]
+		}
+	}
+	p.trips = trips
 	p.det.Relink(from)
 }
 
@@ -247,12 +254,13 @@ func (n *Node) noteLength(l time.Duration) {
 	if l <= n.notes.LongestPromise || l > lengthMax {
 		return
 	}
-	n.notes.LongestPromise = l
+	n.notes.LongestPromise, n.longAt = l, n.now.Mono
 	n.writeNotes()
 }
 
 func (n *Node) writeNotes() {
 	notes := n.notes
+	n.durable.LongestPromise = min(n.durable.LongestPromise, notes.LongestPromise) // a lower one may be on the disk at any time from now on
 	n.persist(cluster.Persist{Notes: &notes, Sync: true}, unstored{notes: &notes})
 }
 

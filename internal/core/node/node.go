@@ -47,6 +47,7 @@ type Node struct {
 	booted bool
 	alive  bool            // the first Step is over: what is applied from now on is news
 	start  cluster.Instant // when this run began
+	lived  cluster.WallTime
 	out    Output
 
 	boot cluster.BootID
@@ -117,6 +118,7 @@ type local struct {
 	heard     []heardRelease
 	behindAt  cluster.Instant // since when the newest Assign is applied here
 	behindIdx uint64
+	watch     watch
 }
 
 // heardRelease is a release that was heard and may not be in the log yet.
@@ -170,7 +172,7 @@ func (n *Node) bootUp(b *Boot) {
 	cluster.Assert(!n.booted, "Boot comes once")
 	cluster.Assert(b.Disk.Incarnation != 0 && b.Boot != 0 && b.Run != 0, "an incarnation, boot and run are never 0")
 	n.booted, n.boot, n.run, n.inc = true, b.Boot, b.Run, b.Disk.Incarnation
-	n.start = n.now.Mono
+	n.start, n.lived = n.now.Mono, b.Lived
 	n.notes, n.durable = b.Disk.Notes, b.Disk.Notes
 	r := n.load(&b.Disk)
 	n.seat(nil)

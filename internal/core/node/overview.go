@@ -71,7 +71,7 @@ func (n *Node) nodeView(i int) cluster.NodeView {
 	}
 	for k := range n.spec.Links {
 		at := p.det.Link(k)
-		v.Links = append(v.Links, cluster.LinkView{Heard: at != 0, Ago: n.now.Mono.Sub(at)})
+		v.Links = append(v.Links, cluster.LinkView{Heard: at != 0, Ago: n.now.Mono.Sub(at), RoundTrip: p.trips[k]})
 	}
 	return v
 }
@@ -79,7 +79,7 @@ func (n *Node) nodeView(i int) cluster.NodeView {
 func (n *Node) groupView(i int, f *cluster.Facts, plan decide.Plan) cluster.GroupView {
 	st, spec, g := &n.state.Groups[i], n.groups[i].spec, &f.Groups[i]
 	v := cluster.GroupView{ID: st.ID, Owner: st.Owner, Last: st.Last, Epoch: st.Epoch, Policy: "automatic", Failback: "never",
-		Move: st.Move, Bans: slices.Clone(st.Bans)}
+		Move: st.Move, Bans: slices.Clone(st.Bans), Service: n.serviceView(i)}
 	next, ban := decide.Next(f, g)
 	v.Next, v.NextBanned = next, ban != nil
 	if spec.Failover == cluster.FailoverManual {

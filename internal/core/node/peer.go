@@ -13,17 +13,18 @@ import (
 
 // peer is what this node knows of one node (for its own place, only what others say is kept).
 type peer struct {
-	id      cluster.NodeID
-	role    cluster.Role
-	inc     cluster.Incarnation // by the log, the newest; 0: none is known
-	votes   bool                // that incarnation is a voter
-	rests   rested              // the set that its lease was said to rest on
-	det     *detect.Peer
-	hb      *wire.Heartbeat // the newest of its present run
-	hbAt    cluster.Instant
-	run     cluster.RunID
-	seqs    []uint64 // per link: the newest heartbeat of this run
-	durable uint64   // highest log index seen acknowledged
+	id       cluster.NodeID
+	role     cluster.Role
+	inc      cluster.Incarnation // by the log, the newest; 0: none is known
+	votes    bool                // that incarnation is a voter
+	rests    rested              // the set that its lease was said to rest on
+	det      *detect.Peer
+	hb       *wire.Heartbeat // the newest of its present run
+	hbAt     cluster.Instant
+	formerAt cluster.Instant // when the newest of the run before came; 0: there was none
+	run      cluster.RunID
+	seqs     []uint64 // per link: the newest heartbeat of this run
+	durable  uint64   // highest log index seen acknowledged
 
 	leaseDown  cluster.Instant // since when it says that its lease does not run; 0: it runs
 	admitted   cluster.Instant // when its newest Admit was applied here
@@ -44,6 +45,7 @@ type peer struct {
 	vote     resend
 	snapshot cluster.Instant // when a snapshot sent to it counts as lost; 0: none is under way
 	proposed []byte          // the proposal that it last forwarded here
+	trips    []time.Duration // per link: the smoothed round trip; 0: none yet
 	asked    wire.Ask        // what it last said while the cluster forms
 	askedAt  cluster.Instant
 	textAt   cluster.Instant // not before this is it sent the cluster file again
@@ -67,7 +69,7 @@ type resend struct {
 }
 
 func newPeer(s *cluster.NodeSpec, links int, now cluster.Instant, t cluster.Timing) peer {
-	return peer{id: s.ID, role: s.Role, det: detect.NewPeer(links, now, t), seqs: make([]uint64, links+1)}
+	return peer{id: s.ID, role: s.Role, det: detect.NewPeer(links, now, t), seqs: make([]uint64, links+1), trips: make([]time.Duration, links)}
 }
 
 // admitRun tells whether a packet of this run is to be looked at: runs of one node are ordered, so late
@@ -77,6 +79,7 @@ func (p *peer) admitRun(run cluster.RunID) (ok, fresh bool) {
 		return run == p.run, false
 	}
 	p.run, p.hb, p.leaseDown, p.well = run, nil, 0, 0
+	p.formerAt = p.hbAt
 	clear(p.seqs)
 	return true, true
 }
@@ -89,6 +92,7 @@ func (p *peer) become(inc cluster.Incarnation, det *detect.Peer) {
 		p.acked, p.waiting, p.durable, p.deaf = 0, 0, 0, false
 	}
 	p.inc, p.run, p.hb, p.leaseDown, p.well = inc, 0, nil, 0, 0
+	p.formerAt = p.hbAt
 	p.append.msg, p.vote.msg, p.proposed, p.snapshot = nil, nil, nil, 0
 	clear(p.seqs)
 }
@@ -122,9 +126,9 @@ func (n *Node) event(code string, node cluster.NodeID, format string, args ...an
 	n.out.Events = append(n.out.Events, cluster.Event{Code: code, Node: node, Text: fmt.Sprintf(format, args...)})
 }
 
-// groupEvent tells people something about a group.
+// groupEvent tells people something about a group whose gate is open here.
 func (n *Node) groupEvent(code string, g cluster.GroupID, format string, args ...any) {
-	n.out.Events = append(n.out.Events, cluster.Event{Code: code, Group: g, Node: n.id(), Text: fmt.Sprintf(format, args...)})
+	n.out.Events = append(n.out.Events, cluster.Event{Code: code, Group: g, Epoch: n.local(g).open, Node: n.id(), Text: fmt.Sprintf(format, args...)})
 }
 
 func (n *Node) send(to int, m wire.Message) {

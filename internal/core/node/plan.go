@@ -125,6 +125,7 @@ func (n *Node) groupFacts(i int) cluster.GroupFacts {
 	for k := range n.peers {
 		g.Reports = append(g.Reports, n.reportOf(k, i))
 	}
+	g.Serves = n.toRecord(i)
 	return g
 }
 

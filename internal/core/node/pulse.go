@@ -142,6 +142,7 @@ func (n *Node) packet(in *Packet) {
 	case *wire.Heartbeat:
 		n.heard(i, in, m)
 	case *wire.Ack:
+		n.roundTrip(i, in.Link, m)
 		n.ackIn(i, m)
 	case *wire.Raft:
 		if n.raft != nil {

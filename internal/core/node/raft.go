@@ -436,6 +436,9 @@ func (n *Node) noticeParts(c *cluster.Entry) {
 		if p.Evict != nil {
 			n.urgent()
 		}
+		if p.Served != nil {
+			n.recorded(p.Served)
+		}
 		if p.Admit != nil {
 			if i := n.index(p.Admit.Node); i >= 0 {
 				n.peers[i].admitted = n.now.Mono
@@ -504,6 +507,7 @@ func (n *Node) restore(s *raftpb.Snapshot) {
 	n.raft.evicts = slices.DeleteFunc(n.raft.evicts, func(a appended) bool { return a.index <= n.raft.applied })
 	n.groupsDue, n.planDue = true, true
 	n.takeRevision()
+	n.restored()
 	n.prune()
 }
 

@@ -141,6 +141,7 @@ func (n *Node) tendGroups() {
 		n.release(i)
 		reports = append(reports, n.report(i))
 	}
+	n.watchServices()
 	n.sayReleased()
 	if !slices.Equal(reports, n.pulse.reports) {
 		n.pulse.reports = reports
@@ -343,7 +344,7 @@ func (n *Node) phase(l *local, mine bool, e cluster.Epoch) (wire.Phase, string) 
 	switch {
 	case o.Failed != "":
 		return wire.PhaseFailed, shorten(o.Failed)
-	case mine && l.open == e && o.Fronts, !mine && l.open != 0:
+	case mine && l.open == e && o.Fronts && o.Ready, !mine && l.open != 0:
 		return wire.PhaseServing, shorten(o.Note)
 	case mine:
 		return wire.PhasePreparing, ""

@@ -37,6 +37,7 @@ type State struct {
 	Asked        []Asked              `json:"asked,omitempty"` // answers to commands, oldest first
 
 	flaws     Flaws
+	wall      cluster.WallTime // of the entry that is being applied
 	read      Reader
 	spec      *cluster.Spec // of the revision that counts
 	draftSpec *cluster.Spec
@@ -84,6 +85,7 @@ type Group struct {
 	Move    *cluster.Move   `json:"move,omitempty"`
 	Bans    []cluster.Ban   `json:"bans,omitempty"`
 	Ended   *MoveResult     `json:"ended,omitempty"` // how the last Move ended
+	Service Service         `json:"service,omitzero"`
 }
 
 // Tenure is one placement that is not over by the log.
@@ -177,7 +179,7 @@ func (s *State) Group(id cluster.GroupID) *Group {
 // Apply changes the state by one entry and returns the line that it adds to the history.
 func (s *State) Apply(index uint64, e *cluster.Entry) cluster.Line {
 	cluster.Assert(index > s.Applied, "entry %d is applied after %d", index, s.Applied)
-	s.Applied = index
+	s.Applied, s.wall = index, e.Wall
 	j := cluster.Line{Index: index, Wall: e.Wall, By: e.By, Rule: e.Rule, Why: e.Why, Evidence: e.Evidence, Rejected: e.Rejected}
 	if e.ID != "" && s.Answer(e.ID) != nil {
 		j.Dropped = append(j.Dropped, "the same command again")
@@ -190,6 +192,7 @@ func (s *State) Apply(index uint64, e *cluster.Entry) cluster.Line {
 		}
 		j.Did = append(j.Did, p.String())
 		note(&j, p)
+		s.asked(p, e.Wall)
 	}
 	if e.ID != "" {
 		s.answer(index, e.ID, j.Dropped)
@@ -234,6 +237,10 @@ func note(j *cluster.Line, p cluster.Part) {
 		group(p.Ban.Group)
 	case p.Unban != nil:
 		group(p.Unban.Group)
+	case p.Served != nil:
+		group(p.Served.Group)
+		node(p.Served.Node)
+		j.Served = append(j.Served, *p.Served)
 	case p.Voter != nil:
 		node(p.Voter.Node)
 	}
@@ -260,6 +267,8 @@ func (s *State) applyPart(index uint64, e *cluster.Entry, p cluster.Part) string
 		return s.ban(p.Ban)
 	case p.Unban != nil:
 		return s.unban(p.Unban)
+	case p.Served != nil:
+		return s.served(p.Served)
 	case p.Draft != nil:
 		return s.draft(e, p.Draft)
 	case p.Adopt != nil:
@@ -354,6 +363,7 @@ func (s *State) assign(index uint64, a *cluster.Assign) string {
 	if n.Number != a.Number && !s.flaws.ApplyStale {
 		return fmt.Sprintf("the target holds number %d, not %d", n.Number, a.Number)
 	}
+	g.placed(a, s.wall)
 	g.Owner, g.Last, g.Epoch, g.Index = a.To, a.To, a.Epoch, index
 	g.Tenures = append(g.Tenures, Tenure{a.Epoch, a.To, n.Number})
 	if g.Move != nil {

@@ -129,7 +129,7 @@ func (h *hold) quiet() {
 	h.stop = nil
 	if h.packet != nil {
 		if err := h.packet.SetBPF(nothing); err != nil {
-			h.vip.log.Debug("frames still wake the agent", "address", h.vip.prefix, "error", err)
+			h.vip.log.Debug("frames still wake the agent", "address", h.vip.prefix, "cause", err)
 		}
 	}
 }
@@ -235,7 +235,7 @@ func (h *hold) untilRepeat(n int) time.Duration {
 // tell announces in the background, where a failure has nobody to be returned to.
 func (h *hold) tell() {
 	if err := h.announce(); err != nil {
-		h.vip.log.Debug("announcement not sent", "address", h.vip.prefix, "error", err)
+		h.vip.log.Debug("announcement not sent", "address", h.vip.prefix, "cause", err)
 	}
 }
 
@@ -264,7 +264,7 @@ func (h *hold) readClaims() {
 		case errors.Is(err, unix.ENETDOWN): // the interface went down; the socket works again when it is up
 			time.Sleep(settle)
 		case err != nil:
-			h.vip.log.Error("the watch for duplicates ended", "address", h.vip.prefix, "error", err)
+			h.vip.log.Error("the watch for duplicates ended", "address", h.vip.prefix, "cause", err)
 			return
 		default:
 			if mac := claimant(b[:n], h.vip.prefix.Addr()); mac != nil {
@@ -289,7 +289,7 @@ func (h *hold) readEvents() {
 		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
 			time.Sleep(settle)
 		case err != nil:
-			h.vip.log.Error("the watch of the interface's addresses ended", "address", h.vip.prefix, "error", err)
+			h.vip.log.Error("the watch of the interface's addresses ended", "address", h.vip.prefix, "cause", err)
 			return
 		case from.Pid != nl.PidKernel: // any process may write to our socket
 			continue

@@ -165,10 +165,10 @@ func (v *vip) Start(ctx context.Context, epoch cluster.Epoch) error {
 		return fmt.Errorf("add %s to %s: %w", v.prefix, i.name, err)
 	}
 	if err := v.hold.send(i); err != nil {
-		v.log.Debug("first announcement not sent, it will be repeated", "address", v.prefix, "error", err)
+		v.log.Debug("first announcement not sent, it will be repeated", "address", v.prefix, "cause", err)
 	}
 	if err := v.hold.run(i); err != nil {
-		v.log.Error("no watch for duplicates", "address", v.prefix, "error", err)
+		v.log.Error("no watch for duplicates", "address", v.prefix, "cause", err)
 	}
 	return nil
 }

@@ -59,6 +59,9 @@ var rules = map[string]role{
 	batonv1connect.BatonSwitchProcedure:   operate,
 	batonv1connect.BatonFailbackProcedure: operate,
 
+	batonv1connect.ObserveLogsProcedure:   view,
+	batonv1connect.ObserveReportProcedure: admin,
+
 	batonv1connect.ActPauseProcedure:   operate,
 	batonv1connect.ActResumeProcedure:  operate,
 	batonv1connect.ActPinProcedure:     operate,
@@ -87,6 +90,8 @@ var rules = map[string]role{
 
 	batonv1connect.JoinLookProcedure:  guest,
 	batonv1connect.JoinFetchProcedure: guest,
+
+	batonv1connect.PlanForeseeProcedure: view,
 
 	batonv1connect.KeysGetKeysProcedure: node,
 	batonv1connect.KeysStepKeyProcedure: node,
@@ -146,7 +151,7 @@ func (p peer) check(path string) *refusal {
 	case p.role.may(least):
 		return nil
 	case least == nobody:
-		return &refusal{connect.CodePermissionDenied, "nobody may ask for that: no rule says who may", ""}
+		return &refusal{connect.CodeUnimplemented, "this agent knows no call " + clip(path), "baton version tells the agent's version"}
 	case least == guest:
 		return &refusal{connect.CodePermissionDenied, "that is for who holds an invitation", "baton join ADDRESS TOKEN, as baton invite prints it"}
 	case least == node:
@@ -156,6 +161,14 @@ func (p peer) check(path string) *refusal {
 	}
 	return &refusal{connect.CodePermissionDenied, p.String() + " has the role " + p.role.String() + ", and this needs " + least.String(),
 		"have an administrator make another one: baton token add NAME --role " + least.String()}
+}
+
+// clip keeps a path that somebody else made up short enough for one line.
+func clip(path string) string {
+	if len(path) > 80 {
+		return path[:80] + "…"
+	}
+	return path
 }
 
 // local lets requests of the socket through whose peer may use the API, and tells the others why not.

@@ -69,7 +69,7 @@ func (f *fakeAccess) Doors(context.Context) (Doors, error) {
 }
 func (f *fakeAccess) Invite(_ context.Context, n cluster.NodeID, d time.Duration, _ string) (Invitation, error) {
 	if n != "beta" {
-		return Invitation{}, &Refusal{"no such node", "add it"}
+		return Invitation{}, &Refusal{Text: "no such node", Hint: "add it"}
 	}
 	return Invitation{Address: "10.0.0.11", Token: d.String(), Until: time.Now().Add(d)}, nil
 }

@@ -36,6 +36,7 @@ type Backend interface {
 	ConfigBackend
 	ActBackend
 	AccessBackend
+	PlanBackend
 	MembersBackend
 }
 
@@ -89,20 +90,18 @@ type Server struct {
 // mux returns what answers the API, whoever asks.
 func mux(b Backend) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(batonv1connect.NewBatonHandler(&handlers{backend: b, watchers: make(chan struct{}, maxWatchers)},
-		connect.WithReadMaxBytes(maxRequest)))
-	mux.Handle(batonv1connect.NewConfigHandler(&configHandlers{b}, connect.WithReadMaxBytes(maxText)))
-	mux.Handle(batonv1connect.NewActHandler(&actHandlers{b}, connect.WithReadMaxBytes(maxRequest)))
-	mux.Handle(batonv1connect.NewMembersHandler(&membersHandlers{b}, connect.WithReadMaxBytes(maxRequest)))
+	options := observed(mux, b)
+	mux.Handle(batonv1connect.NewBatonHandler(&handlers{backend: b, watchers: make(chan struct{}, maxWatchers)}, options...))
+	mux.Handle(batonv1connect.NewActHandler(&actHandlers{b}, options...))
+	mux.Handle(batonv1connect.NewMembersHandler(&membersHandlers{b}, options...))
 	access := &accessHandlers{b}
-	mux.Handle(batonv1connect.NewAccessHandler(access, connect.WithReadMaxBytes(maxRequest)))
-	mux.Handle(batonv1connect.NewJoinHandler(access, connect.WithReadMaxBytes(maxRequest)))
-	mux.Handle(batonv1connect.NewKeysHandler(access, connect.WithReadMaxBytes(maxRequest)))
-	p := &plain{b}
-	mux.HandleFunc("GET /healthz", p.healthy)
-	mux.HandleFunc("GET /readyz", p.ready)
-	mux.HandleFunc("GET /v1/groups/{group}/primary", p.primary)
-	return noting(b, mux)
+	mux.Handle(batonv1connect.NewAccessHandler(access, options...))
+	mux.Handle(batonv1connect.NewJoinHandler(access, options...))
+	mux.Handle(batonv1connect.NewKeysHandler(access, options...))
+	mux.Handle(batonv1connect.NewPlanHandler(&planHandlers{&handlers{backend: b}, make(chan struct{}, 1)}, options...))
+	mux.Handle(batonv1connect.NewConfigHandler(&configHandlers{b}, append(options, connect.WithReadMaxBytes(maxText))...))
+	(&plain{b}).register(mux)
+	return strict(noting(b, mux))
 }
 
 // Listen opens the socket at path, for root and group baton (if the system has it), and answers there

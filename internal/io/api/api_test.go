@@ -65,6 +65,12 @@ type fake struct {
 	acted  []ActRequest
 	answer func(context.Context, MoveRequest) (MoveReply, error)
 	err    error
+
+	foreseen func(string) (*batonv1.ForeseeResponse, error)
+}
+
+func (f *fake) Foresee(_ context.Context, whatIf string) (*batonv1.ForeseeResponse, error) {
+	return f.foreseen(whatIf)
 }
 
 func (f *fake) Overview(context.Context) (*cluster.Overview, error) {

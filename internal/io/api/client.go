@@ -20,12 +20,14 @@ import (
 // Client asks an agent, over its socket or from afar. Its errors are for Explain.
 type Client struct {
 	batonv1connect.BatonClient
+	Observe   batonv1connect.ObserveClient
 	Act       batonv1connect.ActClient
 	Access    batonv1connect.AccessClient
 	Members   batonv1connect.MembersClient
 	Join      batonv1connect.JoinClient
 	Keys      batonv1connect.KeysClient
 	Config    batonv1connect.ConfigClient
+	Plan      batonv1connect.PlanClient
 	transport *http.Transport
 	notes     *notes
 }
@@ -38,12 +40,14 @@ func newClient(t *http.Transport, scheme, token string) *Client {
 		transport:   t,
 		notes:       n,
 		BatonClient: batonv1connect.NewBatonClient(h, base),
+		Observe:     batonv1connect.NewObserveClient(h, base),
 		Act:         batonv1connect.NewActClient(h, base),
 		Access:      batonv1connect.NewAccessClient(h, base),
 		Members:     batonv1connect.NewMembersClient(h, base),
 		Join:        batonv1connect.NewJoinClient(h, base),
 		Keys:        batonv1connect.NewKeysClient(h, base),
 		Config:      batonv1connect.NewConfigClient(h, base),
+		Plan:        batonv1connect.NewPlanClient(h, base),
 	}
 }
 

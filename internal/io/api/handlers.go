@@ -93,10 +93,15 @@ func (h *handlers) Watch(ctx context.Context, _ *batonv1.WatchRequest, out *conn
 func withoutAges(s *batonv1.StatusResponse) *batonv1.StatusResponse {
 	s = proto.CloneOf(s)
 	s.Time, s.Applied = nil, 0
+	for _, g := range s.Groups {
+		if g.Service != nil {
+			g.Service.Down, g.Service.Availability = nil, 0
+		}
+	}
 	for _, n := range s.Nodes {
 		n.Ago, n.LeaseLeft = nil, nil
 		for _, l := range n.Links {
-			l.Ago = nil
+			l.Ago, l.RoundTrip = nil, nil
 		}
 	}
 	return s

@@ -45,7 +45,9 @@ func statusOf(o *cluster.Overview, now time.Time, version string) *batonv1.Statu
 		s.Nodes = append(s.Nodes, nodeOf(&o.Nodes[i], o.Links))
 	}
 	for i := range o.Groups {
-		s.Groups = append(s.Groups, groupOf(&o.Groups[i]))
+		g := groupOf(&o.Groups[i])
+		g.Service = serviceOf(&o.Groups[i].Service, now)
+		s.Groups = append(s.Groups, g)
 	}
 	for i := range o.Instructions {
 		s.Instructions = append(s.Instructions, instructionOf(&o.Instructions[i]))
@@ -66,6 +68,9 @@ func nodeOf(v *cluster.NodeView, links []string) *batonv1.Node {
 		}
 		if l.Heard { // else the age is of nothing
 			link.Ago = durationpb.New(l.Ago)
+		}
+		if l.RoundTrip > 0 {
+			link.RoundTrip = durationpb.New(l.RoundTrip)
 		}
 		n.Links = append(n.Links, link)
 	}
@@ -95,6 +100,6 @@ func groupOf(v *cluster.GroupView) *batonv1.Group {
 func lineOf(l *cluster.Line) *batonv1.Line {
 	return &batonv1.Line{
 		Index: l.Index, Time: stamp(l.Wall), By: l.By, Rule: l.Rule, Why: l.Why, Evidence: l.Evidence, Rejected: l.Rejected,
-		Did: l.Did, Dropped: l.Dropped, Groups: texts(l.Groups), Nodes: texts(l.Nodes),
+		Did: l.Did, Dropped: l.Dropped, Groups: texts(l.Groups), Nodes: texts(l.Nodes), Served: servedOf(l.Served),
 	}
 }

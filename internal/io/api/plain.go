@@ -4,13 +4,22 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 
 	"baton/internal/core/cluster"
 )
 
 // plain answers load balancers and monitors, which read little more than a code.
 type plain struct {
-	backend Backend
+	backend interface {
+		Overview(ctx context.Context) (*cluster.Overview, error)
+	}
+}
+
+func (p *plain) register(mux *http.ServeMux) {
+	mux.HandleFunc("GET /healthz", p.healthy)
+	mux.HandleFunc("GET /readyz", p.ready)
+	mux.HandleFunc("GET /v1/groups/{group}/primary", p.primary)
 }
 
 // answer is the body of the plain paths.
@@ -52,7 +61,7 @@ func (p *plain) healthy(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// ready: the cluster is founded, and this node hears a majority.
+// ready: the cluster is founded, this node hears a majority, and its disk answers.
 func (p *plain) ready(w http.ResponseWriter, r *http.Request) {
 	o := p.look(w, r)
 	switch {
@@ -61,6 +70,8 @@ func (p *plain) ready(w http.ResponseWriter, r *http.Request) {
 		answer{Text: "the cluster forms: " + o.Forming, Node: o.Node}.write(w, http.StatusServiceUnavailable)
 	case !o.Quorum:
 		answer{Text: "no majority of the voters is heard", Node: o.Node}.write(w, http.StatusServiceUnavailable)
+	case slices.ContainsFunc(o.Nodes, func(n cluster.NodeView) bool { return n.ID == o.Node && n.Sick }):
+		answer{Text: "this node's disk does not answer", Node: o.Node}.write(w, http.StatusServiceUnavailable)
 	default:
 		answer{OK: true, Text: "this node belongs to a majority", Node: o.Node}.write(w, 0)
 	}

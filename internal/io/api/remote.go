@@ -45,8 +45,9 @@ type AccessBackend interface {
 
 // Refusal is an error that tells its reason in one sentence, and what to do.
 type Refusal struct {
-	Text string
-	Hint string
+	Text  string
+	Hint  string
+	Usage bool // the request itself is wrong
 }
 
 func (r *Refusal) Error() string { return r.Text }

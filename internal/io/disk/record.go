@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -102,8 +101,7 @@ func parse(b []byte) (r record, ok bool) {
 
 // corrupt makes the error about one place of a log file.
 func corrupt(file string, at int64, seen string) error {
-	return fmt.Errorf("%w: %s, byte %d: %s. This node's disk lost or changed what it had confirmed; nothing in "+
-		"%s may be used: remove it, so that the node joins anew", ErrCorrupt, file, at, seen, filepath.Dir(file))
+	return fmt.Errorf("%w: %s, byte %d: %s: the disk lost or changed what it had confirmed, and nothing of it may be used", ErrCorrupt, file, at, seen)
 }
 
 type contents struct {

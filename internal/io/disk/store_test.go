@@ -438,7 +438,7 @@ func TestCorruptionSaysWhereAndWhatToDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err = Open(dir, Options{})
-	if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "remove it") {
+	if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "nothing of it may be used") {
 		t.Errorf("%v", err)
 	}
 	t.Log(err)

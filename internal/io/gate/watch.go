@@ -38,7 +38,7 @@ func newWatch(log *slog.Logger, heard func(news) error) (*watch, error) {
 func (w *watch) run(log *slog.Logger, heard func(news) error) {
 	tell := func(n news) {
 		if err := heard(n); err != nil {
-			log.Error("a new interface is not guarded", "index", n.index, "error", err)
+			log.Error("a new interface is not guarded", "index", n.index, "cause", err)
 		}
 	}
 	for {
@@ -47,7 +47,7 @@ func (w *watch) run(log *slog.Logger, heard func(news) error) {
 			return
 		}
 		if err != nil { // the socket's buffer ran over, most likely: look at everything
-			log.Warn("news of interfaces was lost", "error", err)
+			log.Warn("news of interfaces was lost", "cause", err)
 			tell(news{lost: true})
 			select {
 			case <-w.done:

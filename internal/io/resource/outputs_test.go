@@ -1,0 +1,141 @@
+package resource
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"baton/internal/core/cluster"
+)
+
+// outputs watches one resource's output in a directory of its own.
+func outputs(t *testing.T, before string) (o *Outputs, file *os.File, told func() string) {
+	t.Helper()
+	env := Env{Group: "web", Spec: cluster.ResourceSpec{ID: "app"}, RunDir: t.TempDir()}
+	if before != "" {
+		if err := os.WriteFile(Output(env), []byte(before), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var mu sync.Mutex
+	var all []string
+	o, err := NewOutputs(func(g cluster.GroupID, r cluster.ResourceID, text string) {
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, fmt.Sprintf("%s/%s %s", g, r, text))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(o.Close)
+	if err := o.Watch(env); err != nil {
+		t.Fatal(err)
+	}
+	file, err = os.OpenFile(filepath.Join(env.RunDir, "output.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	return o, file, func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		return strings.Join(all, "; ")
+	}
+}
+
+func texts(lines []OutputLine) string {
+	var out []string
+	for _, l := range lines {
+		out = append(out, l.Text)
+	}
+	return strings.Join(out, "; ")
+}
+
+// awaitLines waits until the lines kept from a number on are the wanted ones.
+func awaitLines(t *testing.T, o *Outputs, from uint64, want string) (lines []OutputLine, next uint64) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	for {
+		changed := o.Changed()
+		if lines, next = o.Next("web", "app", from); texts(lines) == want {
+			return lines, next
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			t.Fatalf("got %q, want %q", texts(lines), want)
+		}
+	}
+}
+
+func TestOutputIsFollowed(t *testing.T) {
+	o, file, told := outputs(t, "from before\nand")
+	write := func(s string) {
+		t.Helper()
+		if _, err := file.WriteString(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lines, next := awaitLines(t, o, 0, "from before")
+	if !lines[0].Time.IsZero() {
+		t.Error("a line from before has a time")
+	}
+	start := time.Now()
+	write(" more\n\nnot \xff UTF-8\nhalf")
+	lines, next = awaitLines(t, o, next, "and more; ; not \uFFFD UTF-8")
+	if at := lines[0].Time; at.Before(start) || time.Since(at) > time.Minute {
+		t.Errorf("seen at %v", at)
+	}
+	write(" a line\n")
+	_, next = awaitLines(t, o, next, "half a line")
+	if err := cut(file.Name(), 0); err != nil { // as when the file has grown too long
+		t.Fatal(err)
+	}
+	write("after the cut\n")
+	awaitLines(t, o, next, "after the cut")
+	if got, want := told(), "web/app and more; web/app ; web/app not \uFFFD UTF-8; web/app half a line; web/app after the cut"; got != want {
+		t.Errorf("told %q, want %q", got, want)
+	}
+	if !o.Has("web", "app") || o.Has("web", "other") {
+		t.Error("it does not know what it has")
+	}
+	o.Forget("web", "app")
+	if lines, _ := o.Next("web", "app", 0); lines != nil {
+		t.Errorf("kept %q", texts(lines))
+	}
+}
+
+// What is kept is bounded, whatever a program prints; the newest stays.
+func TestOutputIsBounded(t *testing.T) {
+	o, file, _ := outputs(t, "")
+	for i := range 3 {
+		if _, err := file.WriteString(strings.Repeat("x", 3*outputLineMax) + strings.Repeat("\n", 2*outputLines) + fmt.Sprintf("end %d\n", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		lines, _ := o.Next("web", "app", 0)
+		size := 0
+		for _, l := range lines {
+			size += len(l.Text)
+			if len(l.Text) > outputLineMax {
+				t.Fatalf("a line of %d bytes", len(l.Text))
+			}
+		}
+		if len(lines) > outputLines || size > outputBytes {
+			t.Fatalf("%d lines of %d bytes are kept", len(lines), size)
+		}
+		if len(lines) > 0 && lines[len(lines)-1].Text == "end 2" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the end is not among %d lines", len(lines))
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
