@@ -73,6 +73,8 @@ func (b *backend) host(c *cluster.Configuration) *host {
 	if r := c.Current(); r != nil {
 		// A text that this version can't read is none that it could have adopted.
 		h.present, _ = config.Parse("cluster.yaml", r.Text, Kinds())
+	} else {
+		h.present = b.a.shared.Load() // by which it waits to be let in
 	}
 	return h
 }
