@@ -116,10 +116,15 @@ type StatusResponse struct {
 	Applied       uint64                 `protobuf:"varint,10,opt,name=applied,proto3" json:"applied,omitempty"` // index of the last entry of the log that took effect here
 	Timing        *Timing                `protobuf:"bytes,11,opt,name=timing,proto3" json:"timing,omitempty"`
 	Links         []string               `protobuf:"bytes,12,rep,name=links,proto3" json:"links,omitempty"`
-	Nodes         []*Node                `protobuf:"bytes,13,rep,name=nodes,proto3" json:"nodes,omitempty"`               // by name
-	Groups        []*Group               `protobuf:"bytes,14,rep,name=groups,proto3" json:"groups,omitempty"`             // by name
-	Drift         *Drift                 `protobuf:"bytes,30,opt,name=drift,proto3" json:"drift,omitempty"`               // of this node's own file; absent: it is as the present revision
-	Instructions  []*Instruction         `protobuf:"bytes,24,rep,name=instructions,proto3" json:"instructions,omitempty"` // of people, that still stand
+	Nodes         []*Node                `protobuf:"bytes,13,rep,name=nodes,proto3" json:"nodes,omitempty"`                                 // by name
+	Groups        []*Group               `protobuf:"bytes,14,rep,name=groups,proto3" json:"groups,omitempty"`                               // by name
+	Drift         *Drift                 `protobuf:"bytes,30,opt,name=drift,proto3" json:"drift,omitempty"`                                 // of this node's own file; absent: it is as the present revision
+	Instructions  []*Instruction         `protobuf:"bytes,24,rep,name=instructions,proto3" json:"instructions,omitempty"`                   // of people, that still stand
+	Joining       bool                   `protobuf:"varint,31,opt,name=joining,proto3" json:"joining,omitempty"`                            // this node's data directory is empty, and a cluster is to let it in: forming tells for what it waits
+	Revision      uint64                 `protobuf:"varint,32,opt,name=revision,proto3" json:"revision,omitempty"`                          // of the configuration that counts; 0: none does yet
+	Draft         *RevisionDraft         `protobuf:"bytes,33,opt,name=draft,proto3" json:"draft,omitempty"`                                 // a change of it under way; absent: none is
+	Voters        uint32                 `protobuf:"varint,34,opt,name=voters,proto3" json:"voters,omitempty"`                              // how many there are by the log; 0: none are known
+	VotersHeard   uint32                 `protobuf:"varint,35,opt,name=voters_heard,json=votersHeard,proto3" json:"voters_heard,omitempty"` // of them, within the detection time
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -266,6 +271,41 @@ func (x *StatusResponse) GetInstructions() []*Instruction {
 	return nil
 }
 
+func (x *StatusResponse) GetJoining() bool {
+	if x != nil {
+		return x.Joining
+	}
+	return false
+}
+
+func (x *StatusResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetDraft() *RevisionDraft {
+	if x != nil {
+		return x.Draft
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetVoters() uint32 {
+	if x != nil {
+		return x.Voters
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetVotersHeard() uint32 {
+	if x != nil {
+		return x.VotersHeard
+	}
+	return 0
+}
+
 // Timing is what the node's timers are set to, all derived from takeover.
 type Timing struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -377,19 +417,22 @@ func (x *Timing) GetRhoPpm() int64 {
 
 // Node is how a node looks.
 type Node struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`                             // "member", "spare" or "witness"
-	Heard         bool                   `protobuf:"varint,3,opt,name=heard,proto3" json:"heard,omitempty"`                          // ever, in this run of the agent that looks
-	Fresh         bool                   `protobuf:"varint,4,opt,name=fresh,proto3" json:"fresh,omitempty"`                          // heard within the detection time
-	Ago           *durationpb.Duration   `protobuf:"bytes,5,opt,name=ago,proto3" json:"ago,omitempty"`                               // since it was heard on any link
-	Links         []*NodeLink            `protobuf:"bytes,6,rep,name=links,proto3" json:"links,omitempty"`                           // in the order of StatusResponse.links; empty for the node that looks
-	Number        uint64                 `protobuf:"varint,7,opt,name=number,proto3" json:"number,omitempty"`                        // its newest lease number; 0: never had one
-	Admitted      bool                   `protobuf:"varint,8,opt,name=admitted,proto3" json:"admitted,omitempty"`                    // may hold a lease under that number
-	LeaseRuns     bool                   `protobuf:"varint,9,opt,name=lease_runs,json=leaseRuns,proto3" json:"lease_runs,omitempty"` // by its own last word
-	LeaseLeft     *durationpb.Duration   `protobuf:"bytes,10,opt,name=lease_left,json=leaseLeft,proto3" json:"lease_left,omitempty"` // of the node that looks
-	Sick          bool                   `protobuf:"varint,11,opt,name=sick,proto3" json:"sick,omitempty"`                           // its disk does not answer
-	Trouble       string                 `protobuf:"bytes,50,opt,name=trouble,proto3" json:"trouble,omitempty"`                      // why what it sends is not understood; empty: it is, or nothing comes
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Role      string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`                             // "member", "spare" or "witness"
+	Heard     bool                   `protobuf:"varint,3,opt,name=heard,proto3" json:"heard,omitempty"`                          // ever, in this run of the agent that looks
+	Fresh     bool                   `protobuf:"varint,4,opt,name=fresh,proto3" json:"fresh,omitempty"`                          // heard within the detection time
+	Ago       *durationpb.Duration   `protobuf:"bytes,5,opt,name=ago,proto3" json:"ago,omitempty"`                               // since it was heard on any link
+	Links     []*NodeLink            `protobuf:"bytes,6,rep,name=links,proto3" json:"links,omitempty"`                           // in the order of StatusResponse.links; empty for the node that looks
+	Number    uint64                 `protobuf:"varint,7,opt,name=number,proto3" json:"number,omitempty"`                        // its newest lease number; 0: never had one
+	Admitted  bool                   `protobuf:"varint,8,opt,name=admitted,proto3" json:"admitted,omitempty"`                    // may hold a lease under that number
+	LeaseRuns bool                   `protobuf:"varint,9,opt,name=lease_runs,json=leaseRuns,proto3" json:"lease_runs,omitempty"` // by its own last word
+	LeaseLeft *durationpb.Duration   `protobuf:"bytes,10,opt,name=lease_left,json=leaseLeft,proto3" json:"lease_left,omitempty"` // of the node that looks
+	Sick      bool                   `protobuf:"varint,11,opt,name=sick,proto3" json:"sick,omitempty"`                           // its disk does not answer
+	// Its part in the cluster: "votes"; "copies" the log, without a vote; is "outside", not let in yet; or
+	// "leaves". Empty: not known while the cluster forms.
+	Membership    string `protobuf:"bytes,41,opt,name=membership,proto3" json:"membership,omitempty"`
+	Trouble       string `protobuf:"bytes,50,opt,name=trouble,proto3" json:"trouble,omitempty"` // why what it sends is not understood; empty: it is, or nothing comes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -499,6 +542,13 @@ func (x *Node) GetSick() bool {
 		return x.Sick
 	}
 	return false
+}
+
+func (x *Node) GetMembership() string {
+	if x != nil {
+		return x.Membership
+	}
+	return ""
 }
 
 func (x *Node) GetTrouble() string {
@@ -2055,7 +2105,7 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\n" +
 	"\x0ev1/baton.proto\x12\bbaton.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x0fv1/config.proto\x1a\fv1/act.proto\"\x0f\n" +
 	"\rStatusRequest\"\x0e\n" +
-	"\fWatchRequest\"\x8b\x04\n" +
+	"\fWatchRequest\"\xab\x05\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -2073,7 +2123,12 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\x05nodes\x18\r \x03(\v2\x0e.baton.v1.NodeR\x05nodes\x12'\n" +
 	"\x06groups\x18\x0e \x03(\v2\x0f.baton.v1.GroupR\x06groups\x12%\n" +
 	"\x05drift\x18\x1e \x01(\v2\x0f.baton.v1.DriftR\x05drift\x129\n" +
-	"\finstructions\x18\x18 \x03(\v2\x15.baton.v1.InstructionR\finstructions\"\xbe\x03\n" +
+	"\finstructions\x18\x18 \x03(\v2\x15.baton.v1.InstructionR\finstructions\x12\x18\n" +
+	"\ajoining\x18\x1f \x01(\bR\ajoining\x12\x1a\n" +
+	"\brevision\x18  \x01(\x04R\brevision\x12-\n" +
+	"\x05draft\x18! \x01(\v2\x17.baton.v1.RevisionDraftR\x05draft\x12\x16\n" +
+	"\x06voters\x18\" \x01(\rR\x06voters\x12!\n" +
+	"\fvoters_heard\x18# \x01(\rR\vvotersHeard\"\xbe\x03\n" +
 	"\x06Timing\x125\n" +
 	"\btakeover\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\btakeover\x12/\n" +
 	"\x05lease\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x127\n" +
@@ -2084,7 +2139,7 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\n" +
 	"round_trip\x18\a \x01(\v2\x19.google.protobuf.DurationR\troundTrip\x12-\n" +
 	"\x04step\x18\b \x01(\v2\x19.google.protobuf.DurationR\x04step\x12\x17\n" +
-	"\arho_ppm\x18\t \x01(\x03R\x06rhoPpm\"\xec\x02\n" +
+	"\arho_ppm\x18\t \x01(\x03R\x06rhoPpm\"\x8c\x03\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
@@ -2099,7 +2154,10 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\n" +
 	"lease_left\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\tleaseLeft\x12\x12\n" +
-	"\x04sick\x18\v \x01(\bR\x04sick\x12\x18\n" +
+	"\x04sick\x18\v \x01(\bR\x04sick\x12\x1e\n" +
+	"\n" +
+	"membership\x18) \x01(\tR\n" +
+	"membership\x12\x18\n" +
 	"\atrouble\x182 \x01(\tR\atrouble\"\x9b\x01\n" +
 	"\bNodeLink\x12\x12\n" +
 	"\x04link\x18\x01 \x01(\tR\x04link\x12\x14\n" +
@@ -2278,7 +2336,8 @@ var file_v1_baton_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
 	(*Drift)(nil),                 // 26: baton.v1.Drift
 	(*Instruction)(nil),           // 27: baton.v1.Instruction
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*RevisionDraft)(nil),         // 28: baton.v1.RevisionDraft
+	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
 }
 var file_v1_baton_proto_depIdxs = []int32{
 	25, // 0: baton.v1.StatusResponse.time:type_name -> google.protobuf.Timestamp
@@ -2287,62 +2346,63 @@ var file_v1_baton_proto_depIdxs = []int32{
 	6,  // 3: baton.v1.StatusResponse.groups:type_name -> baton.v1.Group
 	26, // 4: baton.v1.StatusResponse.drift:type_name -> baton.v1.Drift
 	27, // 5: baton.v1.StatusResponse.instructions:type_name -> baton.v1.Instruction
-	28, // 6: baton.v1.Timing.takeover:type_name -> google.protobuf.Duration
-	28, // 7: baton.v1.Timing.lease:type_name -> google.protobuf.Duration
-	28, // 8: baton.v1.Timing.heartbeat:type_name -> google.protobuf.Duration
-	28, // 9: baton.v1.Timing.detect:type_name -> google.protobuf.Duration
-	28, // 10: baton.v1.Timing.stall:type_name -> google.protobuf.Duration
-	28, // 11: baton.v1.Timing.sync:type_name -> google.protobuf.Duration
-	28, // 12: baton.v1.Timing.round_trip:type_name -> google.protobuf.Duration
-	28, // 13: baton.v1.Timing.step:type_name -> google.protobuf.Duration
-	28, // 14: baton.v1.Node.ago:type_name -> google.protobuf.Duration
-	5,  // 15: baton.v1.Node.links:type_name -> baton.v1.NodeLink
-	28, // 16: baton.v1.Node.lease_left:type_name -> google.protobuf.Duration
-	28, // 17: baton.v1.NodeLink.ago:type_name -> google.protobuf.Duration
-	28, // 18: baton.v1.NodeLink.round_trip:type_name -> google.protobuf.Duration
-	8,  // 19: baton.v1.Group.move:type_name -> baton.v1.Move
-	9,  // 20: baton.v1.Group.bans:type_name -> baton.v1.Ban
-	10, // 21: baton.v1.Group.nodes:type_name -> baton.v1.GroupNode
-	11, // 22: baton.v1.Group.resources:type_name -> baton.v1.Resource
-	7,  // 23: baton.v1.Group.service:type_name -> baton.v1.Service
-	25, // 24: baton.v1.Service.first:type_name -> google.protobuf.Timestamp
-	25, // 25: baton.v1.Service.since:type_name -> google.protobuf.Timestamp
-	28, // 26: baton.v1.Service.planned:type_name -> google.protobuf.Duration
-	28, // 27: baton.v1.Service.unplanned:type_name -> google.protobuf.Duration
-	28, // 28: baton.v1.Service.down:type_name -> google.protobuf.Duration
-	25, // 29: baton.v1.Ban.until:type_name -> google.protobuf.Timestamp
-	2,  // 30: baton.v1.ExplainResponse.status:type_name -> baton.v1.StatusResponse
-	6,  // 31: baton.v1.ExplainResponse.group:type_name -> baton.v1.Group
-	20, // 32: baton.v1.ExplainResponse.line:type_name -> baton.v1.Line
-	20, // 33: baton.v1.ExplainResponse.history:type_name -> baton.v1.Line
-	20, // 34: baton.v1.HistoryResponse.lines:type_name -> baton.v1.Line
-	25, // 35: baton.v1.Line.time:type_name -> google.protobuf.Timestamp
-	21, // 36: baton.v1.Line.served:type_name -> baton.v1.Served
-	25, // 37: baton.v1.Served.time:type_name -> google.protobuf.Timestamp
-	28, // 38: baton.v1.Served.down:type_name -> google.protobuf.Duration
-	28, // 39: baton.v1.Served.detected:type_name -> google.protobuf.Duration
-	28, // 40: baton.v1.Served.decided:type_name -> google.protobuf.Duration
-	28, // 41: baton.v1.Served.waited:type_name -> google.protobuf.Duration
-	28, // 42: baton.v1.Served.started:type_name -> google.protobuf.Duration
-	0,  // 43: baton.v1.Baton.Status:input_type -> baton.v1.StatusRequest
-	1,  // 44: baton.v1.Baton.Watch:input_type -> baton.v1.WatchRequest
-	12, // 45: baton.v1.Baton.Switch:input_type -> baton.v1.SwitchRequest
-	14, // 46: baton.v1.Baton.Failback:input_type -> baton.v1.FailbackRequest
-	16, // 47: baton.v1.Baton.Explain:input_type -> baton.v1.ExplainRequest
-	18, // 48: baton.v1.Baton.History:input_type -> baton.v1.HistoryRequest
-	22, // 49: baton.v1.Baton.Version:input_type -> baton.v1.VersionRequest
-	2,  // 50: baton.v1.Baton.Status:output_type -> baton.v1.StatusResponse
-	2,  // 51: baton.v1.Baton.Watch:output_type -> baton.v1.StatusResponse
-	13, // 52: baton.v1.Baton.Switch:output_type -> baton.v1.SwitchResponse
-	15, // 53: baton.v1.Baton.Failback:output_type -> baton.v1.FailbackResponse
-	17, // 54: baton.v1.Baton.Explain:output_type -> baton.v1.ExplainResponse
-	19, // 55: baton.v1.Baton.History:output_type -> baton.v1.HistoryResponse
-	23, // 56: baton.v1.Baton.Version:output_type -> baton.v1.VersionResponse
-	50, // [50:57] is the sub-list for method output_type
-	43, // [43:50] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	28, // 6: baton.v1.StatusResponse.draft:type_name -> baton.v1.RevisionDraft
+	29, // 7: baton.v1.Timing.takeover:type_name -> google.protobuf.Duration
+	29, // 8: baton.v1.Timing.lease:type_name -> google.protobuf.Duration
+	29, // 9: baton.v1.Timing.heartbeat:type_name -> google.protobuf.Duration
+	29, // 10: baton.v1.Timing.detect:type_name -> google.protobuf.Duration
+	29, // 11: baton.v1.Timing.stall:type_name -> google.protobuf.Duration
+	29, // 12: baton.v1.Timing.sync:type_name -> google.protobuf.Duration
+	29, // 13: baton.v1.Timing.round_trip:type_name -> google.protobuf.Duration
+	29, // 14: baton.v1.Timing.step:type_name -> google.protobuf.Duration
+	29, // 15: baton.v1.Node.ago:type_name -> google.protobuf.Duration
+	5,  // 16: baton.v1.Node.links:type_name -> baton.v1.NodeLink
+	29, // 17: baton.v1.Node.lease_left:type_name -> google.protobuf.Duration
+	29, // 18: baton.v1.NodeLink.ago:type_name -> google.protobuf.Duration
+	29, // 19: baton.v1.NodeLink.round_trip:type_name -> google.protobuf.Duration
+	8,  // 20: baton.v1.Group.move:type_name -> baton.v1.Move
+	9,  // 21: baton.v1.Group.bans:type_name -> baton.v1.Ban
+	10, // 22: baton.v1.Group.nodes:type_name -> baton.v1.GroupNode
+	11, // 23: baton.v1.Group.resources:type_name -> baton.v1.Resource
+	7,  // 24: baton.v1.Group.service:type_name -> baton.v1.Service
+	25, // 25: baton.v1.Service.first:type_name -> google.protobuf.Timestamp
+	25, // 26: baton.v1.Service.since:type_name -> google.protobuf.Timestamp
+	29, // 27: baton.v1.Service.planned:type_name -> google.protobuf.Duration
+	29, // 28: baton.v1.Service.unplanned:type_name -> google.protobuf.Duration
+	29, // 29: baton.v1.Service.down:type_name -> google.protobuf.Duration
+	25, // 30: baton.v1.Ban.until:type_name -> google.protobuf.Timestamp
+	2,  // 31: baton.v1.ExplainResponse.status:type_name -> baton.v1.StatusResponse
+	6,  // 32: baton.v1.ExplainResponse.group:type_name -> baton.v1.Group
+	20, // 33: baton.v1.ExplainResponse.line:type_name -> baton.v1.Line
+	20, // 34: baton.v1.ExplainResponse.history:type_name -> baton.v1.Line
+	20, // 35: baton.v1.HistoryResponse.lines:type_name -> baton.v1.Line
+	25, // 36: baton.v1.Line.time:type_name -> google.protobuf.Timestamp
+	21, // 37: baton.v1.Line.served:type_name -> baton.v1.Served
+	25, // 38: baton.v1.Served.time:type_name -> google.protobuf.Timestamp
+	29, // 39: baton.v1.Served.down:type_name -> google.protobuf.Duration
+	29, // 40: baton.v1.Served.detected:type_name -> google.protobuf.Duration
+	29, // 41: baton.v1.Served.decided:type_name -> google.protobuf.Duration
+	29, // 42: baton.v1.Served.waited:type_name -> google.protobuf.Duration
+	29, // 43: baton.v1.Served.started:type_name -> google.protobuf.Duration
+	0,  // 44: baton.v1.Baton.Status:input_type -> baton.v1.StatusRequest
+	1,  // 45: baton.v1.Baton.Watch:input_type -> baton.v1.WatchRequest
+	12, // 46: baton.v1.Baton.Switch:input_type -> baton.v1.SwitchRequest
+	14, // 47: baton.v1.Baton.Failback:input_type -> baton.v1.FailbackRequest
+	16, // 48: baton.v1.Baton.Explain:input_type -> baton.v1.ExplainRequest
+	18, // 49: baton.v1.Baton.History:input_type -> baton.v1.HistoryRequest
+	22, // 50: baton.v1.Baton.Version:input_type -> baton.v1.VersionRequest
+	2,  // 51: baton.v1.Baton.Status:output_type -> baton.v1.StatusResponse
+	2,  // 52: baton.v1.Baton.Watch:output_type -> baton.v1.StatusResponse
+	13, // 53: baton.v1.Baton.Switch:output_type -> baton.v1.SwitchResponse
+	15, // 54: baton.v1.Baton.Failback:output_type -> baton.v1.FailbackResponse
+	17, // 55: baton.v1.Baton.Explain:output_type -> baton.v1.ExplainResponse
+	19, // 56: baton.v1.Baton.History:output_type -> baton.v1.HistoryResponse
+	23, // 57: baton.v1.Baton.Version:output_type -> baton.v1.VersionResponse
+	51, // [51:58] is the sub-list for method output_type
+	44, // [44:51] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_v1_baton_proto_init() }

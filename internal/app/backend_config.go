@@ -73,6 +73,8 @@ func (b *backend) host(c *cluster.Configuration) *host {
 	if r := c.Current(); r != nil {
 		// A text that this version can't read is none that it could have adopted.
 		h.present, _ = config.Parse("cluster.yaml", r.Text, Kinds())
+	} else {
+		h.present = b.a.shared.Load() // by which it waits to be let in
 	}
 	return h
 }
@@ -229,6 +231,9 @@ func (b *backend) propose(ctx context.Context, r api.ApplyRequest, reply api.App
 	switch {
 	case err != nil && r.NoWait && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
 		reply.UnderWay, reply.Text = true, fmt.Sprintf("the change to revision %d is under way", reply.Revision)
+		return reply, nil
+	case errors.Is(err, errEnded) && b.a.leftAt != 0: // the loop has ended, and nobody writes this any more
+		reply.Done, reply.Text = true, fmt.Sprintf("%s has left the cluster, which goes on to revision %d without it", b.a.self, reply.Revision)
 		return reply, nil
 	case !x.Done:
 		reply.Revision = reply.Base

@@ -95,6 +95,8 @@ type commands struct {
 	Edit       editCmd       `cmd:"" help:"Edit the cluster file that counts, then apply it."`
 	Config     configCmd     `cmd:"" help:"Show, compare and take back revisions of the cluster file."`
 	Plan       planCmd       `cmd:"" help:"Tell what would happen, without doing it."`
+	Leave      leaveCmd      `cmd:"" help:"Take a node out of the cluster, also one that is down."`
+	Form       formCmd       `cmd:"" help:"Found the cluster though a node can't be reached."`
 }
 
 // console is what a command is run with.

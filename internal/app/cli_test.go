@@ -57,6 +57,10 @@ func (s *stage) Act(_ context.Context, r api.ActRequest) (api.MoveReply, error) 
 	return s.reply, nil
 }
 
+func (s *stage) Form(context.Context, []cluster.NodeID, string) (api.MoveReply, error) {
+	return s.reply, nil
+}
+
 func (s *stage) History(context.Context) ([]cluster.Line, error) { return s.lines, nil }
 func (s *stage) Version() string                                 { return "9.9" }
 
@@ -79,12 +83,13 @@ func healthy() *stage {
 	return &stage{
 		view: cluster.Overview{
 			Cluster: "ledger", ID: "1f2e3d4c", Node: "alpha", Quorum: true, Coordinator: "beta", Term: 3, Applied: 812,
+			Revision: 4, Voters: 3, VotersHeard: 3,
 			Timing: cluster.Timing{Takeover: 3 * time.Second, L: 2400 * ms, H: 240 * ms, D: 2160 * ms, Stall: 15 * ms, Sync: ms, RTT: ms, Step: 192 * ms, RhoPPM: 5000},
 			Links:  []string{"lan", "cross"},
 			Nodes: []cluster.NodeView{
-				{ID: "alpha", Role: cluster.Member, Heard: true, Fresh: true, Number: 3, Admitted: true, LeaseRuns: true, LeaseLeft: 2130 * ms},
-				{ID: "beta", Role: cluster.Member, Heard: true, Fresh: true, Ago: 12 * ms, Links: heard(12*ms, 14*ms), Number: 2, Admitted: true, LeaseRuns: true},
-				{ID: "gamma", Role: cluster.Witness, Heard: true, Fresh: true, Ago: 9 * ms, Links: []cluster.LinkView{{Heard: true, Ago: 9 * ms}, {}}},
+				{ID: "alpha", Role: cluster.Member, Heard: true, Fresh: true, Number: 3, Membership: cluster.Votes, Admitted: true, LeaseRuns: true, LeaseLeft: 2130 * ms},
+				{ID: "beta", Role: cluster.Member, Heard: true, Fresh: true, Ago: 12 * ms, Membership: cluster.Votes, Links: heard(12*ms, 14*ms), Number: 2, Admitted: true, LeaseRuns: true},
+				{ID: "gamma", Role: cluster.Witness, Heard: true, Fresh: true, Ago: 9 * ms, Membership: cluster.Votes, Links: []cluster.LinkView{{Heard: true, Ago: 9 * ms}, {}}},
 			},
 			Groups: []cluster.GroupView{
 				{ID: "orders", Owner: "alpha", Last: "alpha", Epoch: 7, Serving: true, Policy: "automatic", Failback: "never", Next: "beta",
@@ -122,7 +127,7 @@ func forming() *stage {
 func alone() *stage {
 	s := healthy()
 	v := &s.view
-	v.Quorum, v.Coordinator = false, ""
+	v.Quorum, v.Coordinator, v.VotersHeard = false, "", 1
 	v.Nodes[0].LeaseRuns, v.Nodes[0].LeaseLeft = false, 0
 	for i := range v.Nodes[1:] {
 		n := &v.Nodes[i+1]
@@ -487,7 +492,7 @@ func TestHelpAndVersion(t *testing.T) {
 		t.Errorf("exit %d, %v: %s", code, err, out)
 	}
 	// The simulator has arguments of its own.
-	if code, _, errOut := baton(t, "none", "simulate", "--seeds", "x"); code != exitUsage || !strings.Contains(errOut, "seeds") {
+	if code, _, errOut := baton(t, "none", "simulate", "--seeds", "x"); code != exitUsage || !strings.Contains(errOut, "seed") {
 		t.Errorf("simulate: exit %d, %s", code, errOut)
 	}
 }

@@ -52,6 +52,8 @@ func (k *console) printStatus(s *batonv1.StatusResponse) error {
 // missing tells what a cluster lacks to serve as it should; empty: nothing.
 func missing(s *batonv1.StatusResponse) string {
 	switch {
+	case s.Joining:
+		return s.Node + " joins: " + s.Forming
 	case s.Forming != "":
 		return "the cluster forms: " + s.Forming
 	case !s.Quorum:

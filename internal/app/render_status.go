@@ -32,21 +32,12 @@ func (v statusView) write(w io.Writer) {
 	}
 }
 
-// heard counts the voters heard within the detection time; every node votes.
-func (v statusView) heardVoters() (heard, all, needed int) {
-	for _, n := range v.Nodes {
-		if n.Fresh {
-			heard++
-		}
-	}
-	return heard, len(v.Nodes), len(v.Nodes)/2 + 1
-}
-
 // header says in one line how things are, and in more what is out of order.
 func (v statusView) header(w io.Writer) {
-	heard, all, needed := v.heardVoters()
 	word, c := "healthy", green
 	switch {
+	case v.Joining:
+		word, c = "joining", yellow
 	case v.Forming != "":
 		word, c = "forming", yellow
 	case !v.Quorum:
@@ -60,7 +51,11 @@ func (v statusView) header(w io.Writer) {
 	if t := v.Time; t.IsValid() {
 		fmt.Fprintf(w, " at %s", t.AsTime().Local().Format("15:04:05"))
 	}
-	if v.Forming != "" {
+	switch {
+	case v.Joining:
+		fmt.Fprintf(w, "\n%s joins: %s. Until it has, it serves nothing and has no vote.\n", v.StatusResponse.Node, v.Forming)
+		return
+	case v.Forming != "":
 		fmt.Fprintf(w, "\nThe cluster forms: %s. A cluster is founded once all its voters have met; until this node belongs to one, it serves nothing.\n", v.Forming)
 		return
 	}
@@ -68,18 +63,30 @@ func (v statusView) header(w io.Writer) {
 	if v.Coordinator != "" {
 		coordinator = fmt.Sprintf("coordinator %s, term %d", v.Coordinator, v.Term)
 	}
-	fmt.Fprintf(w, "\n%s · %d of %d voters heard, %d needed · entry %d · takeover %s, lease %s\n", coordinator, heard, all, needed, v.Applied,
-		v.Timing.GetTakeover().AsDuration(), v.Timing.GetLease().AsDuration())
+	fmt.Fprintf(w, "\n%s · %d of %d voters heard, %d needed · revision %d, entry %d · takeover %s, lease %s\n", coordinator, v.VotersHeard, v.Voters, v.Voters/2+1,
+		v.Revision, v.Applied, v.Timing.GetTakeover().AsDuration(), v.Timing.GetLease().AsDuration())
 	switch {
 	case !v.Quorum:
-		fmt.Fprintln(w, v.text(red, fmt.Sprintf("No quorum: %s hears %d of %d voters. Nothing can be decided, and what serves here ends with its lease.", v.StatusResponse.Node, heard, all)))
+		fmt.Fprintln(w, v.text(red, fmt.Sprintf("No quorum: %s hears %d of %d voters. Nothing can be decided, and what serves here ends with its lease.", v.StatusResponse.Node, v.VotersHeard, v.Voters)))
 	case v.Coordinator == "":
 		fmt.Fprintln(w, v.text(yellow, "No coordinator is known: an election is under way. What serves goes on; nothing moves meanwhile."))
 	}
 	if out := v.unsettled(); len(out) > 0 && v.Quorum {
 		fmt.Fprintln(w, v.text(yellow, "Not as it should be: "+strings.Join(out, ", ")+"."))
 	}
+	if d := v.Draft; d != nil {
+		fmt.Fprintln(w, v.text(yellow, v.change(d)))
+	}
 	v.instructed(w)
+}
+
+// change says what change of the configuration is under way.
+func (v statusView) change(d *batonv1.RevisionDraft) string {
+	text := fmt.Sprintf("A change to revision %d by %s is under way", d.BaseRevision+1, d.By)
+	if d.Waits != "" {
+		text += ": " + d.Waits
+	}
+	return text + "."
 }
 
 // troubles tells of nodes that are not understood, or take no part, and how to mend that.
@@ -117,8 +124,16 @@ func (v statusView) unsettled() []string {
 	var out []string
 	for _, n := range v.Nodes {
 		switch {
+		case n.Membership == "outside":
+			out = append(out, n.Name+" is not let in yet")
+			continue
 		case !n.Fresh:
 			out = append(out, n.Name+" is not heard")
+			continue
+		case n.Membership == "copies":
+			out = append(out, n.Name+" copies the log, and has no vote yet")
+			continue
+		case n.Membership == "leaves":
 			continue
 		case n.Sick:
 			out = append(out, "the disk of "+n.Name+" does not answer")
@@ -149,11 +164,11 @@ func (v statusView) unsettled() []string {
 }
 
 func (v statusView) nodeTable(w io.Writer) {
-	rows := [][]cell{heading(append([]string{"node", "role", "state", "lease", "number"}, v.Links...)...)}
+	rows := [][]cell{heading(append([]string{"node", "role", "state", "vote", "lease", "number"}, v.Links...)...)}
 	for _, n := range v.Nodes {
-		row := []cell{{text: n.Name}, {text: n.Role}, v.nodeState(n), v.lease(n), {text: "-"}}
+		row := []cell{{text: n.Name}, {text: n.Role}, v.nodeState(n), vote(n), v.lease(n), {text: "-"}}
 		if n.Number > 0 {
-			row[4].text = fmt.Sprint(n.Number)
+			row[5].text = fmt.Sprint(n.Number)
 		}
 		for i := range v.Links {
 			row = append(row, v.link(n, i))
@@ -177,6 +192,21 @@ func (v statusView) nodeState(n *batonv1.Node) cell {
 		return cell{"silent " + short(n.Ago.AsDuration()), red}
 	}
 	return cell{"heard", green}
+}
+
+// vote tells a node's part in decisions.
+func vote(n *batonv1.Node) cell {
+	switch n.Membership {
+	case "votes":
+		return cell{"votes", plainText}
+	case "copies":
+		return cell{"copies the log", yellow}
+	case "outside":
+		return cell{"not let in yet", yellow}
+	case "leaves":
+		return cell{"leaves", yellow}
+	}
+	return cell{"-", dim}
 }
 
 func (v statusView) lease(n *batonv1.Node) cell {

@@ -110,13 +110,13 @@ func TestBadNode(t *testing.T) {
 			{"status on beta", status(Beta), "alpha: what comes in its name " + keyLine, keyHint},
 			{"beta's log", log, "what comes from a node does not open with this node's key", "baton invite beta on another node, then baton join here"}}},
 		{"another node's data", func() error {
-			c.must(emptyDir(data))
+			c.must(emptyDirectory(data))
 			c.must(os.CopyFS(data, os.DirFS(c.Host(Gamma).Disk("/var/lib/baton"))))
 			return c.Host(Beta).Boot()
 		}, []told{{"beta's log", log, "error: /var/lib/baton: the data directory is that of node gamma, not of beta\n",
 			"hint: start it with the data directory of this node; or move /var/lib/baton away, and baton join\n"}}},
 		{"another cluster's data", func() error {
-			c.must(emptyDir(data))
+			c.must(emptyDirectory(data))
 			c.must(otherCluster(data, c.File()))
 			return c.Host(Beta).Boot()
 		}, []told{{"status on beta", status(Beta), "beta: its data directory is of cluster trial-other, and the nodes that are heard are of another one: it takes no part.\n",
@@ -144,7 +144,7 @@ func TestBadNode(t *testing.T) {
 
 	// What the last hint says is so.
 	c.must(c.Host(Beta).PowerOff())
-	c.must(emptyDir(data))
+	c.must(emptyDirectory(data))
 	c.must(c.Host(Beta).Boot())
 	c.must(c.AwaitServing(Alpha, limit))
 	c.noGap("a node that is wrong has disturbed the others", since)

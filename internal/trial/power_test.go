@@ -114,26 +114,6 @@ func TestAllPowerLost(t *testing.T) {
 	}
 }
 
-// A witness comes back with an empty disk: it is a stranger now, is said to be one, and nothing else happens.
-func TestWitnessLosesDisk(t *testing.T) {
-	c := start(t, Options{})
-	c.must(c.Host(Gamma).PowerOff())
-	c.must(emptyDir(c.Host(Gamma).Disk("/var/lib/baton")))
-	before := c.group(Alpha)
-	since := c.at(c.Host(Gamma).Boot)
-	c.tells(Alpha, "gamma has another data directory")
-	c.tells(Gamma, "belongs to a cluster already, and this node, whose data directory is empty, waits to be let in")
-	time.Sleep(2 * time.Second)
-	c.noGap("no answer", since)
-	for _, n := range []string{Alpha, Beta} {
-		if g := c.group(n); g.Epoch != before.Epoch || g.Owner != Alpha {
-			t.Errorf("%s: the group moved to %s, epoch %s", n, g.Owner, g.Epoch)
-		}
-	}
-	out, err := c.command(Gamma, "status")
-	t.Logf("status on gamma: %v\n%s", err, out)
-}
-
 // A witness comes back with the disk of another cluster: it says so, takes no part, and disturbs nobody.
 func TestDiskOfAnotherCluster(t *testing.T) {
 	c := start(t, Options{})
@@ -145,14 +125,14 @@ func TestDiskOfAnotherCluster(t *testing.T) {
 		if n == Gamma {
 			c.must(os.CopyFS(aside, os.DirFS(c.Host(n).Disk("/var/lib/baton"))))
 		}
-		c.must(emptyDir(c.Host(n).Disk("/var/lib/baton")))
+		c.must(emptyDirectory(c.Host(n).Disk("/var/lib/baton")))
 	}
 	for _, n := range Nodes {
 		c.must(c.Host(n).Boot())
 	}
 	c.must(c.AwaitServing(Alpha, limit))
 	c.must(c.Host(Gamma).PowerOff())
-	c.must(emptyDir(c.Host(Gamma).Disk("/var/lib/baton")))
+	c.must(emptyDirectory(c.Host(Gamma).Disk("/var/lib/baton")))
 	c.must(os.CopyFS(c.Host(Gamma).Disk("/var/lib/baton"), os.DirFS(aside)))
 	before := c.group(Alpha)
 	since := c.at(c.Host(Gamma).Boot)
@@ -174,43 +154,4 @@ func (c *incident) tells(node, what string) {
 		b, _ := os.ReadFile(c.Host(node).LogPath("agent"))
 		return strings.Contains(string(b), what)
 	})
-}
-
-func emptyDir(dir string) error {
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries {
-		if err == nil {
-			err = os.RemoveAll(filepath.Join(dir, e.Name()))
-		}
-	}
-	return err
-}
-
-// A disk gives back other bytes than were written: the agent refuses to start and says why.
-func TestDiskCorrupted(t *testing.T) {
-	c := start(t, Options{})
-	c.must(c.Host(Beta).PowerOff())
-	path := filepath.Join(c.Host(Beta).Disk("/var/lib/baton"), "log")
-	b, err := os.ReadFile(path)
-	c.must(err)
-	for i := 100; i < 120; i++ {
-		b[i] ^= 0xff
-	}
-	c.must(os.WriteFile(path, b, 0o600))
-	c.must(os.Truncate(c.Host(Beta).LogPath("agent"), 0))
-	since := c.at(c.Host(Beta).Boot)
-	c.eventually("the agent says so", func() bool {
-		b, _ := os.ReadFile(c.Host(Beta).LogPath("agent"))
-		return strings.Contains(string(b), "data directory is corrupt")
-	})
-	c.must(c.Await(Alpha, limit, "alpha serves on", func(s *Status) bool { return s.Group().Owner == Alpha && s.Group().Serving }))
-	c.noGap("no answer", since)
-	for _, n := range []string{"cut short by a crash", "is founded"} { // neither taken for a torn write, nor for a new disk
-		if b, _ := os.ReadFile(c.Host(Beta).LogPath("agent")); strings.Contains(string(b), n) {
-			t.Errorf("the agent says %q:\n%s", n, b)
-		}
-	}
-	if _, err := c.Status(Beta); err == nil {
-		t.Error("the agent runs on a corrupt disk")
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,6 +29,9 @@ const (
 
 // Nodes are the hosts that run an agent.
 var Nodes = []string{Alpha, Beta, Gamma}
+
+// Spares are hosts that may be added to the cluster, by Options.Spares.
+var Spares = []string{"delta", "epsilon"}
 
 // Where things are in a trial.
 const (
@@ -52,6 +56,7 @@ type Options struct {
 	OneLink  bool   // heartbeats go over the LAN only
 	Failback string // failback policy; default never
 	Extra    string // appended to the file: further groups
+	Spares   int    // hosts beside those that the file names at first, of Spares
 	Gate     string // mechanism to prefer
 	Systemd  bool   // the members' PID 1 is systemd, and baton is installed there as users do
 	OwnDisk  bool   // each node's data directory is a file system of its own, which HangDisk can stop
@@ -95,7 +100,7 @@ func (t *Trial) build() error {
 		return err
 	}
 	t.binary = binary
-	for i, name := range append(Nodes, Client) {
+	for i, name := range slices.Concat(Nodes, []string{Client}, Spares[:t.opt.Spares]) {
 		addresses := map[string][]netip.Prefix{LAN: {
 			netip.MustParsePrefix(fmt.Sprintf("10.77.0.%d/24", 11+i)), netip.MustParsePrefix(fmt.Sprintf("fd77::%d/64", 11+i))}}
 		if !t.opt.OneLink && name != Client {
@@ -145,9 +150,12 @@ func (t *Trial) File() string {
 	return b.String()
 }
 
-// writeFiles gives a host its cluster file and the key.
+// writeFiles gives a host its cluster file and the key, at its first boot.
 func (t *Trial) writeFiles(h *lab.Host) error {
 	dir := h.Disk("/etc/baton")
+	if _, err := os.Stat(filepath.Join(dir, "cluster.yaml")); err == nil {
+		return nil
+	}
 	if err := os.WriteFile(filepath.Join(dir, "cluster.yaml"), []byte(t.File()), 0o644); err != nil {
 		return err
 	}
@@ -165,6 +173,9 @@ func (t *Trial) writeFiles(h *lab.Host) error {
 func (t *Trial) startAgent(h *lab.Host) error {
 	if t.opt.Bare && h.Name() != Alpha {
 		return nil
+	}
+	if slices.Contains(Spares, h.Name()) {
+		return t.startSpare(h)
 	}
 	if err := t.writeFiles(h); err != nil {
 		return err
@@ -230,13 +241,20 @@ func (t *Trial) Run(ctx context.Context, node string, args ...string) (string, e
 // Status is what tests read of `baton status --json`.
 type Status struct {
 	Coordinator string `json:"coordinator"`
-	Quorum      bool   `json:"quorum"`
-	ID          string `json:"id"` // of the cluster
-	Nodes       []struct {
-		Name      string `json:"name"`
-		Fresh     bool   `json:"fresh"`
-		Admitted  bool   `json:"admitted"`
-		LeaseRuns bool   `json:"leaseRuns"`
+	Forming     string `json:"forming"`
+	Joining     bool   `json:"joining"`
+	Revision    string `json:"revision"`
+	Draft       *struct {
+		Waits string `json:"waits"`
+	} `json:"draft"`
+	Quorum bool   `json:"quorum"`
+	ID     string `json:"id"` // of the cluster
+	Nodes  []struct {
+		Name       string `json:"name"`
+		Membership string `json:"membership"`
+		Fresh      bool   `json:"fresh"`
+		Admitted   bool   `json:"admitted"`
+		LeaseRuns  bool   `json:"leaseRuns"`
 	} `json:"nodes"`
 	Groups []GroupStatus `json:"groups"`
 }

@@ -19,6 +19,12 @@ type Overview struct {
 	Drift       *Drift // of this node's own file; the agent fills it in
 
 	Instructions []InstructionView // people's standing ones
+
+	Joining     bool       // this node's data directory is empty, and a cluster is to let it in: Forming tells for what it waits
+	Revision    Revision   // of the configuration that counts; 0: none does yet
+	Draft       *DraftText // what is to follow it; nil: nothing
+	Voters      int        // by the log; 0: none are known
+	VotersHeard int        // of them
 }
 
 // InstructionView is a standing instruction of a person.
@@ -32,19 +38,34 @@ type InstructionView struct {
 
 // NodeView is how a node looks.
 type NodeView struct {
-	ID        NodeID
-	Role      Role
-	Heard     bool          // ever, in this run
-	Fresh     bool          // within the detection time
-	Ago       time.Duration // since it was heard on any link
-	Links     []LinkView    // in the order of Overview.Links; empty for the node that looks
-	Number    Number        // its newest lease number by the log
-	Admitted  bool
-	LeaseRuns bool          // by its own last word
-	LeaseLeft time.Duration // of the node that looks
-	Sick      bool
-	Trouble   string // why it is not understood, or (of the node that looks) takes no part
+	ID         NodeID
+	Role       Role
+	Heard      bool          // ever, in this run
+	Fresh      bool          // within the detection time
+	Ago        time.Duration // since it was heard on any link
+	Links      []LinkView    // in the order of Overview.Links; empty for the node that looks
+	Number     Number        // its newest lease number by the log
+	Admitted   bool
+	LeaseRuns  bool          // by its own last word
+	LeaseLeft  time.Duration // of the node that looks
+	Sick       bool
+	Membership Membership // empty: not known
+	Trouble    string     // why it is not understood, or (of the node that looks) takes no part
 }
+
+// Membership is a node's part in the cluster.
+type Membership string
+
+const (
+	// Votes: it is a voter.
+	Votes Membership = "votes"
+	// Copies: it copies the log, without a vote.
+	Copies Membership = "copies"
+	// Outside: the file names it, and it was not let in yet.
+	Outside Membership = "outside"
+	// Leaves: the draft of the file under way does not name it any more.
+	Leaves Membership = "leaves"
+)
 
 // LinkView is how a peer is heard on one link.
 type LinkView struct {

@@ -27,7 +27,8 @@ func (n *Node) Overview(now cluster.Now) *cluster.Overview {
 	if n.founding != nil && o.Forming == "" {
 		o.Forming = "the founding record is on its way"
 	}
-	if n.state == nil {
+	n.overviewMembers(o)
+	if n.state == nil || n.state.IsBlank() {
 		for i := range n.peers {
 			o.Nodes = append(o.Nodes, n.nodeView(i))
 		}
@@ -53,7 +54,7 @@ func (n *Node) Overview(now cluster.Now) *cluster.Overview {
 
 func (n *Node) nodeView(i int) cluster.NodeView {
 	p := &n.peers[i]
-	v := cluster.NodeView{ID: p.id, Role: p.role}
+	v := cluster.NodeView{ID: p.id, Role: p.role, Membership: n.membership(i)}
 	if n.state != nil {
 		v.Number, v.Admitted = n.state.Nodes[i].Number, n.state.Nodes[i].Admitted
 	}

@@ -86,6 +86,8 @@ var rules = map[string]role{
 	batonv1connect.AccessInviteProcedure:      admin,
 	batonv1connect.AccessRotateKeyProcedure:   admin,
 
+	batonv1connect.MembersFormProcedure: admin,
+
 	batonv1connect.JoinLookProcedure:  guest,
 	batonv1connect.JoinFetchProcedure: guest,
 

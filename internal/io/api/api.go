@@ -37,6 +37,7 @@ type Backend interface {
 	ActBackend
 	AccessBackend
 	PlanBackend
+	MembersBackend
 }
 
 // MoveRequest asks for a switchover, or a failback.
@@ -92,6 +93,7 @@ func mux(b Backend) http.Handler {
 	options := observed(mux, b)
 	mux.Handle(batonv1connect.NewBatonHandler(&handlers{backend: b, watchers: make(chan struct{}, maxWatchers)}, options...))
 	mux.Handle(batonv1connect.NewActHandler(&actHandlers{b}, options...))
+	mux.Handle(batonv1connect.NewMembersHandler(&membersHandlers{b}, options...))
 	access := &accessHandlers{b}
 	mux.Handle(batonv1connect.NewAccessHandler(access, options...))
 	mux.Handle(batonv1connect.NewJoinHandler(access, options...))

@@ -97,6 +97,10 @@ func (f *fake) Act(ctx context.Context, r ActRequest) (MoveReply, error) {
 	return answer(ctx, MoveRequest{})
 }
 
+func (f *fake) Form(ctx context.Context, _ []cluster.NodeID, _ string) (MoveReply, error) {
+	return f.answer(ctx, MoveRequest{})
+}
+
 func (f *fake) History(context.Context) ([]cluster.Line, error) { return f.lines, f.err }
 func (f *fake) Version() string                                 { return "9.9" }
 
@@ -170,7 +174,7 @@ func fill(v reflect.Value) {
 		v.SetUint(1)
 	case reflect.Uint64:
 		v.SetUint(7)
-	case reflect.Int64:
+	case reflect.Int, reflect.Int64:
 		v.SetInt(int64(2 * time.Second))
 	default:
 		panic(v.Kind())

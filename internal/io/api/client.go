@@ -23,6 +23,7 @@ type Client struct {
 	Observe   batonv1connect.ObserveClient
 	Act       batonv1connect.ActClient
 	Access    batonv1connect.AccessClient
+	Members   batonv1connect.MembersClient
 	Join      batonv1connect.JoinClient
 	Keys      batonv1connect.KeysClient
 	Config    batonv1connect.ConfigClient
@@ -42,6 +43,7 @@ func newClient(t *http.Transport, scheme, token string) *Client {
 		Observe:     batonv1connect.NewObserveClient(h, base),
 		Act:         batonv1connect.NewActClient(h, base),
 		Access:      batonv1connect.NewAccessClient(h, base),
+		Members:     batonv1connect.NewMembersClient(h, base),
 		Join:        batonv1connect.NewJoinClient(h, base),
 		Keys:        batonv1connect.NewKeysClient(h, base),
 		Config:      batonv1connect.NewConfigClient(h, base),

@@ -176,9 +176,13 @@ func (h *configHandlers) GetConfig(ctx context.Context, r *batonv1.GetConfigRequ
 	out := &batonv1.GetConfigResponse{Revision: revisionOf(found), Text: string(found.Text), Node: string(file.Node), File: file.Path, FileBase: uint64(file.Base), Drift: driftOf(file.Drift)}
 	out.Revision.Current = found.Revision == c.Current().Revision
 	if d := c.Draft; d != nil {
-		out.Draft = &batonv1.RevisionDraft{BaseRevision: uint64(d.Base), By: d.By, Time: stamp(d.Wall), Comment: d.Comment, Waits: d.Waits}
+		out.Draft = draftOf(d)
 	}
 	return out, nil
+}
+
+func draftOf(d *cluster.DraftText) *batonv1.RevisionDraft {
+	return &batonv1.RevisionDraft{BaseRevision: uint64(d.Base), By: d.By, Time: stamp(d.Wall), Comment: d.Comment, Waits: d.Waits}
 }
 
 func (h *configHandlers) ListRevisions(ctx context.Context, _ *batonv1.ListRevisionsRequest) (*batonv1.ListRevisionsResponse, error) {

@@ -37,6 +37,10 @@ func statusOf(o *cluster.Overview, now time.Time, version string) *batonv1.Statu
 			Stall: durationpb.New(t.Stall), Sync: durationpb.New(t.Sync), RoundTrip: durationpb.New(t.RTT), Step: durationpb.New(t.Step), RhoPpm: t.RhoPPM,
 		},
 	}
+	s.Joining, s.Revision, s.Voters, s.VotersHeard = o.Joining, uint64(o.Revision), uint32(o.Voters), uint32(o.VotersHeard)
+	if d := o.Draft; d != nil {
+		s.Draft = draftOf(d)
+	}
 	for i := range o.Nodes {
 		s.Nodes = append(s.Nodes, nodeOf(&o.Nodes[i], o.Links))
 	}
@@ -55,6 +59,7 @@ func nodeOf(v *cluster.NodeView, links []string) *batonv1.Node {
 	n := &batonv1.Node{
 		Name: string(v.ID), Role: v.Role.String(), Heard: v.Heard, Fresh: v.Fresh, Ago: durationpb.New(v.Ago), Number: uint64(v.Number),
 		Admitted: v.Admitted, LeaseRuns: v.LeaseRuns, LeaseLeft: durationpb.New(v.LeaseLeft), Sick: v.Sick, Trouble: v.Trouble,
+		Membership: string(v.Membership),
 	}
 	for i, l := range v.Links {
 		link := &batonv1.NodeLink{Heard: l.Heard}

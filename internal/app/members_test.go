@@ -1,0 +1,67 @@
+package app
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"baton/internal/core/cluster"
+	"baton/internal/io/api"
+)
+
+// changing: delta waits to be let in, epsilon has no vote yet, and beta is to leave.
+func changing() *stage {
+	s := healthy()
+	v := &s.view
+	v.Nodes[1].Membership = cluster.Leaves
+	v.Nodes = append([]cluster.NodeView{}, v.Nodes...)
+	v.Nodes = append(v.Nodes,
+		cluster.NodeView{ID: "delta", Links: []cluster.LinkView{{}, {}}, Membership: cluster.Outside},
+		cluster.NodeView{ID: "epsilon", Heard: true, Fresh: true, Ago: 3 * ms, Links: []cluster.LinkView{{Heard: true, Ago: 3 * ms}, {}}, Membership: cluster.Copies})
+	v.Draft = &cluster.DraftText{Draft: cluster.Draft{Base: 4, Comment: "beta leaves"}, By: "anna (pid 4711)", Wall: day("07:20:00"), Waits: "beta still holds lease number 2"}
+	return s
+}
+
+// joining has an empty data directory, and the others are a cluster.
+func joining() *stage {
+	s := forming()
+	s.view.Joining, s.view.Quorum = true, false
+	s.view.Forming = "beta belongs to a cluster already, and this node, whose data directory is empty, waits to be let in"
+	s.reply = api.MoveReply{Text: "beta belongs to a cluster already: alpha is let in there", Hint: "baton status --wait"}
+	return s
+}
+
+func TestMembers(t *testing.T) {
+	zone := time.Local
+	time.Local = time.UTC
+	t.Cleanup(func() { time.Local = zone })
+	founded := forming()
+	founded.reply = api.MoveReply{Done: true, Text: "the cluster ledger-1f2e is founded without gamma"}
+	four := newConfigStage(t)
+	four.add(t, strings.Replace(firstText, "\ngroups:", "\n  # rented\n  delta: { address: 10.0.0.14 }\ngroups:", 1), "anna", "")
+	four.add(t, strings.Replace(four.last(), "nodes: [alpha, beta]", "nodes: [alpha, delta]", 1), "anna", "")
+	for _, c := range []struct {
+		name     string
+		stage    api.Backend
+		commands []string
+	}{
+		{"members", changing(), []string{"status", "status --json", "status --wait --timeout 300ms"}},
+		{"joining", joining(), []string{"status", "status --wait --timeout 300ms", "form --without gamma --yes"}},
+		{"form", founded, []string{"form", "form --without gamma", "form --without gamma --yes", "form --without gamma --without delta --yes --json", "form --without gamma --json"}},
+		{"leave", four, []string{"leave epsilon", "leave delta", "leave delta --dry-run", "leave delta --yes", "leave gamma", "leave delta", "config show", "config history"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			socket := serveStage(t, c.stage)
+			var all strings.Builder
+			for _, line := range c.commands {
+				code, out, errOut := baton(t, socket, strings.Fields(line)...)
+				fmt.Fprintf(&all, "$ baton %s\n%s%s[%d]\n\n", line, out, errOut, code)
+			}
+			got := clockTimes.ReplaceAllString(all.String(), "${1}TIME")
+			golden(t, c.name+".golden", jsonTimes.ReplaceAllString(got, `$1"TIME"$2`))
+		})
+	}
+}
+
+func (s *configStage) last() string { return string(s.conf.Current().Text) }

@@ -1,0 +1,201 @@
+package trial
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"baton/internal/lab"
+)
+
+// A node's disk is lost. Its agent is started with an empty one, and that is all: it is let in anew, votes, and
+// the cluster bears the next power loss.
+func TestLostDisk(t *testing.T) {
+	for _, c := range []struct{ lost, serves, next string }{
+		{Gamma, Alpha, Beta}, // the witness
+		{Beta, Alpha, Beta},  // the standby
+		{Alpha, Beta, Alpha}, // who serves
+	} {
+		t.Run(c.lost, func(t *testing.T) {
+			i := start(t, Options{})
+			lost := i.at(func() error { return i.LoseDisk(c.lost) })
+			if c.serves != Alpha {
+				i.failsOver(c.serves, lost)
+			}
+			back := i.at(i.Host(c.lost).Boot)
+			i.must(i.AwaitVoters(limit, Nodes...))
+			i.must(i.AwaitServing(c.serves, limit))
+			if c.serves == Alpha {
+				i.noGap("the loss of another node's disk disturbed the service", lost)
+			}
+			i.noGap("a node that was let in anew disturbed the service", back)
+			i.failsOver(c.next, i.at(i.Host(c.serves).PowerOff))
+		})
+	}
+}
+
+// add brings a spare into the file and into the cluster.
+func (c *incident) add(name string) {
+	c.t.Helper()
+	const gamma = "  gamma: { address: 10.77.0.13, role: witness }\n"
+	c.change(Alpha, gamma, gamma+spareLine(name))
+	c.must(c.BringIn(c.t.Context(), name, Alpha))
+}
+
+// A fourth and a fifth node join, so that two may fail; they leave again, one while it is down. Nothing of it
+// disturbs the service.
+func TestGrowAndShrink(t *testing.T) {
+	c := start(t, Options{Spares: 2})
+	began := lab.Now()
+	c.refused("2 nodes would remain", Alpha, "leave", Gamma)
+	c.add("delta")
+	c.must(c.AwaitVoters(limit, Alpha, Beta, Gamma, "delta"))
+	c.add("epsilon")
+	c.must(c.AwaitVoters(limit, append(Nodes, Spares...)...))
+	c.must(c.Host(Gamma).PowerOff())
+	c.must(c.Host("delta").PowerOff())
+	time.Sleep(2 * c.takeover())
+	c.must(c.Await(Alpha, limit, "three of five are a majority", func(s *Status) bool { return s.Quorum && s.Group().Serving }))
+	c.must(c.Host(Gamma).Boot())
+
+	out := c.run(Beta, "leave", "delta", "--yes")
+	if !strings.Contains(out, "node delta removed") || !strings.Contains(out, "delta: it votes no longer") || !strings.Contains(out, "counts") {
+		t.Errorf("leave says\n%s", out)
+	}
+	c.must(c.AwaitVoters(limit, Alpha, Beta, Gamma, "epsilon"))
+	out = c.run("epsilon", "leave", "epsilon", "--yes")
+	if !strings.Contains(out, "epsilon has left the cluster") {
+		t.Errorf("leave on the node itself says\n%s", out)
+	}
+	c.must(c.AwaitVoters(limit, Nodes...))
+	if b, _ := os.ReadFile(c.Host("epsilon").LogPath("agent")); !strings.Contains(string(b), "epsilon has left the cluster: it serves and votes no longer") {
+		t.Errorf("epsilon's agent says\n%s", b)
+	}
+	c.must(c.SendHome(t.Context(), "epsilon"))
+	c.must(c.Host("delta").Boot()) // it knows nothing of having left, and disturbs nobody
+	time.Sleep(2 * c.takeover())
+	c.noGap("nodes that came and went disturbed the service", began)
+	c.failsOver(Beta, c.at(c.Host(Alpha).PowerOff))
+}
+
+// The node that serves leaves: what it serves moves first.
+func TestOwnerLeaves(t *testing.T) {
+	c := start(t, Options{Spares: 1})
+	c.add("delta")
+	c.must(c.AwaitVoters(limit, Alpha, Beta, Gamma, "delta"))
+	asked := c.at(func() error { c.run(Gamma, "leave", Alpha, "--yes"); return nil })
+	if gap := c.movesTo(Beta, asked); gap > handover {
+		t.Errorf("the move took the service away for %v", gap)
+	}
+	c.must(c.AwaitVoters(limit, Beta, Gamma, "delta"))
+	if c.holdsVIP(Alpha) {
+		t.Error("alpha has left, and holds the address")
+	}
+}
+
+// A power loss at each step of a node's joining and leaving: of the coordinator, of the node itself, of who
+// serves. Whatever came to be done or not, once power is back all is as was asked for.
+func TestPowerLossWhileMembersChange(t *testing.T) {
+	c := start(t, Options{Spares: 1, Takeover: "250ms"})
+	all := append(Nodes, "delta")
+	steps := []struct {
+		what string
+		do   func()
+		want []string
+	}{
+		{"add it to the file", func() {
+			const gamma = "  gamma: { address: 10.77.0.13, role: witness }\n"
+			text := strings.Replace(c.text(Beta), gamma, gamma+spareLine("delta"), 1)
+			_, _ = c.command(Beta, "apply", c.draft(Beta, text), "--yes", "--no-wait")
+		}, nil},
+		{"start its agent", func() { c.must(c.BringIn(t.Context(), "delta", Beta)) }, all},
+		{"let it leave", func() { _, _ = c.command(Gamma, "leave", "delta", "--yes", "--no-wait") }, Nodes},
+	}
+	for _, who := range []string{"coordinator", "joiner", "owner"} {
+		for k, step := range steps {
+			step.do()
+			victim := map[string]string{"joiner": "delta", "owner": c.served().Owner, "coordinator": c.coordinates()}[who]
+			if victim == "delta" && k == 0 {
+				victim = Beta // who was told
+			}
+			time.Sleep(time.Duration(k) * 7 * time.Millisecond)
+			t.Logf("%s loses power just after: %s", victim, step.what)
+			c.must(c.Host(victim).PowerOff())
+			time.Sleep(c.takeover())
+			c.must(c.Host(victim).Boot())
+			if k == 0 { // it may have been lost with the node that was told
+				c.awaitQuiet()
+				if !strings.Contains(c.text(Beta), "delta:") {
+					step.do()
+					c.awaitQuiet()
+				}
+				continue
+			}
+			if k == 2 {
+				c.awaitQuiet()
+				if strings.Contains(c.text(Gamma), "delta:") {
+					step.do()
+				}
+			}
+			c.must(c.AwaitVoters(2*limit, step.want...))
+			if k == 2 {
+				c.must(c.SendHome(t.Context(), "delta"))
+			}
+		}
+	}
+	c.eventually("web serves", func() bool { return c.served().Serving })
+}
+
+// coordinates returns who coordinates.
+func (c *incident) coordinates() (name string) {
+	c.t.Helper()
+	c.eventually("somebody coordinates", func() bool {
+		s, err := c.Status(Gamma)
+		if err == nil {
+			name = s.Coordinator
+		}
+		return name != ""
+	})
+	return name
+}
+
+// awaitQuiet waits until no change of the configuration is under way.
+func (c *incident) awaitQuiet() {
+	c.t.Helper()
+	for _, n := range Nodes {
+		c.must(c.Await(n, 2*limit, "no change is under way", func(s *Status) bool { return s.Coordinator != "" && s.Draft == nil }))
+	}
+}
+
+// A cluster is formed though a node can't be reached, on the word of a person. The node is let in when it comes,
+// and takes over like any other.
+func TestFormWithout(t *testing.T) {
+	c := bare(t)
+	c.must(c.Host(Alpha).PowerOff())
+	for _, n := range []string{Beta, Gamma} {
+		c.must(c.writeFiles(c.Host(n)))
+		c.must(c.supervise(c.Host(n)))
+	}
+	waits := func(n string) bool {
+		s, err := c.Status(n)
+		return err == nil && strings.Contains(s.Forming, "alpha is not heard")
+	}
+	c.eventually("both wait for alpha", func() bool { return waits(Beta) && waits(Gamma) })
+	c.refused("would be founded by beta", Gamma, "form", "--without", Alpha, "--yes")
+	c.eventually("beta hears gamma, and won't do without it", func() bool {
+		_, err := c.command(Beta, "form", "--without", Gamma, "--yes")
+		return err != nil && strings.Contains(err.Error(), "gamma is heard")
+	})
+	if out := c.run(Beta, "form", "--without", Alpha, "--yes"); !strings.Contains(out, "is founded without alpha") {
+		t.Errorf("form says %q", out)
+	}
+	c.must(c.Await(Gamma, limit, "web serves on beta", func(s *Status) bool { return s.Group().Serving && s.Group().Owner == Beta }))
+	c.refused("belongs to a cluster already", Beta, "form", "--without", Alpha, "--yes")
+	c.probe = c.ask(Client, VIP)
+	back := c.at(c.Host(Alpha).Boot)
+	c.must(c.AwaitVoters(limit, Nodes...))
+	c.noGap("alpha, which was let in, disturbed the service", back)
+	c.must(c.AwaitServing(Beta, limit))
+	c.failsOver(Alpha, c.at(c.Host(Beta).PowerOff))
+}
