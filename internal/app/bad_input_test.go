@@ -51,6 +51,7 @@ var badInputs = []badInput{
 	{what: "a flag is missing", args: "token add ci", code: 2, line: "--role=ROLE is missing", hint: "baton token add --help"},
 	{what: "no such word", args: "token add ci --role king", code: 2, line: `--role: "king" is none of "view","operate","admin"`, hint: "baton token add --help"},
 	{what: "a flag without its value", args: "plan --if", code: 2, line: "--if needs a value", hint: "baton plan --help"},
+	{what: "a list without its values", args: "form --without", code: 2, line: "--without needs a value", hint: "baton form --help"},
 	{what: "no length of time", args: "drain alpha --for soon", code: 2, line: `--for: "soon" is no length of time, such as 30s or 5m`, hint: "baton drain --help"},
 	{what: "an unknown unit", args: "pause --for 3x", code: 2, line: `--for: "3x" is no length of time, such as 30s or 5m`, hint: "baton pause --help"},
 	{what: "a negative time", args: "drain alpha --for -5m", code: 2, line: `--for: "-5m" looks like a flag; if it is the value: --for="-5m"`, hint: "baton drain --help"},

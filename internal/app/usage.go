@@ -19,6 +19,7 @@ var usageWords = []struct {
 	{regexp.MustCompile(`^(--[\w-]+|\[?<.*>\]?): expected duration but got (".*?").*$`), `$1: $2 is no length of time, such as 30s or 5m`},
 	{regexp.MustCompile(`^(--[\w-]+|\[?<.*>\]?): expected a valid .* (?:u?int) but got (".*?")$`), `$1: $2 is no whole number`},
 	{regexp.MustCompile(`^(--[\w-]+|<.*>) must be one of (".*") but got (".*")$`), `$1: $3 is none of $2`},
+	{regexp.MustCompile(`^(--[\w-]+): missing value.*$`), `$1 needs a value`},
 	{regexp.MustCompile(`^missing flags: (.*)$`), `$1 is missing`},
 	{regexp.MustCompile(`^expected "(<.*>)"$`), `$1 is missing`},
 }

@@ -77,6 +77,8 @@ func TestBadRequests(t *testing.T) {
 func TestBadNode(t *testing.T) {
 	c := start(t, Options{Takeover: "1s"})
 	data := c.Host(Beta).Disk("/var/lib/baton")
+	key, err := os.ReadFile(c.file(Beta, "key"))
+	c.must(err)
 	status := func(node string) func() string {
 		return func() string {
 			out, _ := c.command(node, "status")
@@ -132,6 +134,7 @@ func TestBadNode(t *testing.T) {
 			"hint: move /var/lib/baton away, and start the agent again: the cluster lets it in anew, with an empty one\n"}}},
 	} {
 		c.must(c.Host(Beta).PowerOff())
+		c.must(os.WriteFile(c.file(Beta, "key"), key, 0o600))
 		c.must(os.Truncate(c.Host(Beta).LogPath("agent"), 0))
 		c.must(b.spoil())
 		for _, s := range b.told {
