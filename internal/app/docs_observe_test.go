@@ -66,6 +66,7 @@ var logKeys = map[string]string{
 	"up":        "Whether a link can be used.",
 	"user":      "User that a program runs as.",
 	"verdict":   "What a decision comes to.",
+	"without":   "Nodes without which the cluster is to be founded.",
 	"what":      "What systemd was to be told.",
 }
 

@@ -174,7 +174,7 @@ func fill(v reflect.Value) {
 		v.SetUint(1)
 	case reflect.Uint64:
 		v.SetUint(7)
-	case reflect.Int64:
+	case reflect.Int, reflect.Int64:
 		v.SetInt(int64(2 * time.Second))
 	default:
 		panic(v.Kind())
