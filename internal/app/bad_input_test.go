@@ -58,7 +58,7 @@ var badInputs = []badInput{
 	{what: "no number", args: "history -n x", code: 2, line: `--limit: "x" is no whole number`, hint: "baton history --help"},
 	{what: "two flags that exclude each other", args: "status --watch --wait", code: 2, line: "--watch and --wait can't be used together", hint: "baton status --help"},
 	{what: "no seed", args: "simulate --seeds x", code: 2, line: `"x" is neither a seed nor a range of them, such as 1..100`, hint: "baton simulate --help"},
-	{what: "no such profile", args: "simulate --profile calm", code: 2, line: `no profile "calm"; there are acks, elections, forming, healthy, members, mix, moves, people, reboots, restarts, short, still, takeover`, hint: "baton simulate --help"},
+	{what: "no such profile", args: "simulate --profile calm", code: 2, line: `no profile "calm"; there are acks, changes, elections, forming, healthy, members, mix, moves, people, reboots, restarts, short, still, takeover`, hint: "baton simulate --help"},
 	{what: "no such script", args: "simulate $DIR/none", code: 2, line: "read the script: open $DIR/none: no such file or directory", hint: "baton simulate --help"},
 
 	// the cluster file

@@ -492,7 +492,7 @@ func TestHelpAndVersion(t *testing.T) {
 		t.Errorf("exit %d, %v: %s", code, err, out)
 	}
 	// The simulator has arguments of its own.
-	if code, _, errOut := baton(t, "none", "simulate", "--seeds", "x"); code != exitUsage || !strings.Contains(errOut, "seeds") {
+	if code, _, errOut := baton(t, "none", "simulate", "--seeds", "x"); code != exitUsage || !strings.Contains(errOut, "seed") {
 		t.Errorf("simulate: exit %d, %s", code, errOut)
 	}
 }

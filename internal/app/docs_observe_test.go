@@ -28,6 +28,7 @@ var logKeys = map[string]string{
 	"about":     "Node that the line is about, where that is another one.",
 	"address":   "Address, with or without port.",
 	"by":        "Who asked.",
+	"without":   "Nodes that an operator said are to be done without.",
 	"bytes":     "Size.",
 	"cause":     "Error: what was tried, what was seen.",
 	"cgroup":    "Directory of a control group.",
@@ -66,7 +67,6 @@ var logKeys = map[string]string{
 	"up":        "Whether a link can be used.",
 	"user":      "User that a program runs as.",
 	"verdict":   "What a decision comes to.",
-	"without":   "Nodes without which the cluster is to be founded.",
 	"what":      "What systemd was to be told.",
 }
 
