@@ -1,5 +1,5 @@
 # What users and developers of baton type. Each target installs what it needs (apt-get, Go modules).
-.PHONY: all build deps install uninstall demo test sim bench idle fuzz generate clean
+.PHONY: all build deps install uninstall demo test sim soak bench idle fuzz generate clean
 
 GO      ?= go
 SEEDS   ?= 1..2000
@@ -30,6 +30,10 @@ test: deps ## everything that CI runs
 
 sim: ## the simulator: make sim SEEDS=1..100000 PROFILE=mix
 	$(GO) run ./cmd/baton simulate --seeds $(SEEDS) --profile $(PROFILE)
+
+soak: build ## random changes of voters and configuration, with power losses, on the real binary: make soak SEEDS=1..100
+	$(GO) test -c -o bin/trial.test ./internal/trial
+	cd internal/trial && BATON_BINARY=$(CURDIR)/bin/baton SOAK=$(if $(filter file,$(origin SEEDS)),1..100,$(SEEDS)) ../../bin/trial.test -test.run TestSoak -test.timeout 10h
 
 bench: build ## outages that clients see, per fault and budget (about 40 minutes)
 	@bin/baton bench $(BENCH)

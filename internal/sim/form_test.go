@@ -14,6 +14,7 @@ func TestFormWithout(t *testing.T) {
 			"fault: at 30s power beta", "gate of web opens"},
 		"form-oneway": {"is founded\n", "form alpha", "is founded without alpha", "founded it as well, in vain", "wipe alpha", "alpha votes",
 			"power beta", "gate of web opens"},
+		"form-leave": {"is founded without alpha", "alpha votes no longer", "alpha is out", "revision 2 of the configuration counts", "power beta", "gate of web opens"},
 	} {
 		t.Run(script, func(t *testing.T) {
 			var trace strings.Builder
