@@ -261,9 +261,6 @@ func golden(t *testing.T, name, got string) {
 }
 
 func TestCommands(t *testing.T) {
-	zone := time.Local
-	time.Local = time.UTC
-	t.Cleanup(func() { time.Local = zone })
 	for _, c := range []struct {
 		name     string
 		stage    *stage

@@ -146,9 +146,6 @@ func (s *configStage) DropDraft(context.Context, string) (api.ApplyReply, error)
 
 // TestConfigCommands: what people see of apply, edit and config.
 func TestConfigCommands(t *testing.T) {
-	zone := time.Local
-	time.Local = time.UTC
-	t.Cleanup(func() { time.Local = zone })
 	dir := t.TempDir()
 	files := map[string]string{
 		"cmd.yaml":     strings.Replace(firstText, "sleep 1000", "sleep 2000", 1),

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"baton/internal/core/cluster"
 	"baton/internal/io/api"
@@ -33,9 +32,6 @@ func joining() *stage {
 }
 
 func TestMembers(t *testing.T) {
-	zone := time.Local
-	time.Local = time.UTC
-	t.Cleanup(func() { time.Local = zone })
 	founded := forming()
 	founded.reply = api.MoveReply{Done: true, Text: "the cluster ledger-1f2e is founded without gamma"}
 	four := newConfigStage(t)

@@ -18,9 +18,6 @@ import (
 )
 
 func TestServiceInWords(t *testing.T) {
-	zone := time.Local
-	time.Local = time.UTC
-	t.Cleanup(func() { time.Local = zone })
 	first := timestamppb.New(time.Date(2026, 3, 1, 6, 10, 0, 0, time.UTC))
 	for _, c := range []struct {
 		s    *batonv1.Service
