@@ -174,24 +174,11 @@ func (k *console) showProblem(p *batonv1.Problem) {
 // outcomeOf ends a command that changes the configuration.
 func (k *console) outcomeOf(a *batonv1.ApplyResponse, dry bool) error {
 	good := a.Done || a.UnderWay
-	if k.json {
-		if err := k.printJSON(a); err != nil {
-			return err
-		}
-		if !good {
-			return exitCode(exitFailed)
-		}
-		return nil
-	}
-	if !good {
-		return fail(exitFailed, a.Hint, "%s", a.Text)
-	}
-	if dry && len(a.Changes) > 0 {
+	if dry && good && !k.json && len(a.Changes) > 0 {
 		fmt.Fprintf(k.out, "%s; nothing was changed\n", a.Text)
 		return nil
 	}
-	fmt.Fprintln(k.out, a.Text)
-	return nil
+	return k.conclude(a, good)
 }
 
 // agreed asks a question that is answered by y or n. Nobody to answer means no.
@@ -457,19 +444,10 @@ func (c *configDropCmd) Run(k *console) error {
 	agent := k.agent()
 	defer agent.Close()
 	r, err := agent.Config.DropDraft(k.ctx, &batonv1.DropDraftRequest{})
-	switch {
-	case err != nil:
+	if err != nil {
 		return k.trouble(err)
-	case k.json:
-		if err := k.printJSON(r); err != nil || r.Done {
-			return err
-		}
-		return exitCode(exitFailed)
-	case !r.Done:
-		return fail(exitFailed, r.Hint, "%s", r.Text)
 	}
-	fmt.Fprintln(k.out, r.Text)
-	return nil
+	return k.conclude(r, r.Done)
 }
 
 // configRestoreCmd is `baton config restore`.

@@ -1,10 +1,8 @@
 package app
 
 import (
-	"context"
 	"fmt"
 	"strings"
-	"sync"
 
 	batonv1 "baton/api/v1"
 	"baton/internal/core/cluster"
@@ -69,37 +67,17 @@ func (c *formCmd) Run(k *console) error {
 		}
 		return k.trouble(err)
 	}
-	if k.json {
-		if err := k.printJSON(r); err != nil || r.Done {
-			return err
-		}
-		return exitCode(exitFailed)
-	}
-	if !r.Done {
-		return fail(exitFailed, r.Hint, "%s", r.Text)
-	}
-	fmt.Fprintln(k.out, r.Text)
-	return nil
+	return k.conclude(r, r.Done)
 }
 
 // tellForming tells on err what forming waits for, each time that changes, until the function that it returns
 // is called.
 func (k *console) tellForming(agent *api.Client) (stop func()) {
-	ctx, cancel := context.WithCancel(k.ctx)
-	var teller sync.WaitGroup
-	teller.Go(func() {
-		stream, err := agent.Watch(ctx, &batonv1.WatchRequest{})
-		if err != nil {
-			return // whoever asks is told
-		}
-		defer stream.Close()
-		last := ""
-		for stream.Receive() {
-			if now := stream.Msg().Forming; now != last && now != "" {
-				fmt.Fprintln(k.err, "  "+now)
-				last = now
-			}
+	last := ""
+	return k.watching(agent, func(s *batonv1.StatusResponse) {
+		if s.Forming != last && s.Forming != "" {
+			fmt.Fprintln(k.err, "  "+s.Forming)
+			last = s.Forming
 		}
 	})
-	return func() { cancel(); teller.Wait() }
 }

@@ -27,10 +27,38 @@ type failbackCmd struct {
 
 // outcome is what both kinds of moves are answered with.
 type outcome interface {
+	ending
+	GetUnderWay() bool
+}
+
+// ending is how a command that changes something has ended, in the schema's words.
+type ending interface {
 	GetDone() bool
 	GetText() string
 	GetHint() string
-	GetUnderWay() bool
+}
+
+// conclude tells how a command has ended; what is not good is a failure.
+func (k *console) conclude(e ending, good bool) error {
+	switch {
+	case k.json:
+		return k.outcomeJSON(e, good)
+	case !good:
+		return fail(exitFailed, e.GetHint(), "%s", e.GetText())
+	}
+	fmt.Fprintln(k.out, e.GetText())
+	return nil
+}
+
+// outcomeJSON prints an outcome, which decides the exit code.
+func (k *console) outcomeJSON(v any, good bool) error {
+	if err := k.printJSON(v); err != nil {
+		return err
+	}
+	if !good {
+		return exitCode(exitFailed)
+	}
+	return nil
 }
 
 // Run moves the group and tells what became of it.
@@ -61,44 +89,37 @@ func (k *console) act(line func(*batonv1.StatusResponse) string, waits bool, ask
 		}
 		return k.trouble(err)
 	}
-	good := o.GetDone() || o.GetUnderWay()
-	if k.json {
-		if err := k.printJSON(o); err != nil {
-			return err
+	return k.conclude(o, o.GetDone() || o.GetUnderWay())
+}
+
+// watching hands each status to a function until the function that it returns is called.
+func (k *console) watching(agent *api.Client, each func(*batonv1.StatusResponse)) (stop func()) {
+	ctx, cancel := context.WithCancel(k.ctx)
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
+		stream, err := agent.Watch(ctx, &batonv1.WatchRequest{})
+		if err != nil {
+			return // whoever asks for the change is told
 		}
-		if !good {
-			return exitCode(exitFailed)
+		defer stream.Close()
+		for stream.Receive() {
+			each(stream.Msg())
 		}
-		return nil
-	}
-	if !good {
-		return fail(exitFailed, o.GetHint(), "%s", o.GetText())
-	}
-	fmt.Fprintln(k.out, o.GetText())
-	return nil
+	})
+	return func() { cancel(); watcher.Wait() }
 }
 
 // tellProgress tells on err what line makes of the status, each time it changes, until the function that it
 // returns is called.
 func (k *console) tellProgress(agent *api.Client, line func(*batonv1.StatusResponse) string) (stop func()) {
-	ctx, cancel := context.WithCancel(k.ctx)
-	var teller sync.WaitGroup
-	teller.Go(func() {
-		stream, err := agent.Watch(ctx, &batonv1.WatchRequest{})
-		if err != nil {
-			return // whoever asks for the move is told
+	last := ""
+	return k.watching(agent, func(s *batonv1.StatusResponse) {
+		now := line(s)
+		if now != last && last != "" {
+			fmt.Fprintln(k.err, "  "+now)
 		}
-		defer stream.Close()
-		last := ""
-		for stream.Receive() {
-			now := line(stream.Msg())
-			if now != last && last != "" {
-				fmt.Fprintln(k.err, "  "+now)
-			}
-			last = now
-		}
+		last = now
 	})
-	return func() { cancel(); teller.Wait() }
 }
 
 // phasesOf returns what says in one line how a group is on its nodes.

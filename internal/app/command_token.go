@@ -90,27 +90,10 @@ func (c *tokenRevokeCmd) Run(k *console) error {
 	agent := k.agent()
 	defer agent.Close()
 	r, err := agent.Access.RevokeToken(k.ctx, &batonv1.RevokeTokenRequest{Name: c.Name})
-	switch {
-	case err != nil:
+	if err != nil {
 		return k.trouble(err)
-	case k.json:
-		return k.outcomeJSON(r, r.Done)
-	case !r.Done:
-		return fail(exitFailed, r.Hint, "%s", r.Text)
 	}
-	fmt.Fprintln(k.out, r.Text)
-	return nil
-}
-
-// outcomeJSON prints an outcome, which decides the exit code.
-func (k *console) outcomeJSON(v any, done bool) error {
-	if err := k.printJSON(v); err != nil {
-		return err
-	}
-	if !done {
-		return exitCode(exitFailed)
-	}
-	return nil
+	return k.conclude(r, r.Done)
 }
 
 // lookAt asks an agent for its status, and does not wait long.

@@ -17,19 +17,7 @@ func TestFormWithout(t *testing.T) {
 		"form-leave": {"is founded without alpha", "alpha votes no longer", "alpha is out", "revision 2 of the configuration counts", "power beta", "gate of web opens"},
 	} {
 		t.Run(script, func(t *testing.T) {
-			var trace strings.Builder
-			r, err := RunPlan(readScript(t, "testdata/"+script+".script"), Options{Trace: &trace})
-			if err != nil || r.Violation != nil {
-				t.Fatal(err, r.Violation)
-			}
-			rest := trace.String()
-			for _, w := range want {
-				_, after, found := strings.Cut(rest, w)
-				if !found {
-					t.Fatalf("no %q after what came before it, in\n%s", w, trace.String())
-				}
-				rest = after
-			}
+			shows(t, script, want)
 		})
 	}
 }

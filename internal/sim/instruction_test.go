@@ -26,22 +26,10 @@ func TestInstructions(t *testing.T) {
 		"heedless": {"done true, web is paused", "decide G30", "dropped assign web to beta as epoch 2: it was paused"},
 	} {
 		t.Run(script, func(t *testing.T) {
-			var trace strings.Builder
-			r, err := RunPlan(readScript(t, "testdata/"+script+".script"), Options{Trace: &trace})
-			if err != nil || r.Violation != nil {
-				t.Fatal(err, r.Violation)
-			}
-			rest := trace.String()
-			for _, w := range want {
-				_, after, found := strings.Cut(rest, w)
-				if !found {
-					t.Fatalf("no %q after what came before it, in\n%s", w, trace.String())
-				}
-				rest = after
-			}
+			rest := shows(t, script, want)
 			for never, in := range map[string]string{"gate of web opens": "heedless", "wants web/app running (epoch 1)": "in-place"} {
 				if in == script && strings.Contains(rest, never) {
-					t.Errorf("%q at the end of\n%s", never, trace.String())
+					t.Errorf("%q at the end of\n%s", never, rest)
 				}
 			}
 		})
@@ -91,4 +79,24 @@ func TestAnswers(t *testing.T) {
 			t.Errorf("%s, then %s: no %q in\n%s", c.before, c.command, c.want, after)
 		}
 	}
+}
+
+// shows runs a script that must hold, and looks for texts in its trace, one after the other. It returns what
+// follows the last.
+func shows(t *testing.T, script string, want []string) (rest string) {
+	t.Helper()
+	var trace strings.Builder
+	r, err := RunPlan(readScript(t, "testdata/"+script+".script"), Options{Trace: &trace})
+	if err != nil || r.Violation != nil {
+		t.Fatal(err, r.Violation)
+	}
+	rest = trace.String()
+	for _, w := range want {
+		_, after, found := strings.Cut(rest, w)
+		if !found {
+			t.Fatalf("no %q after what came before it, in\n%s", w, trace.String())
+		}
+		rest = after
+	}
+	return rest
 }

@@ -89,6 +89,20 @@ func (x *Instructions) Stop(g GroupID, r ResourceID) *Stop {
 	return nil
 }
 
+// Forbids tells which instruction forbids that a group be placed on a node, or moved at all; empty: none.
+func (x *Instructions) Forbids(g GroupID, to NodeID) string {
+	if s := x.Stop(g, ""); s != nil {
+		return "it was stopped " + s.Note.String()
+	}
+	if p := x.Pause(g); p != nil {
+		return "it was paused " + p.Note.String()
+	}
+	if p := x.Pin(g); p != nil && p.Node != to {
+		return fmt.Sprintf("it was pinned to %s %v", p.Node, p.Note.String())
+	}
+	return ""
+}
+
 // Task returns a task by the id of its command, or nil.
 func (x *Instructions) Task(id string) *Task {
 	for i := range x.Tasks {

@@ -54,11 +54,6 @@ func (v *Voter) Grace() cluster.Instant { return v.grace }
 // SetTiming changes rho's base: how long promises last is told by each heartbeat.
 func (v *Voter) SetTiming(t cluster.Timing) { v.timing = t }
 
-// Forget drops what was promised to nodes that are gone and to which nothing is left.
-func (v *Voter) Forget(gone func(cluster.NodeID) bool, now cluster.Instant) {
-	v.promises = slices.DeleteFunc(v.promises, func(p promise) bool { return p.until <= now && gone(p.node) })
-}
-
 func (v *Voter) find(node cluster.NodeID) int {
 	return slices.IndexFunc(v.promises, func(p promise) bool { return p.node == node })
 }

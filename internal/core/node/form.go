@@ -28,17 +28,22 @@ func (n *Node) ask() *wire.Ask {
 	return &wire.Ask{Incarnation: n.inc, File: n.file, Empty: n.raft == nil || n.state.IsBlank(), Without: n.durable.Without}
 }
 
+// askAll asks every other node that the file names.
+func (n *Node) askAll() {
+	for i := range n.peers {
+		if i != n.self {
+			n.send(i, n.ask())
+		}
+	}
+}
+
 func (n *Node) tendFounding() {
 	f := n.founding
 	if n.now.Mono < f.at {
 		return
 	}
 	f.at = n.now.Mono.Add(n.askEvery())
-	for i := range n.peers {
-		if i != n.self {
-			n.send(i, n.ask())
-		}
-	}
+	n.askAll()
 	if waits := n.Waits(); waits != f.told {
 		f.told = waits
 		n.event("forming", n.id(), "the cluster is forming: %s", waits)
@@ -178,11 +183,7 @@ func (n *Node) tendCopy() {
 		return
 	}
 	n.askAt = n.now.Mono.Add(n.askEvery())
-	for i := range n.peers {
-		if i != n.self {
-			n.send(i, n.ask())
-		}
-	}
+	n.askAll()
 }
 
 // stranger tells of a node whose data directory is not the one that the cluster knows.

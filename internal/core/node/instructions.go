@@ -20,8 +20,7 @@ type taskWork struct {
 // barred tells whether an instruction keeps a group off a node, or keeps anybody from moving it at all.
 func (n *Node) barred(g cluster.GroupID, node cluster.NodeID) bool {
 	x := &n.state.Instructions
-	pin := x.Pin(g)
-	return x.Pause(g) != nil || x.Stop(g, "") != nil || (pin != nil && pin.Node != node) || x.Drain(node) != nil
+	return x.Forbids(g, node) != "" || x.Drain(node) != nil
 }
 
 // instructed takes note of an entry's instructions that concern what runs here.

@@ -100,17 +100,10 @@ func noteInstruction(p cluster.Part, group func(cluster.GroupID), node func(clus
 // forbids tells which instruction forbids that a group be placed on a node, if one does. The planner asks
 // them too, but one may have come into the log ahead of what it has just proposed.
 func (s *State) forbids(g cluster.GroupID, to cluster.NodeID) string {
-	x := &s.Instructions
-	switch {
-	case s.flaws.Heedless:
-	case x.Stop(g, "") != nil:
-		return "it was stopped " + x.Stop(g, "").Note.String()
-	case x.Pause(g) != nil:
-		return "it was paused " + x.Pause(g).Note.String()
-	case x.Pin(g) != nil && x.Pin(g).Node != to:
-		return fmt.Sprintf("it was pinned to %s %v", x.Pin(g).Node, x.Pin(g).Note.String())
+	if s.flaws.Heedless {
+		return ""
 	}
-	return ""
+	return s.Instructions.Forbids(g, to)
 }
 
 func (s *State) pause(p *cluster.Pause) string {
