@@ -139,7 +139,7 @@ var directions = []struct {
 	{"internal/core/cluster", nil, "the shared words depend on nothing"},
 	{"internal/core/node", []string{"internal/core/*"}, "the parts of the core meet in node"},
 	{"internal/core", []string{"internal/core/cluster"}, "the parts of the core do not import each other: they meet in node, through types of cluster"},
-	{"internal/io/link", []string{"internal/core/cluster", "internal/core/wire", "internal/io/identity"}, "a link carries messages, and knows nobody who decides"},
+	{"internal/io/link", []string{"internal/core/cluster", "internal/core/wire", "internal/io/identity", "internal/io/nowait"}, "a link carries messages, and knows nobody who decides"},
 	{"internal/io/addr", []string{"internal/core/cluster", "internal/io/resource"}, "an address is a resource kind"},
 	{"internal/io/postgres", []string{"internal/core/cluster", "internal/io/resource"}, "PostgreSQL is a resource kind"},
 	{"internal/io/vm", []string{"internal/core/cluster", "internal/io/resource"}, "a virtual machine is a resource kind"},

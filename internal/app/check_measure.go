@@ -15,6 +15,7 @@ import (
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/config"
+	"baton/internal/io/nowait"
 )
 
 // measured is what this host was seen to do.
@@ -103,9 +104,9 @@ func worstStall(long time.Duration) (worst time.Duration, realtime bool, err err
 
 // sleepless sleeps in short steps and returns by how much the latest wake-up was late.
 func sleepless(long time.Duration) (worst time.Duration) {
-	end := read(unix.CLOCK_MONOTONIC) + int64(long)
+	end := nowait.Clock(unix.CLOCK_MONOTONIC) + int64(long)
 	for {
-		due := read(unix.CLOCK_MONOTONIC) + int64(stallStep)
+		due := nowait.Clock(unix.CLOCK_MONOTONIC) + int64(stallStep)
 		if due > end {
 			return worst
 		}
@@ -113,7 +114,7 @@ func sleepless(long time.Duration) (worst time.Duration) {
 		for unix.ClockNanosleep(unix.CLOCK_MONOTONIC, unix.TIMER_ABSTIME, &ts, nil) == unix.EINTR {
 			// Absolute: the rest is slept.
 		}
-		worst = max(worst, time.Duration(read(unix.CLOCK_MONOTONIC)-due))
+		worst = max(worst, time.Duration(nowait.Clock(unix.CLOCK_MONOTONIC)-due))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
+	"baton/internal/io/nowait"
 )
 
 // clock reads this node's own clock (protocol.md, "Clocks"): CLOCK_MONOTONIC_RAW plus the time suspended.
@@ -23,20 +24,14 @@ const bracket = 100 * time.Microsecond
 // brackets bounds the attempts to read the clocks undisturbed; the narrowest counts.
 const brackets = 4
 
-func read(id int32) int64 {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(id, &ts) // these clocks exist on every Linux that this runs on
-	return ts.Nano()
-}
-
 // now reads the clocks.
 func (c *clock) now() cluster.Now {
 	narrowest := int64(1<<63 - 1)
 	for range brackets {
-		before := read(unix.CLOCK_MONOTONIC)
-		raw := read(unix.CLOCK_MONOTONIC_RAW)
-		boot := read(unix.CLOCK_BOOTTIME)
-		after := read(unix.CLOCK_MONOTONIC)
+		before := nowait.Clock(unix.CLOCK_MONOTONIC)
+		raw := nowait.Clock(unix.CLOCK_MONOTONIC_RAW)
+		boot := nowait.Clock(unix.CLOCK_BOOTTIME)
+		after := nowait.Clock(unix.CLOCK_MONOTONIC)
 		if width := after - before; width < narrowest {
 			narrowest = width
 			c.suspended = max(c.suspended, boot-after)

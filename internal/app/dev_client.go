@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"baton/internal/io/nowait"
 )
 
 const (
@@ -173,7 +175,7 @@ func (c *devClient) close() error {
 }
 
 // monotonic reads CLOCK_MONOTONIC.
-func monotonic() time.Duration { return time.Duration(read(unix.CLOCK_MONOTONIC)) }
+func monotonic() time.Duration { return time.Duration(nowait.Clock(unix.CLOCK_MONOTONIC)) }
 
 // run takes what was answered and asks again, each millisecond, whether answers come or not. It is one
 // thread of its own, with real-time priority if it may, so that what it sees is the service's time.

@@ -11,6 +11,7 @@ import (
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/node"
+	"baton/internal/io/nowait"
 )
 
 // perSender bounds the packets of one sender that wait for the core; the oldest is dropped.
@@ -100,11 +101,10 @@ func (b *inbox) sleep(d time.Duration) {
 		_, _ = unix.Ppoll(fds, &ts, nil) // interrupted or in time: look either way
 		return
 	}
-	its := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}
-	_ = unix.TimerfdSettime(b.timer, 0, &its, nil)
+	_ = nowait.SetTimer(b.timer, d)
 	var events [4]unix.EpollEvent
 	_ = b.raw.Read(func(fd uintptr) bool {
-		n, err := unix.EpollWait(int(fd), events[:], 0)
+		n, err := nowait.Ready(int(fd), events[:])
 		return n > 0 || (err != nil && err != unix.EINTR)
 	})
 }
@@ -170,7 +170,7 @@ func (b *inbox) wake() {
 	}
 	b.woken = true
 	one := [8]byte{1}
-	_, _ = unix.Write(b.event, one[:]) // it is full only if the taker is awake already
+	_, _ = nowait.Write(b.event, one[:]) // it is full only if the taker is awake already
 }
 
 // take returns all that waits, after waiting for at most d.
@@ -183,7 +183,7 @@ func (b *inbox) take(d time.Duration, inputs []node.Input) ([]node.Input, []func
 	defer b.mu.Unlock()
 	if b.woken {
 		var buf [8]byte
-		_, _ = unix.Read(b.event, buf[:])
+		_, _ = nowait.Read(b.event, buf[:])
 		b.woken = false
 	}
 	inputs = append(inputs[:0], b.inputs...)

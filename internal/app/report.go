@@ -18,6 +18,7 @@ import (
 	"baton/internal/core/node"
 	"baton/internal/io/api"
 	"baton/internal/io/link"
+	"baton/internal/io/nowait"
 )
 
 var _ api.Observed = (*backend)(nil)
@@ -37,7 +38,7 @@ func (b *backend) Report(ctx context.Context) ([]api.ReportFile, error) {
 	if a.gate != nil {
 		fmt.Fprintf(&gate, "mechanism %s\n", a.gate.Describe())
 		left, err := a.gate.Left()
-		fmt.Fprintf(&gate, "now %d, by CLOCK_BOOTTIME\n", read(unix.CLOCK_BOOTTIME))
+		fmt.Fprintf(&gate, "now %d, by CLOCK_BOOTTIME\n", nowait.Clock(unix.CLOCK_BOOTTIME))
 		for _, s := range left {
 			fmt.Fprintf(&gate, "group %s epoch %d deadline %d\n", s.Group, s.Epoch, s.Deadline)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/wire"
+	"baton/internal/io/nowait"
 )
 
 const (
@@ -41,7 +42,7 @@ type udpLink struct {
 
 type udpPeer struct {
 	address netip.AddrPort
-	to      unix.Sockaddr
+	to      *nowait.Address
 	*peerCounters
 }
 
@@ -79,7 +80,7 @@ func (u *udpLink) meet(self cluster.NodeID, spec *cluster.UDPLink) {
 	peers := make(map[cluster.NodeID]*udpPeer)
 	for _, id := range ids {
 		address := netip.AddrPortFrom(spec.Addresses[id].Unmap(), spec.Port)
-		peers[id] = &udpPeer{address: address, to: sockaddr(address), peerCounters: u.peer(id)}
+		peers[id] = &udpPeer{address: address, to: nowait.NewAddress(address), peerCounters: u.peer(id)}
 	}
 	u.peers = peers
 }
@@ -147,7 +148,7 @@ func (u *udpLink) send(p *udpPeer, packet []byte) {
 		p.failed.Add(1)
 		return
 	}
-	err := unix.Sendto(s.fd, packet, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, p.to)
+	err := nowait.Send(s.fd, packet, p.to)
 	switch {
 	case err == nil:
 		p.sent.Add(1)
@@ -177,7 +178,7 @@ func (u *udpLink) receive(l *Links) {
 		return
 	}
 	for range receiveBatch {
-		n, err := unix.Read(s.fd, l.buffer)
+		n, err := nowait.Read(s.fd, l.buffer)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return
