@@ -379,8 +379,10 @@ func (m *machine) leave() {
 		}
 	}
 	m.agentGone()
+	m.disk.killed(len(m.disk.queue)) // it ends once all is written
 	m.out = true
 }
+
 func (m *machine) wallTime() cluster.WallTime {
 	return cluster.WallTime(m.w.calendar + m.w.now + m.wall)
 }
