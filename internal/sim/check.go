@@ -359,7 +359,7 @@ func (w *world) unfit(m int) bool {
 			continue
 		}
 		switch f.Kind {
-		case Power, Wipe, Kill, Forget, Freeze, Isolate, OneWay, HangDisk, Uplink:
+		case Power, Wipe, SetBack, Kill, Forget, Freeze, Isolate, OneWay, HangDisk, Uplink:
 			return true
 		}
 	}

@@ -15,6 +15,7 @@ type Kind uint8
 const (
 	Power    Kind = iota // NODE: power loss; at its end the node boots. Unsynced writes may be lost
 	Wipe                 // NODE: power loss and a lost disk: boots with an empty data directory
+	SetBack              // NODE DURATION: power loss; the disk comes back as it was so long before
 	Kill                 // NODE: kill -9 of the agent; at its end it starts again, with its run record
 	Forget               // NODE: the same, but the run record is lost: gates are closed before the agent starts
 	Freeze               // NODE: the agent is frozen (SIGSTOP), the kernel runs on
@@ -68,6 +69,7 @@ type shape struct {
 var shapes = [kindCount]shape{
 	Power:    {verb: "power", nodes: 1, lasts: true},
 	Wipe:     {verb: "wipe", nodes: 1, lasts: true},
+	SetBack:  {verb: "setback", nodes: 1, duration: true, lasts: true},
 	Kill:     {verb: "kill", nodes: 1, lasts: true},
 	Forget:   {verb: "forget", nodes: 1, lasts: true},
 	Freeze:   {verb: "freeze", nodes: 1, lasts: true},

@@ -62,6 +62,8 @@ var profiles = map[string]profile{
 	"members": {doc: "nodes join, leave and lose disks, the takeover changes, with faults at every step", goal: Converge, takeovers: budgets[:7],
 		always: []Kind{Apply, Apply, Wipe}, kinds: []Kind{Power, Kill, Forget, Freeze, Isolate, OneWay, Cut, SlowDisk, Late, Replay, Loss, Switch},
 		changes: true, least: 6, most: 18},
+	"snapshots": {doc: "a disk set back to a former state, while those who remember it are heard", goal: Converge, takeovers: budgets, three: true,
+		always: []Kind{SetBack, SetBack}, kinds: []Kind{Switch, Fail, Loss, Drift, SlowDisk, LateGate}, least: 3, most: 10},
 	"changes": {doc: "the takeover changes, witnesses join and leave, with loss or a dead link: nothing moves", goal: Still,
 		takeovers: budgets, three: true, changes: true},
 	"healthy": {doc: "no faults", goal: Converge, takeovers: []time.Duration{time.Second}, three: true, run: 30 * time.Second},
@@ -231,10 +233,10 @@ func (g *generator) faults() {
 	}
 	for range g.f.least + g.rand.IntN(g.f.most-g.f.least+1) {
 		k := kinds[g.rand.IntN(len(kinds))]
-		if k == Wipe && (wiped || at < g.settled()) {
-			k = Power // one lost disk is what a cluster of three stands, once it is formed
+		if lost := k == Wipe || k == SetBack; lost && (wiped || at < g.settled()) {
+			k = instead(k) // one lost disk is what a cluster of three stands, once it is formed
 		}
-		wiped = wiped || k == Wipe
+		wiped = wiped || k == Wipe || k == SetBack
 		p.Faults = append(p.Faults, g.fault(k, at))
 		g.takeBack(p.Faults[len(p.Faults)-1])
 		if at += g.near() / 2; at >= p.Run || g.chance(30) {
@@ -244,6 +246,14 @@ func (g *generator) faults() {
 	if !wiped && g.chance(20) {
 		g.forGood()
 	}
+}
+
+// instead is the fault that comes in the place of one that costs a second disk.
+func instead(k Kind) Kind {
+	if k == SetBack {
+		return Switch // who remembers what the disk held stays heard
+	}
+	return Power
 }
 
 // outside leaves the last nodes out of the first configuration, as far as a cluster remains, and lengthens
@@ -342,6 +352,8 @@ func (g *generator) fault(k Kind, at time.Duration) Fault {
 		f.Amount = g.between(2*time.Millisecond, 30*time.Millisecond)
 	case LateGate:
 		f.Amount = g.near() / 2
+	case SetBack:
+		f.Amount = g.between(time.Millisecond, at)
 	case Apply:
 		f.Words = g.words()
 	case Pause, Resume, Pin, Unpin, Drain, Undrain, Stop, Start, Restart, Clear:

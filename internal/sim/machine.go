@@ -136,6 +136,18 @@ func (m *machine) wipe() {
 	m.disk = disk{image: cluster.DiskImage{Incarnation: m.inc}}
 }
 
+// data is what a data directory holds.
+type data struct {
+	image cluster.DiskImage
+	inc   cluster.Incarnation
+	runs  uint64
+}
+
+// setBack puts a former state of the data directory in place.
+func (m *machine) setBack(to data) {
+	m.disk, m.inc, m.runs = disk{image: to.image}, to.inc, to.runs
+}
+
 // survivors returns how many of n unsynced writes are kept: none, all, or some.
 func (m *machine) survivors(n int) int {
 	switch m.rand.IntN(3) {
@@ -348,7 +360,21 @@ func (m *machine) step(in node.Input) {
 		m.leave()
 		return
 	}
+	if out.SetBack {
+		m.beginAnew()
+		return
+	}
 	m.nextWake(out.WakeAt)
+}
+
+// beginAnew ends the agent of a node whose data directory was set back, and what it ran. Another begins with
+// an empty one.
+func (m *machine) beginAnew() {
+	m.w.note(m, "puts its data directory aside")
+	m.stopAll()
+	m.wipe()
+	m.wiped = true
+	m.w.push(m.w.now+m.between(time.Millisecond, 50*time.Millisecond), evAgent, m.idx, m.life, 0, 0)
 }
 
 // refit stops what the configuration no longer names here.
@@ -370,6 +396,13 @@ func (m *machine) stopForGood(r *resource) {
 // leave ends the agent of a node that has left the cluster, and what it ran.
 func (m *machine) leave() {
 	m.w.note(m, "leaves")
+	m.stopAll()
+	m.disk.killed(len(m.disk.queue)) // it ends once all is written
+	m.out = true
+}
+
+// stopAll ends the agent with all that it ran, every gate shut.
+func (m *machine) stopAll() {
 	for i := range m.resources {
 		m.stopForGood(&m.resources[i])
 	}
@@ -379,8 +412,6 @@ func (m *machine) leave() {
 		}
 	}
 	m.agentGone()
-	m.disk.killed(len(m.disk.queue)) // it ends once all is written
-	m.out = true
 }
 
 func (m *machine) wallTime() cluster.WallTime {

@@ -84,6 +84,8 @@ var plants = []plant{
 		"a shorter takeover, restarts of a majority within the former L, a node cut off"},
 	{node.SilenceOwnD, "SilenceOwnD", "slow-learner", "", 1, 3, "invariant 5", "none of 800 of members",
 		"a shorter takeover, a slow disk of the owner"},
+	{node.SetBackUnseen, "SetBackUnseen", "set-back", "", 1, 3, "invariant 3", "none of 300 of mix, members, snapshots",
+		"a disk set back to before what was committed while the third node was cut off, and the other down"},
 }
 
 // TestMutations: each planted bug is caught by a seed or script under which the faithful core is right.

@@ -20,6 +20,7 @@ const (
 	evResume                        // a stall ends
 	evSample                        // the checkers look at who serves
 	evBoot                          // a machine powers up for the first time
+	evCopy                          // idx: a copy of the disks is made, for the fault that sets one back
 	evLook                          // the watcher looks at who serves
 )
 

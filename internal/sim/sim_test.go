@@ -20,7 +20,7 @@ var seedCount = flag.Uint64("seeds", 40, "how many seeds of each profile TestSee
 
 // TestSeeds runs a fixed set of seeds of every profile: all invariants hold.
 func TestSeeds(t *testing.T) {
-	for _, profile := range []string{"mix", "short", "forming", "takeover", "still", "people", "members", "changes", "healthy"} {
+	for _, profile := range []string{"mix", "short", "forming", "takeover", "still", "people", "members", "changes", "snapshots", "healthy"} {
 		t.Run(profile, func(t *testing.T) {
 			last := *seedCount
 			switch profile {

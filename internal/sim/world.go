@@ -33,6 +33,7 @@ type active struct {
 	*Fault
 	on                bool
 	node, peer, group int
+	copies            []data // of every machine's data directory, for SetBack
 }
 
 // world is everything outside the cores, and the instant.
@@ -121,6 +122,17 @@ func (w *world) scheduleFaults() {
 	for i := range w.plan.Faults {
 		w.running = append(w.running, active{Fault: &w.plan.Faults[i], node: -1, peer: -1, group: -1})
 		w.push(int64(w.plan.Faults[i].At), evFault, 0, 0, 0, int32(i))
+		if f := &w.plan.Faults[i]; f.Kind == SetBack {
+			w.push(int64(max(0, f.At-f.Amount)), evCopy, 0, 0, 0, int32(i))
+		}
+	}
+}
+
+// copyDisks keeps what every disk holds now: the fault's node may be named by what it does then.
+func (w *world) copyDisks(fault int) {
+	f := &w.running[fault]
+	for _, m := range w.machines {
+		f.copies = append(f.copies, data{m.disk.read(), m.inc, m.runs})
 	}
 }
 
@@ -180,6 +192,9 @@ func (w *world) happen(e *event) {
 		return
 	case evFaultEnd:
 		w.end(int(e.idx))
+		return
+	case evCopy:
+		w.copyDisks(int(e.idx))
 		return
 	case evSample:
 		w.check.sample(w)
@@ -275,7 +290,9 @@ func (w *world) groupIndex(id cluster.GroupID) int {
 }
 
 // off and killed tell whether a fault keeps the machine or its agent down.
-func (w *world) off(m *machine) bool { return m.faultOn(Power, -1) || m.faultOn(Wipe, -1) }
+func (w *world) off(m *machine) bool {
+	return m.faultOn(Power, -1) || m.faultOn(Wipe, -1) || m.faultOn(SetBack, -1)
+}
 
 func (w *world) killed(m *machine) bool { return m.faultOn(Kill, -1) || m.faultOn(Forget, -1) }
 
@@ -350,6 +367,9 @@ func (w *world) begin(i int) {
 		m.powerOff()
 		m.wipe()
 		m.wiped = true
+	case SetBack:
+		m.powerOff()
+		m.setBack(f.copies[m.idx])
 	case Kill:
 		m.kill()
 	case Forget:
@@ -383,7 +403,7 @@ func (w *world) end(i int) {
 	f.on = false
 	w.note(nil, "fault ends: %v", f.Fault)
 	switch f.Kind {
-	case Power, Wipe:
+	case Power, Wipe, SetBack:
 		if m := w.machines[f.node]; !w.off(m) && (!m.out || m.disk.image.Hard.Term > 0) {
 			m.powerOn()
 		}

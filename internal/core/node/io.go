@@ -119,8 +119,11 @@ type Output struct {
 	// brings links, gate and resources into line with it before it carries out the rest.
 	Spec *cluster.Spec
 	// Left says that this node was made to leave the cluster: everything is stopped, nothing more will come.
-	Left   bool
-	WakeAt cluster.Instant // call Step again no later
+	Left bool
+	// SetBack says that the data directory was set back to a former state of itself. Nothing more will come. The
+	// caller stops everything, and begins anew with an empty data directory.
+	SetBack bool
+	WakeAt  cluster.Instant // call Step again no later
 }
 
 // Record is a numbered run record.
@@ -189,5 +192,6 @@ const (
 	GraceState                 // the grace is for the lease length of the state, not the longest promised
 	SilenceOwnD                // a peer is silent after this node's D, not after that of the length it named
 	Heedless                   // what people forbade is not heeded when a placement is applied
+	SetBackUnseen              // a node whose data directory has gone back in time goes on with it
 	MutationCount
 )

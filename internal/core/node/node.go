@@ -65,6 +65,7 @@ type Node struct {
 	voters   int             // how many are in the set of the last change applied
 	askAt    cluster.Instant // of a node that has no copy of the log yet
 	left     bool            // this node was made to leave the cluster
+	setBack  bool            // its data directory has gone back in time: it takes no part any more
 
 	number  cluster.Number // in use; 0: none
 	rec     cluster.Record
@@ -154,6 +155,11 @@ func (n *Node) Step(now cluster.Now, in Input) *Output {
 		n.noticeStall()
 		n.take(in)
 	}
+	if n.setBack {
+		n.wakeAt = cluster.Never
+		n.out.SetBack, n.out.WakeAt = true, n.wakeAt
+		return &n.out
+	}
 	n.settle()
 	n.alive, n.out.Left = true, n.left
 	n.wakeAt = max(n.nextWake(), n.now.Mono) // what a shorter lease makes overdue is no stall
@@ -164,7 +170,7 @@ func (n *Node) Step(now cluster.Now, in Input) *Output {
 func (o *Output) reset() {
 	o.Gates, o.Sends, o.Persists, o.Wants = o.Gates[:0], o.Sends[:0], o.Persists[:0], o.Wants[:0]
 	o.Events, o.Decided, o.Replies, o.Applied = o.Events[:0], o.Decided[:0], o.Replies[:0], o.Applied[:0]
-	o.Record, o.Spec, o.Left = nil, nil, false
+	o.Record, o.Spec, o.Left, o.SetBack = nil, nil, false, false
 }
 
 // bootUp begins a run.
@@ -268,6 +274,9 @@ func (n *Node) noticeStall() {
 
 // take applies one input.
 func (n *Node) take(in Input) {
+	if n.setBack {
+		return
+	}
 	switch in := in.(type) {
 	case *Packet:
 		n.packet(in)

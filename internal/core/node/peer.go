@@ -24,7 +24,8 @@ type peer struct {
 	formerAt cluster.Instant // when the newest of the run before came; 0: there was none
 	run      cluster.RunID
 	seqs     []uint64 // per link: the newest heartbeat of this run
-	durable  uint64   // highest log index seen acknowledged
+	durable  uint64   // up to this index its log is known to be committed and durable
+	matched  uint64   // it has acknowledged this index to this node, which leads
 
 	leaseDown  cluster.Instant // since when it says that its lease does not run; 0: it runs
 	admitted   cluster.Instant // when its newest Admit was applied here
@@ -90,6 +91,7 @@ func (p *peer) become(inc cluster.Incarnation, det *detect.Peer) {
 	if p.inc != 0 {
 		p.det, p.silentTold = det, false
 		p.acked, p.waiting, p.durable, p.deaf = 0, 0, 0, false
+		p.matched = 0
 	}
 	p.inc, p.run, p.hb, p.leaseDown, p.well = inc, 0, nil, 0, 0
 	p.formerAt = p.hbAt

@@ -100,6 +100,7 @@ func (n *Node) tendPulse() {
 // heartbeat makes the next heartbeat; this node's own promise renews its lease with it.
 func (n *Node) heartbeat() *wire.Heartbeat {
 	n.pulse.seq++
+	n.countMatched()
 	hb := &wire.Heartbeat{
 		Incarnation: n.inc, Boot: n.boot, Number: n.number, Seq: n.pulse.seq, L: n.timing.L, Rests: n.rests, View: 1,
 		Sent: n.now.Mono, LeaseRuns: n.leaseRuns(), Sick: n.pulse.sick,
@@ -108,11 +109,11 @@ func (n *Node) heartbeat() *wire.Heartbeat {
 	}
 	for i := range n.peers {
 		if p := &n.peers[i]; i != n.self {
-			hb.Heard = append(hb.Heard, wire.Heard{Node: p.id, Run: p.run, Ago: p.det.Ago(n.now.Mono), Durable: p.durable})
+			hb.Heard = append(hb.Heard, wire.Heard{Node: p.id, Incarnation: p.inc, Run: p.run, Ago: p.det.Ago(n.now.Mono), Durable: p.durable})
 		}
 	}
 	if n.raft != nil {
-		hb.Lead, hb.Applied, hb.Durable = n.raft.leads(), n.raft.applied, n.raft.durable
+		hb.Lead, hb.Applied = n.raft.leads(), n.raft.applied
 	}
 	n.holder.Sent(hb.Seq, n.now.Mono, hb.L)
 	n.peers[n.self].det.Named(n.now.Mono, hb.L)
@@ -196,6 +197,10 @@ func (n *Node) heard(i int, in *Packet, hb *wire.Heartbeat) {
 	if p.hb != nil && hb.Seq <= p.hb.Seq {
 		return // the same over another link, or overtaken
 	}
+	if n.toldSetBack(hb) {
+		n.goneBack(p.id)
+		return
+	}
 	n.noteLength(hb.L)
 	ack := &wire.Ack{Incarnation: n.inc, Run: in.Run, Seq: hb.Seq}
 	if hb.Number != 0 && n.mayPromise(i, hb) {
@@ -224,7 +229,9 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 	p := &n.peers[i]
 	old := p.hb
 	p.hb, p.hbAt = hb, n.now.Mono
-	p.durable = max(p.durable, hb.Durable)
+	if p.inc != 0 {
+		p.durable = max(p.durable, hb.Applied) // what is applied is committed, and durable there: it never goes
+	}
 	if p.rests.number < hb.Number || (p.rests.number == hb.Number && p.rests.index < hb.Rests) {
 		p.rests = rested{hb.Number, hb.Rests}
 		n.planDue = true

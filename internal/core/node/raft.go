@@ -133,12 +133,17 @@ func (n *Node) raftIn(i int, m *raftpb.Message) {
 		if m.GetReject() || m.GetIndex() >= p.append.index {
 			p.append.msg = nil
 		}
+		if m.GetReject() && m.GetRejectHint() < p.matched {
+			return // it is late; or the disk there was set back, and Raft would send the same again for each copy of this
+		}
 		if !m.GetReject() {
 			if p.snapshot != 0 { // taken; Raft may wait for that word where its log begins later by now
 				p.snapshot = 0
 				defer n.raft.rn.ReportSnapshot(m.GetFrom(), raft.SnapshotFinish)
 			}
-			p.durable = max(p.durable, m.GetIndex())
+			if n.raft.leading && m.GetTerm() == n.raft.term() {
+				p.matched = max(p.matched, m.GetIndex())
+			}
 		}
 	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
 		p.vote.msg = nil
@@ -150,6 +155,12 @@ func (n *Node) raftIn(i int, m *raftpb.Message) {
 	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgSnap:
 		if p.deaf {
 			return // it hears no answer; taken for the leader, it would only keep others from being elected
+		}
+		if m.GetType() == raftpb.MsgHeartbeat && m.GetCommit() > n.logEnd() { // it names no more than was acknowledged
+			if n.flaw != SetBackUnseen {
+				n.goneBack(p.id)
+			}
+			return
 		}
 	default:
 	}
@@ -210,7 +221,7 @@ func (n *Node) softState(s *raft.SoftState) {
 	r.leading = leads
 	if !leads {
 		for i := range n.peers {
-			n.peers[i].append.msg, n.peers[i].proposed, n.peers[i].snapshot = nil, nil, 0
+			n.peers[i].append.msg, n.peers[i].proposed, n.peers[i].snapshot, n.peers[i].matched = nil, nil, 0, 0
 		}
 		n.leaderHeard() // from now on: others get their turn before this node campaigns again
 		n.event("coordinator.lost", n.id(), "%s no longer coordinates", n.id())

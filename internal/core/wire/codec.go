@@ -160,12 +160,12 @@ func (e *encoder) heartbeat(m *Heartbeat) {
 	e.b = binary.AppendVarint(e.b, int64(m.Sent))
 	e.uint(m.Lead)
 	e.uint(m.Applied)
-	e.uint(m.Durable)
 	e.bits(m.LeaseRuns, m.Sick)
 	e.count("heard", len(m.Heard), MaxNodes)
 	for i := range m.Heard {
 		h := &m.Heard[i]
 		e.name("heard.node", string(h.Node))
+		e.fixed(uint64(h.Incarnation))
 		e.fixed(uint64(h.Run))
 		e.duration("heard.ago", h.Ago)
 		e.uint(h.Durable)
@@ -411,19 +411,19 @@ func (d *decoder) heartbeat() *Heartbeat {
 		Sent:        cluster.Instant(d.int("sent")),
 		Lead:        d.uint("lead"),
 		Applied:     d.uint("applied"),
-		Durable:     d.uint("durable"),
 	}
 	flags := d.byte("flags")
 	m.LeaseRuns, m.Sick = flags&1 != 0, flags&2 != 0
-	if n := d.count("heard", MaxNodes, 12); n > 0 {
+	if n := d.count("heard", MaxNodes, 20); n > 0 {
 		m.Heard = make([]Heard, n)
 	}
 	for i := range m.Heard {
 		m.Heard[i] = Heard{
-			Node:    cluster.NodeID(d.name("heard.node")),
-			Run:     cluster.RunID(d.fixed("heard.run")),
-			Ago:     d.duration("heard.ago"),
-			Durable: d.uint("heard.durable"),
+			Node:        cluster.NodeID(d.name("heard.node")),
+			Incarnation: cluster.Incarnation(d.fixed("heard.incarnation")),
+			Run:         cluster.RunID(d.fixed("heard.run")),
+			Ago:         d.duration("heard.ago"),
+			Durable:     d.uint("heard.durable"),
 		}
 	}
 	if n := d.count("said", MaxLeases, 3); n > 0 {

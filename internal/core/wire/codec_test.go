@@ -45,10 +45,10 @@ func drawHeartbeat(t *rapid.T) *Heartbeat {
 	return &Heartbeat{
 		Incarnation: cluster.Incarnation(u("inc")), Boot: cluster.BootID(u("boot")), Number: cluster.Number(u("number")),
 		Seq: u("seq"), L: span("l"), Rests: u("rests"), View: cluster.View(u("view")),
-		Sent: cluster.Instant(rapid.Int64().Draw(t, "sent")), Lead: u("lead"), Applied: u("applied"), Durable: u("durable"),
+		Sent: cluster.Instant(rapid.Int64().Draw(t, "sent")), Lead: u("lead"), Applied: u("applied"),
 		LeaseRuns: b("runs"), Sick: b("sick"),
 		Heard: drawList(t, "heard", 6, func() Heard {
-			return Heard{drawName[cluster.NodeID](t, "node"), cluster.RunID(u("run")), span("ago"), u("durable")}
+			return Heard{drawName[cluster.NodeID](t, "node"), cluster.Incarnation(u("incarnation")), cluster.RunID(u("run")), span("ago"), u("durable")}
 		}),
 		Said: drawList(t, "said", 4, func() Lease {
 			return Lease{drawName[cluster.NodeID](t, "node"), cluster.Number(u("number"))}
@@ -227,8 +227,8 @@ func samples() []Message {
 func sampleHeartbeat(groups int) *Heartbeat {
 	m := &Heartbeat{
 		Incarnation: 0xfedcba9876543210, Boot: 0x123456789abcdef0, Number: 4, Seq: 123456, L: 80 * time.Millisecond, Rests: 1000,
-		View: 1, Sent: 1 << 50, Lead: 12, Applied: 4000, Durable: 4001, LeaseRuns: true,
-		Heard: []Heard{{"beta", 1 << 62, 3 * time.Millisecond, 4001}, {"gamma", 1 << 61, 5 * time.Millisecond, 4000}},
+		View: 1, Sent: 1 << 50, Lead: 12, Applied: 4000, LeaseRuns: true,
+		Heard: []Heard{{"beta", 1 << 60, 1 << 62, 3 * time.Millisecond, 4001}, {"gamma", 1 << 59, 1 << 61, 5 * time.Millisecond, 4000}},
 		Said:  []Lease{{"gamma", 3}},
 	}
 	for i := range groups {

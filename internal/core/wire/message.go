@@ -26,7 +26,6 @@ type Heartbeat struct {
 	Sent        cluster.Instant // the sender's own clock, for diagnosis; no promise may count from it
 	Lead        uint64          // Raft term in which the sender leads; 0: it does not
 	Applied     uint64          // log index that it has applied
-	Durable     uint64          // log index that it has durable
 	LeaseRuns   bool            // its own lease runs
 	Sick        bool            // its disk does not answer, or it says so itself
 	Heard       []Heard
@@ -37,10 +36,11 @@ type Heartbeat struct {
 
 // Heard tells how long ago the sender heard another node, on any link.
 type Heard struct {
-	Node    cluster.NodeID
-	Run     cluster.RunID // the run it last heard; 0: never heard
-	Ago     time.Duration
-	Durable uint64 // highest log index seen acknowledged by that node's incarnation
+	Node        cluster.NodeID
+	Incarnation cluster.Incarnation // of which the sender knows; 0: of none
+	Run         cluster.RunID       // the run it last heard; 0: never heard
+	Ago         time.Duration
+	Durable     uint64 // up to this log index, that incarnation is known to have durable what is committed
 }
 
 // Lease names one lease of a node.
