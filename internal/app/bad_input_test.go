@@ -38,10 +38,12 @@ type badInput struct {
 	more  []string // of the environment
 }
 
-// badInputs are mistakes of every kind. The scene is a host with an agent that answers for a healthy cluster (at
-// $SOCKET, and from afar at $REMOTE), and one whose cluster is still forming ($FORMING).
-var badInputs = []badInput{
-	// the command line
+// badInputs are mistakes of every kind, which docs/reference/errors.md shows. The scene is a host with an agent that
+// answers for a healthy cluster (at $SOCKET, and from afar at $REMOTE), and one whose cluster is still forming ($FORMING).
+var badInputs = slices.Concat(badLines, badFiles, badKeys, badData, badSockets, badNames, badRemotes, badInvitations)
+
+// badLines are mistakes in the command line.
+var badLines = []badInput{
 	{what: "no such command", args: "frobnicate", code: 2, line: "unexpected argument frobnicate", hint: "baton --help lists the commands"},
 	{what: "a typing error", args: "stauts", code: 2, line: `unexpected argument stauts, did you mean one of "status", "start"?`, hint: "baton --help lists the commands"},
 	{what: "no such flag", args: "status --wiat", code: 2, line: `unknown flag --wiat, did you mean "--wait"?`, hint: "baton status --help"},
@@ -61,8 +63,13 @@ var badInputs = []badInput{
 	{what: "no seed", args: "simulate --seeds x", code: 2, line: `"x" is neither a seed nor a range of them, such as 1..100`, hint: "baton simulate --help"},
 	{what: "no such profile", args: "simulate --profile calm", code: 2, line: `no profile "calm"; there are …`, hint: "baton simulate --help"},
 	{what: "no such script", args: "simulate $DIR/none", code: 2, line: "read the script: open $DIR/none: no such file or directory", hint: "baton simulate --help"},
+	{what: "to go back to no revision", args: "config rollback x", code: 2, line: `[<revision>]: "x" is no whole number`, hint: "baton config rollback --help"},
+	{what: "a cluster without a name", args: "init", code: 2, line: "the cluster has no name: --cluster NAME", hint: "baton init --help, or run it on a terminal: it asks"},
+	{what: "a shell that it does not know", args: "completion tcsh", code: 2, line: `<shell>: "tcsh" is none of "bash","zsh","fish"`, hint: "baton completion --help"},
+}
 
-	// the cluster file
+// badFiles are mistakes in the cluster file, and where it is named.
+var badFiles = []badInput{
 	{what: "there is none", args: "agent --config $DIR/none.yaml", code: 2, line: "read the cluster file $DIR/none.yaml: no such file or directory", hint: "name the cluster file with baton agent --config FILE"},
 	{what: "it is a directory", args: "agent --config $DIR", code: 2, line: "read the cluster file $DIR: is a directory", hint: "name the cluster file with baton agent --config FILE"},
 	{what: "an unknown key", args: "agent --config $DIR/key.yaml", code: 2, place: true, line: `$DIR/key.yaml:2:1: unknown key "nodez" in the cluster file`, hint: `write "nodes"`},
@@ -72,36 +79,43 @@ var badInputs = []badInput{
 	{what: "it is empty", args: "agent --config $DIR/empty.yaml", code: 2, place: true, line: "$DIR/empty.yaml:1:1: the file is empty", hint: "baton init writes a first cluster file"},
 	{what: "to change a cluster there is none", args: "apply $DIR/none.yaml", code: 2, line: "read the cluster file $DIR/none.yaml: no such file or directory", hint: "name another one: baton apply FILE"},
 	{what: "to change a cluster an unknown key", args: "apply $DIR/key.yaml", code: 2, place: true, line: `$DIR/key.yaml:2:1: unknown key "nodez" in the cluster file`, hint: `write "nodes"`},
-	{what: "to go back to no revision", args: "config rollback x", code: 2, line: `[<revision>]: "x" is no whole number`, hint: "baton config rollback --help"},
-	{what: "a cluster without a name", args: "init", code: 2, line: "the cluster has no name: --cluster NAME", hint: "baton init --help, or run it on a terminal: it asks"},
-	{what: "a shell that it does not know", args: "completion tcsh", code: 2, line: `<shell>: "tcsh" is none of "bash","zsh","fish"`, hint: "baton completion --help"},
 	{what: "a node that it does not name", args: "agent --config $DIR/good.yaml --node delta", code: 2, line: `node "delta" is not in the cluster file, which names alpha, beta, gamma`, hint: "name it: baton agent --node NAME"},
+}
 
-	// the key
+// badKeys are mistakes with the cluster's key.
+var badKeys = []badInput{
 	{what: "there is none", args: "agent --config $DIR/keyless.yaml --node alpha", code: 2, line: "read the cluster key $DIR/none: no such file or directory", hint: "make one with baton keygen $DIR/none, and copy it to every node"},
 	{what: "it was cut short", args: "agent --config $DIR/badkey.yaml --node alpha", code: 2, line: "$DIR/badkey: read cluster key: 5 bytes, a key with its checksum has 36: the line was cut or is two lines", hint: "copy the key anew from another node"},
 	{what: "it would be overwritten", args: "keygen $DIR/key", code: 1, line: "$DIR/key is there already, and a key is never overwritten", hint: "if no cluster uses it: rm $DIR/key"},
 	{what: "it can't be written", args: "keygen $DIR/none/key", code: 1, line: "write the key to $DIR/none/key: no such file or directory", hint: "name a file in a directory that is there, and run it as root"},
+}
 
-	// the data directory
+// badData are mistakes with the data directory.
+var badData = []badInput{
 	{what: "another node's", args: "agent --config $DIR/good.yaml --node alpha --data $DIR/beta --run $DIR/run", code: 1, line: "$DIR/beta: the data directory is that of node beta, not of alpha", hint: "start it with the data directory of this node; or move $DIR/beta away, and baton join"},
 	{what: "another agent has it", args: "agent --config $DIR/good.yaml --node alpha --data $DIR/held --run $DIR/run", code: 1, line: "open data directory $DIR/held: data directory is in use: another agent (process PID) uses it", hint: "systemctl stop baton, or name another one with baton agent --data DIR"},
 	{what: "it is a file", args: "agent --config $DIR/good.yaml --node alpha --data $DIR/key --run $DIR/run", code: 1, line: "open data directory $DIR/key: mkdir $DIR/key: not a directory", hint: "name another one with baton agent --data DIR, or mend this one: the agent must be able to write there"},
 	{what: "it was spoilt", args: "agent --config $DIR/good.yaml --node alpha --data $DIR/spoilt --run $DIR/run", code: 1, line: "open data directory $DIR/spoilt: data directory is corrupt: $DIR/spoilt/log, byte 0: the first record is broken: the disk lost or changed what it had confirmed, and nothing of it may be used", hint: "move $DIR/spoilt away, and start the agent again: the cluster lets it in anew, with an empty one"},
+}
 
-	// the agent and its socket
+// badSockets are an agent that is not where it is looked for, or is where it should not be.
+var badSockets = []badInput{
 	{what: "no agent", args: "status --socket $DIR/none.sock", code: 3, line: "no agent reached at $DIR/none.sock: no agent listens there", hint: "systemctl start baton, or name another socket with --socket or BATON_SOCKET"},
 	{what: "no socket", args: "status --socket $DIR/key", code: 3, line: "no agent reached at $DIR/key: no agent listens there", hint: "systemctl start baton, or name another socket with --socket or BATON_SOCKET"},
 	{what: "no agent behind it", args: "status --socket $DIR/silent.sock --json", code: 3, line: "no agent reached at $DIR/silent.sock: the agent ended the connection", hint: "systemctl start baton, or name another socket with --socket or BATON_SOCKET"},
 	{what: "an agent runs already", args: "agent --dismantle --config $DIR/good.yaml --node alpha", code: 1, line: "an agent runs here ($SOCKET)", hint: "systemctl stop baton"},
+}
 
-	// names, over the API
+// badNames are names of what the cluster does not have.
+var badNames = []badInput{
 	{what: "no such group", args: "explain mail", code: 1, line: `there is no group "mail"`, hint: "the groups are: orders"},
 	{what: "no such entry", args: "explain 99", code: 1, line: "the history has no entry 99: it reaches from 3 to 702, and not every number has one", hint: "baton history lists the entries"},
 	{what: "no such fault", args: "plan --if rain", code: 2, line: `"rain" is no fault`, hint: "baton plan --help lists the faults"},
 	{what: "a cluster that forms", args: "explain orders --socket $FORMING", code: 1, line: "the cluster is still forming: gamma is not heard", hint: "baton status --wait"},
+}
 
-	// from afar
+// badRemotes are mistakes from afar.
+var badRemotes = []badInput{
 	{what: "no such context", args: "--context prod status", code: 2, line: `there is no context "prod", nor any other`, hint: "baton context add, as baton token add prints it on a node"},
 	{what: "nobody to believe", args: "--address $REMOTE status", code: 2, line: "nothing says which authority to believe", hint: "baton context add, as baton token add prints it on a node; or BATON_AUTHORITY=sha256:…"},
 	{what: "a fingerprint cut short", args: "context add x $REMOTE --authority sha256:12 --token $TOKEN", code: 2, line: `"sha256:12" is no fingerprint: it is sha256: and 64 hexadecimal digits`, hint: "baton token add prints it on a node"},
@@ -115,8 +129,10 @@ var badInputs = []badInput{
 	{what: "a role too low", args: "--address $REMOTE switch orders", code: 1, line: "$REMOTE: token ci has the role view, and this needs operate",
 		hint: "have an administrator make another one: baton token add NAME --role operate", more: []string{"BATON_AUTHORITY=$PIN", "BATON_TOKEN=$TOKEN"}},
 	{what: "a token cut short", args: "--address $REMOTE status", code: 2, line: "the token was cut short or changed", hint: "copy it again as a whole", more: []string{"BATON_AUTHORITY=$PIN", "BATON_TOKEN=$CUTTOKEN"}},
+}
 
-	// invitations
+// badInvitations are mistakes with invitations.
+var badInvitations = []badInput{
 	{what: "no invitation", args: "join $REMOTE secret", code: 2, line: "that is no invitation: an invitation begins with bi1_", hint: "baton invite NODE prints the whole line on a node of the cluster"},
 	{what: "a token", args: "join $REMOTE $TOKEN", code: 2, line: "that is a token for remote use, and no invitation", hint: "baton invite NODE prints the whole line on a node of the cluster"},
 	{what: "cut short", args: "join $REMOTE $CUTINVITATION", code: 2, line: "the invitation was cut short or changed", hint: "copy the whole line again"},

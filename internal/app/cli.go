@@ -22,7 +22,7 @@ import (
 
 // Exit codes of every command.
 const (
-	exitDone      = 0
+	exitDone      = 0 // done
 	exitFailed    = 1 // refused, or failed
 	exitUsage     = 2 // bad usage, or a bad file
 	exitUnreached = 3 // no agent was reached

@@ -47,9 +47,29 @@ var generatedParts = []struct {
 	{"reference/cluster-file.md", "kinds", kindDocs},
 	{"reference/commands.md", "commands", commandDocs},
 	{"reference/commands.md", "simulate", simulateDocs},
-	{"reference/rules.md", "instructions", func(*testing.T) string { return ruleDocs("I") }},
-	{"reference/rules.md", "nodes", func(*testing.T) string { return ruleDocs("N") }},
-	{"reference/rules.md", "groups", func(*testing.T) string { return ruleDocs("G") }},
+	{"reference/errors.md", "exits", exitDocs},
+	{"reference/errors.md", "line", errorDocs("line")},
+	{"reference/errors.md", "file", errorDocs("file")},
+	{"reference/errors.md", "file-text", errorDocs("file-text")},
+	{"reference/errors.md", "file-values", errorDocs("file-values")},
+	{"reference/errors.md", "file-nodes", errorDocs("file-nodes")},
+	{"reference/errors.md", "file-groups", errorDocs("file-groups")},
+	{"reference/errors.md", "file-health", errorDocs("file-health")},
+	{"reference/errors.md", "init", errorDocs("init")},
+	{"reference/errors.md", "change", errorDocs("change")},
+	{"reference/errors.md", "key", errorDocs("key")},
+	{"reference/errors.md", "data", errorDocs("data")},
+	{"reference/errors.md", "socket", errorDocs("socket")},
+	{"reference/errors.md", "state", errorDocs("state")},
+	{"reference/errors.md", "nodes", errorDocs("nodes")},
+	{"reference/errors.md", "remote", errorDocs("remote")},
+	{"reference/errors.md", "invitation", errorDocs("invitation")},
+	{"reference/errors.md", "trial", errorDocs("trial")},
+	{"reference/rules.md", "instructions", ruleDocs("I")},
+	{"reference/rules.md", "nodes", ruleDocs("N")},
+	{"reference/rules.md", "groups", ruleDocs("G")},
+	{"reference/rules.md", "voters", ruleDocs("V")},
+	{"reference/rules.md", "drafts", ruleDocs("D")},
 	{"reference/events.md", "events", eventDocs},
 	{"reference/metrics.md", "metrics", metricDocs},
 	{"reference/logs.md", "keys", logKeyDocs},
@@ -412,14 +432,22 @@ func simulateDocs(t *testing.T) string {
 	return "```\n" + strings.ReplaceAll(out.String(), "\t", "    ") + "```\n"
 }
 
-func ruleDocs(prefix string) string {
-	rows := [][]string{{"rule", "verdict", "why"}}
-	for _, r := range decide.Rules() {
-		if strings.HasPrefix(r.ID, prefix) {
-			rows = append(rows, []string{r.ID, string(r.Verdict), docsSentence(r.Why)})
+// docsRules are the first letters of the rules that the page of rules has a table for.
+const docsRules = "INGVD"
+
+func ruleDocs(prefix string) func(*testing.T) string {
+	return func(t *testing.T) string {
+		rows := [][]string{{"rule", "verdict", "why"}}
+		for _, r := range decide.Rules() {
+			if strings.HasPrefix(r.ID, prefix) {
+				rows = append(rows, []string{r.ID, string(r.Verdict), docsSentence(r.Why)})
+			}
+			if !strings.Contains(docsRules, r.ID[:1]) {
+				t.Errorf("rule %s stands in no table of docs/reference/rules.md", r.ID)
+			}
 		}
+		return docsTable(rows)
 	}
-	return docsTable(rows)
 }
 
 // eventNotes say what an event asks of its reader. Each code of the core has one.
