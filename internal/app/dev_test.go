@@ -10,6 +10,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -252,6 +253,24 @@ func TestSightings(t *testing.T) {
 	// Requests were lost: a gap, though the same node goes on.
 	if x, worth := s.add(sightAnswer(1000, "beta", 2, 1300)); !worth || x.gap != 100*time.Millisecond || s.longest != x.gap {
 		t.Errorf("an outage of one node is seen as %+v, longest %v", x, s.longest)
+	}
+}
+
+// Both nodes were asked at 10 to 12 ms. The newer owner's first request lay in its socket until it served, at 13 ms,
+// and the older had answered the later ones by then: that is no overlap. What it answers of 14 ms is.
+func TestSightingsOfQueuedRequests(t *testing.T) {
+	var s sightings
+	s.add(sightAnswer(10, "beta", 2, 10))
+	first := sightAnswer(11, "alpha", 3, 13)
+	first.sent = 11 * time.Millisecond
+	s.add(first)
+	for at, want := range map[int]time.Duration{12: 0, 14: time.Millisecond} {
+		s := s
+		s.placed = slices.Clone(s.placed)
+		s.add(sightAnswer(uint64(at), "beta", 2, at))
+		if got := s.both(); got != want {
+			t.Errorf("beta answered a request of %d ms: two answered for %v, not %v", at, got, want)
+		}
 	}
 }
 
