@@ -118,8 +118,10 @@ func (s *sightings) place(a answer) {
 // mark begins a new time to judge.
 func (s *sightings) mark() { s.longest, s.placed, s.changes = 0, nil, 0 }
 
-// both returns the longest time for which two nodes answered: from the sending of the first request that
-// the one with the higher epoch answered to that of the last that the other one did.
+// both returns the longest time for which two nodes answered: from the first answer of the one with the
+// higher epoch to the sending of the last request that the other one answered. When the first answer's request was
+// sent proves nothing: all nodes on loopback are asked, and on a busy machine it may have lain in the socket
+// from before the node served.
 func (s *sightings) both() time.Duration {
 	var longest time.Duration
 	for i, old := range s.placed {
@@ -128,8 +130,8 @@ func (s *sightings) both() time.Duration {
 			if later.epoch < former.epoch {
 				former, later = later, former
 			}
-			if former.node != later.node && former.last.seq > later.first.seq {
-				longest = max(longest, former.last.sent-later.first.sent)
+			if former.node != later.node {
+				longest = max(longest, former.last.sent-later.first.at)
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net"
@@ -25,15 +26,15 @@ import (
 // loopbackFile is the cluster without root. There is no address that moves: each node's service listens
 // on that node's loopback address, and answers only while its node serves.
 // The cluster's name has the user's id in it, since a process's cgroup has the cluster's, and what root left
-// there another user may not use.
-const loopbackFile = `cluster: demo-%d
-takeover: %s
-key_file: %q
+// there another user may not use; and the network's number, since two demos of one user are two clusters.
+const loopbackFile = `cluster: demo-%[1]d-%[2]d
+takeover: %[3]s
+key_file: %[4]q
 
 nodes:
-  alpha: { address: 127.0.0.11 }
-  beta:  { address: 127.0.0.12 }
-  gamma: { address: 127.0.0.13, role: witness }
+  alpha: { address: 127.0.%[2]d.11 }
+  beta:  { address: 127.0.%[2]d.12 }
+  gamma: { address: 127.0.%[2]d.13, role: witness }
 
 groups:
   web:
@@ -42,15 +43,10 @@ groups:
     resources:
       - process:
           name: service
-          command: [%q, dev, --service]
-          user: "%d:%d"
-          environment: { BATON_DEV: "%d" }
+          command: [%[5]q, dev, --service]
+          user: "%[1]d:%[6]d"
+          environment: { BATON_DEV: "%[7]d", BATON_DEV_NET: "%[2]d" }
 `
-
-// loopbackNodes are the addresses of loopbackFile.
-var loopbackNodes = map[string]netip.Addr{
-	"alpha": netip.AddrFrom4([4]byte{127, 0, 0, 11}), "beta": netip.AddrFrom4([4]byte{127, 0, 0, 12}), "gamma": netip.AddrFrom4([4]byte{127, 0, 0, 13}),
-}
 
 // restartPause is the time between two starts of an agent that ends by itself.
 const restartPause = 50 * time.Millisecond
@@ -58,8 +54,10 @@ const restartPause = 50 * time.Millisecond
 // loopbackGround is a cluster of ordinary processes on this machine's loopback.
 type loopbackGround struct {
 	plan   *devPlan
-	disk   string // temporary; what must outlive a power loss
-	memory string // on tmpfs; what must not
+	net    loopbackNet
+	claim  io.Closer // of net
+	disk   string    // temporary; what must outlive a power loss
+	memory string    // on tmpfs; what must not
 	upsets *upsets
 
 	mu      sync.Mutex
@@ -76,6 +74,9 @@ func newLoopbackGround(takeover time.Duration) (g *loopbackGround, err error) {
 			err = errors.Join(err, g.close())
 		}
 	}()
+	if g.net, g.claim, err = claimLoopback(); err != nil {
+		return g, err
+	}
 	if g.disk, err = os.MkdirTemp("", "baton-dev-"); err != nil {
 		return g, fmt.Errorf("make the data directory: %w", err)
 	}
@@ -89,7 +90,7 @@ func newLoopbackGround(takeover time.Duration) (g *loopbackGround, err error) {
 	if self, err = os.Executable(); err != nil {
 		return g, err
 	}
-	text := fmt.Appendf(nil, loopbackFile, os.Getuid(), takeover, key, self, os.Getuid(), os.Getgid(), os.Getpid())
+	text := fmt.Appendf(nil, loopbackFile, os.Getuid(), g.net, takeover, key, self, os.Getgid(), os.Getpid())
 	if g.plan, err = newDevPlan("the demo's cluster file", text); err != nil {
 		return g, err
 	}
@@ -290,13 +291,13 @@ func (g *loopbackGround) client() (*devClient, error) {
 	}
 	var targets []netip.AddrPort
 	for _, node := range g.plan.spec.Groups[0].Nodes {
-		targets = append(targets, netip.AddrPortFrom(loopbackNodes[string(node)], devPort))
+		targets = append(targets, netip.MustParseAddrPort(g.net.service(string(node))))
 	}
 	return newDevClient(conn, targets)
 }
 
 func (g *loopbackGround) aside() string {
-	return fmt.Sprintf("curl http://%s:%d/ http://%s:%d/", loopbackNodes["alpha"], devPort, loopbackNodes["beta"], devPort)
+	return fmt.Sprintf("curl http://%s/ http://%s/", g.net.service("alpha"), g.net.service("beta"))
 }
 
 func (g *loopbackGround) close() error {
@@ -313,6 +314,9 @@ func (g *loopbackGround) close() error {
 	}
 	if g.disk != "" {
 		errs = append(errs, os.RemoveAll(g.disk))
+	}
+	if g.claim != nil {
+		errs = append(errs, g.claim.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -19,15 +18,20 @@ import (
 const parentEvery = 500 * time.Millisecond
 
 // devService is the service of a cluster on loopback: it listens on its node's own address, and answers
-// only while its node serves. BATON_NODE, BATON_STATE_FILE and BATON_DEV stand in its environment.
+// only while its node serves. BATON_NODE, BATON_STATE_FILE, BATON_DEV
+// and BATON_DEV_NET stand in its environment.
 func devService(ctx context.Context) error {
-	own, ok := loopbackNodes[os.Getenv("BATON_NODE")]
-	if !ok {
-		return fmt.Errorf("BATON_NODE is %q: no node of the demo", os.Getenv("BATON_NODE"))
+	node := os.Getenv("BATON_NODE")
+	if loopbackNodes[node] == 0 {
+		return fmt.Errorf("BATON_NODE is %q: no node of the demo", node)
+	}
+	number, err := strconv.ParseUint(os.Getenv("BATON_DEV_NET"), 10, 8)
+	if err != nil {
+		return fmt.Errorf("BATON_DEV_NET names no network of the demo: %w", err)
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	at := netip.AddrPortFrom(own, devPort).String()
+	at := loopbackNet(number).service(node)
 	packets, err := new(net.ListenConfig).ListenPacket(ctx, "udp4", at)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +25,7 @@ func TestSystemd(t *testing.T) {
 	c := installed{start(t, Options{Systemd: true})}
 	t.Cleanup(func() {
 		if t.Failed() || os.Getenv("BATON_LOGS") != "" {
-			for _, n := range []string{Alpha, Beta} {
+			for _, n := range Nodes {
 				t.Logf("%s's journal:\n%s", n, c.journal(n))
 			}
 		}
@@ -44,18 +45,22 @@ func (c installed) systemctl(node string, args ...string) string {
 	return c.shell(node, "systemctl "+strings.Join(args, " "))
 }
 
-// keeps does something to the owner's agent, after which another one runs that has adopted the service.
-func (c installed) keeps(what string, restart func() error) {
+// keeps does something to a node's agent, after which another one runs there, and the same service on alpha.
+func (c installed) keeps(node, what string, restart func() error) {
 	c.t.Helper()
-	service, agent := c.serviceRuns(Alpha), c.agentPID(Alpha)
+	service, agent := c.serviceRuns(Alpha), c.agentPID(node)
+	watch := 2 * time.Second
+	if node != Alpha {
+		watch = c.takeover() // nothing of its own can end; if it is missed at all, it is by then
+	}
 	since := lab.Now()
-	c.undisturbed(what, 2*time.Second, restart)
+	c.undisturbed(what, watch, restart)
 	c.t.Logf("%s: at most %v without an answer", what, longest(c.probe.Record(), since))
 	c.must(c.AwaitServing(Alpha, limit))
 	if now := c.serviceRuns(Alpha); now != service {
 		c.t.Errorf("%s: the service runs as process %d, and did as %d", what, now, service)
 	}
-	if now := c.agentPID(Alpha); now == agent || now == "0" {
+	if now := c.agentPID(node); now == agent || now == "0" {
 		c.t.Errorf("%s: the agent is process %s, and was %s", what, now, agent)
 	}
 }
@@ -83,32 +88,88 @@ func (c installed) testCheck() {
 // A restart moves nothing, be it asked for or a kill, or after systemd itself was restarted.
 func (c installed) testRestart() {
 	for _, how := range []string{"restart baton", "kill --signal=KILL baton", "daemon-reexec && systemctl restart baton", "kill --signal=HUP baton"} {
-		c.keeps("systemctl "+how, func() error { c.systemctl(Alpha, how); return nil })
+		c.keeps(Alpha, "systemctl "+how, func() error { c.systemctl(Alpha, how); return nil })
 	}
 }
 
-// A new binary is installed over the running one, and the agent restarted.
+// upgradeOrder is that of careful people: the node that serves comes last.
+var upgradeOrder = []string{Gamma, Beta, Alpha}
+
+// All nodes are upgraded while the client is served, one at a time, with old and new at work together. Then they
+// go back, as fast as the documentation allows: only `baton status --wait` is between one node and the next.
 func (c installed) testUpgrade() {
 	c.t.Helper()
-	next := filepath.Join(filepath.Dir(c.binary), "next")
-	cmd := exec.Command("go", "build", "-ldflags", "-X baton/internal/app.version=99.1", "-o", next, "./cmd/baton")
-	cmd.Dir = sources()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		c.t.Fatalf("build the next version: %v\n%s", err, out)
+	next := c.build("99.1")
+	for i, n := range upgradeOrder {
+		c.keeps(n, "the upgrade of "+n, func() error { return c.upgrade(n, next) })
+		c.runs("99.1", upgradeOrder[:i+1])
+		if i < len(Nodes)-1 { // one is new, then one is old
+			c.testMixed()
+		}
 	}
-	c.keeps("the upgrade", func() error {
-		said, err := c.MakeInstall(c.t.Context(), Alpha, next)
-		if err != nil {
-			return err
+	c.keeps(Alpha, "the way back without a pause", func() error {
+		for _, n := range upgradeOrder {
+			if err := c.upgrade(n, c.binary); err != nil {
+				return err
+			}
 		}
-		if !strings.Contains(said, "systemctl restart baton") {
-			c.t.Errorf("make install over a running agent says %q", said)
-		}
-		c.systemctl(Alpha, "restart", "baton")
 		return nil
 	})
-	if text := c.shell(Alpha, InstalledBinary+" --json version"); strings.Count(text, "99.1") != 2 {
-		c.t.Errorf("binary and agent are not both of the new version: %s", text)
+	c.runs("99.1", nil)
+}
+
+// Nodes of two versions move the group, there and back, whichever is asked.
+func (c installed) testMixed() {
+	c.t.Helper()
+	for _, move := range []struct{ ask, verb, to string }{{Gamma, "switch", Beta}, {Alpha, "failback", Alpha}} {
+		asked := lab.Now()
+		c.shell(move.ask, InstalledBinary+" "+move.verb+" "+Group)
+		if gap := c.movesTo(move.to, asked); gap > handover {
+			c.t.Errorf("%s between two versions took the service away for %v", move.verb, gap)
+		}
+		c.must(c.AwaitServing(move.to, limit))
+	}
+}
+
+// build builds baton as another version, where the hosts see it.
+func (c installed) build(version string) (path string) {
+	c.t.Helper()
+	path = filepath.Join(filepath.Dir(c.binary), "baton-"+version)
+	cmd := exec.Command("go", "build", "-ldflags", "-X baton/internal/app.version="+version, "-o", path, "./cmd/baton")
+	cmd.Dir = sources()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		c.t.Fatalf("build version %s: %v\n%s", version, err, out)
+	}
+	c.t.Cleanup(func() { os.Remove(path) })
+	return path
+}
+
+// upgrade installs a binary over the running one, restarts the agent and waits, as the documentation says.
+func (c installed) upgrade(node, binary string) error {
+	said, err := c.MakeInstall(c.t.Context(), node, binary)
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(said, "systemctl restart baton") {
+		c.t.Errorf("make install over a running agent says %q", said)
+	}
+	c.systemctl(node, "restart", "baton")
+	c.shell(node, InstalledBinary+" status --wait")
+	return nil
+}
+
+// runs checks that on these nodes, and on no other, binary and agent are of a version.
+func (c installed) runs(version string, on []string) {
+	c.t.Helper()
+	for _, n := range Nodes {
+		want := 0
+		if slices.Contains(on, n) {
+			want = 2
+		}
+		text := c.shell(n, InstalledBinary+" --json version")
+		if strings.Count(text, version) != want || strings.Contains(text, `"agentVersion": ""`) {
+			c.t.Errorf("version %s is on %v; %s says %s", version, on, n, text)
+		}
 	}
 }
 

@@ -58,7 +58,7 @@ type Options struct {
 	Extra    string // appended to the file: further groups
 	Spares   int    // hosts beside those that the file names at first, of Spares
 	Gate     string // mechanism to prefer
-	Systemd  bool   // the members' PID 1 is systemd, and baton is installed there as users do
+	Systemd  bool   // the nodes' PID 1 is systemd, and baton is installed there as users do
 	OwnDisk  bool   // each node's data directory is a file system of its own, which HangDisk can stop
 	Bare     bool   // beta and gamma get neither file, key nor agent
 	Dir      string // of the lab; default: its own
@@ -107,7 +107,7 @@ func (t *Trial) build() error {
 			addresses[Cross] = []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.78.0.%d/24", 11+i))}
 		}
 		c := lab.HostConfig{Name: name, Addresses: addresses}
-		if t.opt.Systemd && (name == Alpha || name == Beta) {
+		if t.opt.Systemd && slices.Contains(Nodes, name) {
 			c.Systemd, c.Show = true, []string{filepath.Dir(t.binary), sources()}
 		} else if name != Client {
 			c.OnBoot = t.startAgent
