@@ -449,7 +449,7 @@ func TestSlowAndLarge(t *testing.T) {
 // Who belongs to the cluster is told to nodes only, which prove by a certificate who they are.
 func TestListMembers(t *testing.T) {
 	f := newFake()
-	f.roll = &Roll{ID: "ledger-1f2e", Applied: 1 << 40, Revision: 7, Nodes: []cluster.NodeID{"alpha", "beta"},
+	f.roll = Roll{ID: "ledger-1f2e", Applied: 1 << 40, Revision: 7, Nodes: []cluster.NodeID{"alpha", "beta"},
 		Members: []Member{{"alpha", 1<<63 + 5}, {"beta", 6}}}
 	address := serveTLS(t, f)
 	ask := func(as cluster.NodeID, key []byte, of cluster.NodeID) (*Roll, error) {
@@ -465,7 +465,7 @@ func TestListMembers(t *testing.T) {
 		}
 		return RollFrom(r), nil
 	}
-	if r, err := ask("delta", testKey, "alpha"); err != nil || !reflect.DeepEqual(r, f.roll) {
+	if r, err := ask("delta", testKey, "alpha"); err != nil || !reflect.DeepEqual(*r, f.roll) {
 		t.Errorf("a node is told %+v, %v", r, err)
 	}
 	if r, err := ask("delta", testKey, "beta"); err == nil {

@@ -64,7 +64,7 @@ type fake struct {
 	asked  []MoveRequest
 	acted  []ActRequest
 	answer func(context.Context, MoveRequest) (MoveReply, error)
-	roll   *Roll
+	roll   Roll
 	err    error
 
 	foreseen func(string) (*batonv1.ForeseeResponse, error)
@@ -102,7 +102,7 @@ func (f *fake) Form(ctx context.Context, _ []cluster.NodeID, _ string) (MoveRepl
 	return f.answer(ctx, MoveRequest{})
 }
 
-func (f *fake) Roll(context.Context) (*Roll, error) { return f.roll, f.err }
+func (f *fake) Roll(context.Context) (*Roll, error) { return &f.roll, f.err }
 
 func (f *fake) History(context.Context) ([]cluster.Line, error) { return f.lines, f.err }
 func (f *fake) Version() string                                 { return "9.9" }
