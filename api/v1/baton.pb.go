@@ -125,6 +125,7 @@ type StatusResponse struct {
 	Draft         *RevisionDraft         `protobuf:"bytes,33,opt,name=draft,proto3" json:"draft,omitempty"`                                 // a change of it under way; absent: none is
 	Voters        uint32                 `protobuf:"varint,34,opt,name=voters,proto3" json:"voters,omitempty"`                              // how many there are by the log; 0: none are known
 	VotersHeard   uint32                 `protobuf:"varint,35,opt,name=voters_heard,json=votersHeard,proto3" json:"voters_heard,omitempty"` // of them, within the detection time
+	Left          string                 `protobuf:"bytes,36,opt,name=left,proto3" json:"left,omitempty"`                                   // this node belongs to the cluster no longer, and its agent ends: why; empty: it belongs to it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -304,6 +305,13 @@ func (x *StatusResponse) GetVotersHeard() uint32 {
 		return x.VotersHeard
 	}
 	return 0
+}
+
+func (x *StatusResponse) GetLeft() string {
+	if x != nil {
+		return x.Left
+	}
+	return ""
 }
 
 // Timing is what the node's timers are set to, all derived from takeover.
@@ -2105,7 +2113,7 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\n" +
 	"\x0ev1/baton.proto\x12\bbaton.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x0fv1/config.proto\x1a\fv1/act.proto\"\x0f\n" +
 	"\rStatusRequest\"\x0e\n" +
-	"\fWatchRequest\"\xab\x05\n" +
+	"\fWatchRequest\"\xbf\x05\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -2128,7 +2136,8 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\brevision\x18  \x01(\x04R\brevision\x12-\n" +
 	"\x05draft\x18! \x01(\v2\x17.baton.v1.RevisionDraftR\x05draft\x12\x16\n" +
 	"\x06voters\x18\" \x01(\rR\x06voters\x12!\n" +
-	"\fvoters_heard\x18# \x01(\rR\vvotersHeard\"\xbe\x03\n" +
+	"\fvoters_heard\x18# \x01(\rR\vvotersHeard\x12\x12\n" +
+	"\x04left\x18$ \x01(\tR\x04left\"\xbe\x03\n" +
 	"\x06Timing\x125\n" +
 	"\btakeover\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\btakeover\x12/\n" +
 	"\x05lease\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x127\n" +

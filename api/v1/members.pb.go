@@ -127,6 +127,172 @@ func (x *FormResponse) GetHint() string {
 	return ""
 }
 
+type ListMembersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMembersRequest) Reset() {
+	*x = ListMembersRequest{}
+	mi := &file_v1_members_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMembersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMembersRequest) ProtoMessage() {}
+
+func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_members_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
+func (*ListMembersRequest) Descriptor() ([]byte, []int) {
+	return file_v1_members_proto_rawDescGZIP(), []int{2}
+}
+
+// ListMembersResponse is what holds once the entry of the log that is named has taken effect.
+type ListMembersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`              // of the cluster; empty: the node that answers has no copy of a log yet
+	Applied       uint64                 `protobuf:"varint,2,opt,name=applied,proto3" json:"applied,omitempty"`   // index of the last entry that took effect there
+	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"` // of the configuration
+	Nodes         []string               `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`        // that the configuration names
+	Members       []*Member              `protobuf:"bytes,5,rep,name=members,proto3" json:"members,omitempty"`    // who has a copy of the log
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMembersResponse) Reset() {
+	*x = ListMembersResponse{}
+	mi := &file_v1_members_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMembersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMembersResponse) ProtoMessage() {}
+
+func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_members_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
+func (*ListMembersResponse) Descriptor() ([]byte, []int) {
+	return file_v1_members_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ListMembersResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ListMembersResponse) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *ListMembersResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ListMembersResponse) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *ListMembersResponse) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+// Member is one life of a node: between an empty data directory and its loss.
+type Member struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`                // its name
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // drawn at random when the data directory was made
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Member) Reset() {
+	*x = Member{}
+	mi := &file_v1_members_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Member) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Member) ProtoMessage() {}
+
+func (x *Member) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_members_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Member.ProtoReflect.Descriptor instead.
+func (*Member) Descriptor() ([]byte, []int) {
+	return file_v1_members_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Member) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Member) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
 var File_v1_members_proto protoreflect.FileDescriptor
 
 const file_v1_members_proto_rawDesc = "" +
@@ -137,9 +303,20 @@ const file_v1_members_proto_rawDesc = "" +
 	"\fFormResponse\x12\x12\n" +
 	"\x04done\x18\x01 \x01(\bR\x04done\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x12\n" +
-	"\x04hint\x18\x03 \x01(\tR\x04hint2@\n" +
+	"\x04hint\x18\x03 \x01(\tR\x04hint\"\x14\n" +
+	"\x12ListMembersRequest\"\x9d\x01\n" +
+	"\x13ListMembersResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05nodes\x18\x04 \x03(\tR\x05nodes\x12*\n" +
+	"\amembers\x18\x05 \x03(\v2\x10.baton.v1.MemberR\amembers\">\n" +
+	"\x06Member\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation2\x91\x01\n" +
 	"\aMembers\x125\n" +
-	"\x04Form\x12\x15.baton.v1.FormRequest\x1a\x16.baton.v1.FormResponseB\x16Z\x14baton/api/v1;batonv1b\x06proto3"
+	"\x04Form\x12\x15.baton.v1.FormRequest\x1a\x16.baton.v1.FormResponse\x12O\n" +
+	"\vListMembers\x12\x1c.baton.v1.ListMembersRequest\x1a\x1d.baton.v1.ListMembersResponse\"\x03\x90\x02\x01B\x16Z\x14baton/api/v1;batonv1b\x06proto3"
 
 var (
 	file_v1_members_proto_rawDescOnce sync.Once
@@ -153,19 +330,25 @@ func file_v1_members_proto_rawDescGZIP() []byte {
 	return file_v1_members_proto_rawDescData
 }
 
-var file_v1_members_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_v1_members_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_v1_members_proto_goTypes = []any{
-	(*FormRequest)(nil),  // 0: baton.v1.FormRequest
-	(*FormResponse)(nil), // 1: baton.v1.FormResponse
+	(*FormRequest)(nil),         // 0: baton.v1.FormRequest
+	(*FormResponse)(nil),        // 1: baton.v1.FormResponse
+	(*ListMembersRequest)(nil),  // 2: baton.v1.ListMembersRequest
+	(*ListMembersResponse)(nil), // 3: baton.v1.ListMembersResponse
+	(*Member)(nil),              // 4: baton.v1.Member
 }
 var file_v1_members_proto_depIdxs = []int32{
-	0, // 0: baton.v1.Members.Form:input_type -> baton.v1.FormRequest
-	1, // 1: baton.v1.Members.Form:output_type -> baton.v1.FormResponse
-	1, // [1:2] is the sub-list for method output_type
-	0, // [0:1] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	4, // 0: baton.v1.ListMembersResponse.members:type_name -> baton.v1.Member
+	0, // 1: baton.v1.Members.Form:input_type -> baton.v1.FormRequest
+	2, // 2: baton.v1.Members.ListMembers:input_type -> baton.v1.ListMembersRequest
+	1, // 3: baton.v1.Members.Form:output_type -> baton.v1.FormResponse
+	3, // 4: baton.v1.Members.ListMembers:output_type -> baton.v1.ListMembersResponse
+	3, // [3:5] is the sub-list for method output_type
+	1, // [1:3] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_v1_members_proto_init() }
@@ -179,7 +362,7 @@ func file_v1_members_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_members_proto_rawDesc), len(file_v1_members_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

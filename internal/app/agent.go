@@ -15,6 +15,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"baton/internal/core/cluster"
@@ -71,6 +72,8 @@ type agent struct {
 	ended chan struct{} // closed when the loop has ended
 
 	store    *disk.Store
+	inc      cluster.Incarnation    // whose data directory it is
+	replaced atomic.Pointer[string] // why it takes no part; nil: it does, or nothing is proven
 	run      *runDir
 	gate     gate.Gate // nil where no mechanism works
 	links    *link.Links
@@ -120,6 +123,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	a.forgetParting()
 	a.access.server.Store(server)
 	a.answerMonitors()
 	beside, stop := context.WithCancel(context.Background())
@@ -130,6 +134,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 	helpers.Go(func() { a.manager.accompany(beside) })
 	helpers.Go(func() { a.file.run(beside) })
 	helpers.Go(func() { a.watchKeys(beside) })
+	helpers.Go(func() { a.watchStanding(beside) })
 	defer func() {
 		stop()
 		helpers.Wait()
@@ -206,7 +211,7 @@ func (a *agent) open(spec *cluster.Spec) (*node.Boot, error) {
 	if err != nil {
 		return nil, unopened(err, a.opt.DataDir)
 	}
-	a.store = store
+	a.store, a.inc = store, image.Incarnation
 	if r := store.Report(); r.Torn {
 		a.log.Warn("the log's last write was cut short by a crash and is dropped", "offset", r.Offset, "bytes", r.Bytes)
 	}

@@ -25,9 +25,13 @@ func (b *backend) ask(f func(*node.Node)) error {
 // Overview implements api.Backend.
 func (b *backend) Overview(context.Context) (*cluster.Overview, error) {
 	var o *cluster.Overview
-	err := b.ask(func(n *node.Node) { o = n.Overview(b.a.clock.now()) })
+	err := b.ask(func(n *node.Node) {
+		o = n.Overview(b.a.clock.now())
+		o.Left = b.a.leftWhy
+	})
 	if err == nil {
 		b.a.access.tellForeign(o)
+		b.a.tellReplaced(o)
 		o.Drift = b.a.file.drift()
 	}
 	return o, err

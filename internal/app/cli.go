@@ -231,6 +231,9 @@ func (k *console) troubleAt(err error, where string) error {
 	case t.Unreached && where != k.socket:
 		return fail(exitUnreached, "does a node's agent run there, and does a firewall let TCP through? baton check prints the rules", "no agent reached at %s: %s", where, t.Text)
 	case t.Unreached:
+		if p := readParting(k.socket); p != nil {
+			return fail(exitUnreached, p.Hint, "no agent runs here: %s", p.Text)
+		}
 		return fail(exitUnreached, "systemctl start baton, or name another socket with --socket or BATON_SOCKET", "no agent reached at %s: %s", where, t.Text)
 	case t.Code == connect.CodePermissionDenied, t.Code == connect.CodeUnauthenticated, errors.Is(err, identity.ErrStranger):
 		return fail(exitFailed, t.Hint, "%s: %s", where, t.Text)

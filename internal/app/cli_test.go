@@ -61,6 +61,8 @@ func (s *stage) Form(context.Context, []cluster.NodeID, string) (api.MoveReply, 
 	return s.reply, nil
 }
 
+func (s *stage) Roll(context.Context) (*api.Roll, error) { return &api.Roll{}, nil }
+
 func (s *stage) History(context.Context) ([]cluster.Line, error) { return s.lines, nil }
 func (s *stage) Version() string                                 { return "9.9" }
 

@@ -52,6 +52,8 @@ func (k *console) printStatus(s *batonv1.StatusResponse) error {
 // missing tells what a cluster lacks to serve as it should; empty: nothing.
 func missing(s *batonv1.StatusResponse) string {
 	switch {
+	case s.Left != "":
+		return s.Left
 	case s.Joining:
 		return s.Node + " joins: " + s.Forming
 	case s.Forming != "":

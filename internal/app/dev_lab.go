@@ -259,7 +259,7 @@ func (g *labGround) startAgent(h *lab.Host) error {
 	if err != nil {
 		return err
 	}
-	s, err := h.Supervise(lab.Program{Args: []string{self, "agent", "--socket", g.socket(h.Name())}, Output: "agent"})
+	s, err := h.Supervise(lab.Program{Args: []string{self, "agent", "--socket", g.socket(h.Name())}, Output: "agent", Final: exitLeft})
 	if err == nil {
 		g.agents[h.Name()] = s
 	}

@@ -1,6 +1,11 @@
 package app
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"time"
 
 	"baton/internal/core/cluster"
@@ -10,8 +15,8 @@ import (
 const leftLimit = 20 * time.Second
 
 // left begins the end of a node that was made to leave the cluster: nothing of the groups stays on it.
-func (a *agent) left(now cluster.Instant) {
-	a.leftAt = now
+func (a *agent) left(now cluster.Instant, why string) {
+	a.leftAt, a.leftWhy = now, why
 	bare := *a.spec
 	bare.Groups = nil
 	a.quit = a.reconfigure(&bare)
@@ -32,10 +37,57 @@ func (a *agent) hasLeft(now cluster.Instant) bool {
 
 // farewell has close take the gate off, and says what has become of this node. What could not be stopped stays guarded.
 func (a *agent) farewell() error {
+	p := parting{Text: a.leftWhy, Hint: wayBack(string(a.self), a.opt.DataDir)}
 	if len(a.retiring) > 0 {
-		return fail(exitLeft, "stop it by hand, then baton agent --dismantle", "%s has left the cluster, but %v could not be stopped", a.self, a.retiring[0].place)
+		p.Text += fmt.Sprintf("; but %v could not be stopped", a.retiring[0].place)
+		p.Hint = "stop it by hand, then baton agent --dismantle"
 	}
-	a.bare = true
-	return fail(exitLeft, "to let it in again: add it with baton edit, then baton invite "+string(a.self)+", and move "+a.opt.DataDir+" away here",
-		"%s has left the cluster: it serves and votes no longer", a.self)
+	a.bare = len(a.retiring) == 0
+	if err := p.keep(a.opt.Socket); err != nil {
+		a.log.Warn("commands here will not know why no agent answers", "cause", err)
+	}
+	return fail(exitLeft, p.Hint, "%s", p.Text)
+}
+
+// wayBack says how a node that has left is let in again. The cluster file here is an old one, so join is to replace it.
+func wayBack(node, dir string) string {
+	return "to let it in again: add it with baton edit on another node, then baton invite " + node + " there; here move " + dir + " away, then baton join … --force"
+}
+
+// parting is what commands tell where no agent answers since it has ended for good.
+type parting struct {
+	Text string `json:"text"`
+	Hint string `json:"hint"`
+}
+
+// partingPath is where an agent leaves it: beside its socket, which commands know.
+func partingPath(socket string) string { return socket + ".left" }
+
+// keep leaves it for commands.
+func (p parting) keep(socket string) error {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(partingPath(socket), b, 0o644)
+}
+
+// readParting returns what the agent of a socket has left; nil: nothing.
+func readParting(socket string) *parting {
+	b, err := os.ReadFile(partingPath(socket))
+	if err != nil {
+		return nil
+	}
+	p := new(parting)
+	if json.Unmarshal(b, p) != nil {
+		return nil
+	}
+	return p
+}
+
+// forgetParting forgets what a former agent has left: this one runs.
+func (a *agent) forgetParting() {
+	if err := os.Remove(partingPath(a.opt.Socket)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.log.Warn("what a former agent has left for commands can't be removed", "cause", err)
+	}
 }

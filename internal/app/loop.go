@@ -103,7 +103,7 @@ func (a *agent) step(in node.Input) cluster.Instant {
 			}
 		}
 		if out.Left && a.leftAt == 0 {
-			a.left(now.Mono)
+			a.left(now.Mono, string(a.self)+" has left the cluster: it serves and votes no longer")
 		}
 		a.access.noteTokens(a.node.Tokens())
 		var gated, recorded uint64

@@ -31,6 +31,21 @@ func joining() *stage {
 	return s
 }
 
+// departed has learned that it belongs to the cluster no longer.
+func departed() *stage {
+	s := healthy()
+	s.view.Left, s.view.Quorum, s.view.Coordinator = "alpha was removed from the cluster while it was not heard: revision 8 does not name it, as beta says", false, ""
+	return s
+}
+
+// outlived has the data directory of a life that the others have removed.
+func outlived() *stage {
+	s := healthy()
+	s.view.Nodes = append([]cluster.NodeView{}, s.view.Nodes...)
+	s.view.Nodes[0].Trouble, s.view.Coordinator = "its data directory is of a former life, which was removed from the cluster, as beta says: it takes no part", ""
+	return s
+}
+
 func TestMembers(t *testing.T) {
 	founded := forming()
 	founded.reply = api.MoveReply{Done: true, Text: "the cluster ledger-1f2e is founded without gamma"}
@@ -44,6 +59,8 @@ func TestMembers(t *testing.T) {
 	}{
 		{"members", changing(), []string{"status", "status --json", "status --wait --timeout 300ms"}},
 		{"joining", joining(), []string{"status", "status --wait --timeout 300ms", "form --without gamma --yes"}},
+		{"left", departed(), []string{"status", "status --wait --timeout 300ms"}},
+		{"outlived", outlived(), []string{"status"}},
 		{"form", founded, []string{"form", "form --without gamma", "form --without gamma --yes", "form --without gamma --without delta --yes --json", "form --without gamma --json"}},
 		{"leave", four, []string{"leave epsilon", "leave delta", "leave delta --dry-run", "leave delta --yes", "leave gamma", "leave delta", "config show", "config history"}},
 	} {

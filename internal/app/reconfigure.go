@@ -23,8 +23,9 @@ type fitting struct {
 	shared     atomic.Pointer[cluster.Spec] // what counts, for all but the loop
 	interfaces interfaces
 
-	leftAt cluster.Instant // when this node learned that it has left the cluster; 0: it has not
-	bare   bool            // it has left and nothing of it runs here any more, so the gate can go
+	leftAt  cluster.Instant // when this node learned that it has left the cluster; 0: it has not
+	leftWhy string          // the sentence that says so
+	bare    bool            // it has left and nothing of it runs here any more, so the gate can go
 
 	raised bool // the loop's thread has realtime priority
 	nice   int  // of the threads before

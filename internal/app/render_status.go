@@ -36,6 +36,8 @@ func (v statusView) write(w io.Writer) {
 func (v statusView) header(w io.Writer) {
 	word, c := "healthy", green
 	switch {
+	case v.Left != "":
+		word, c = "left", red
 	case v.Joining:
 		word, c = "joining", yellow
 	case v.Forming != "":
@@ -52,6 +54,10 @@ func (v statusView) header(w io.Writer) {
 		fmt.Fprintf(w, " at %s", t.AsTime().Local().Format("15:04:05"))
 	}
 	switch {
+	case v.Left != "":
+		fmt.Fprintf(w, "\n%s. Its agent stops what runs here, and ends.\n", v.Left)
+		fmt.Fprintln(w, "hint: "+wayBack(v.StatusResponse.Node, "its data directory"))
+		return
 	case v.Joining:
 		fmt.Fprintf(w, "\n%s joins: %s. Until it has, it serves nothing and has no vote.\n", v.StatusResponse.Node, v.Forming)
 		return

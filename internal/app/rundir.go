@@ -65,7 +65,7 @@ func (d *runDir) tidy() {
 func (d *runDir) remove(socket string) error {
 	var errs []error
 	errs = append(errs, os.RemoveAll(filepath.Join(d.path, "resources")))
-	for _, path := range []string{filepath.Join(d.path, "record.json"), d.temp, socket} {
+	for _, path := range []string{filepath.Join(d.path, "record.json"), d.temp, socket, partingPath(socket)} {
 		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

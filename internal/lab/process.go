@@ -26,6 +26,8 @@ type Program struct {
 	// Output names the log, in the host's log directory, to which standard output and error are
 	// appended; default: the program's base name.
 	Output string
+	// Final is the exit status after which a supervised program is not started again; 0: there is none.
+	Final int
 }
 
 // Process is a running program in a host. It is in all of the host's namespaces and in its cgroup.
@@ -185,8 +187,8 @@ func (p *Process) Wait() error {
 }
 
 // Service is a supervised program: started again at once whenever it ends, as systemd does with
-// Restart=always, RestartSec=0 and no start limit. It ends for good with Stop or the host's power; a
-// later boot does not start it (see HostConfig.OnBoot).
+// Restart=always, RestartSec=0 and no start limit. It ends for good with its final exit status, Stop or the
+// host's power; a later boot does not start it (see HostConfig.OnBoot).
 type Service struct {
 	host    *Host
 	program Program
@@ -221,7 +223,11 @@ func (s *Service) keep(b *boot) {
 	defer close(s.done)
 	for {
 		started := time.Now()
-		<-s.Process().done
+		p := s.Process()
+		<-p.done
+		if s.program.Final != 0 && p.cmd.ProcessState.ExitCode() == s.program.Final {
+			return
+		}
 		wait := max(0, restartFloor-time.Since(started))
 		for {
 			select {

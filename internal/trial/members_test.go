@@ -1,7 +1,11 @@
 package trial
 
 import (
+	"errors"
 	"os"
+	"os/exec"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,7 +77,7 @@ func TestGrowAndShrink(t *testing.T) {
 		t.Errorf("epsilon's agent says\n%s", b)
 	}
 	c.must(c.SendHome(t.Context(), "epsilon"))
-	c.must(c.Host("delta").Boot()) // it knows nothing of having left, and disturbs nobody
+	c.must(c.Host("delta").Boot()) // it does not know yet that it has left, and disturbs nobody
 	time.Sleep(2 * c.takeover())
 	c.noGap("nodes that came and went disturbed the service", began)
 	c.failsOver(Beta, c.at(c.Host(Alpha).PowerOff))
@@ -198,4 +202,100 @@ func TestFormWithout(t *testing.T) {
 	c.noGap("alpha, which was let in, disturbed the service", back)
 	c.must(c.AwaitServing(Beta, limit))
 	c.failsOver(Alpha, c.at(c.Host(Beta).PowerOff))
+}
+
+// end waits until a node's agent has ended for good, and returns what it has logged since an earlier call.
+func (c *incident) end(name string, logged *int) string {
+	c.t.Helper()
+	agent := c.Agent(name)
+	select {
+	case <-agent.Process().Done():
+	case <-time.After(limit):
+		c.t.Fatalf("the agent of %s still runs after %v", name, limit)
+	}
+	var exit *exec.ExitError
+	if err := agent.Process().Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitLeft || agent.Starts() != 1 {
+		c.t.Errorf("the agent of %s ended with %v, and was started %d times", name, err, agent.Starts())
+	}
+	b, _ := os.ReadFile(c.Host(name).LogPath("agent"))
+	text := string(b[*logged:])
+	*logged = len(b)
+	return text
+}
+
+// wasRemoved checks what a node says whose agent ended because it was removed while it was not heard.
+func (c *incident) wasRemoved(name, log string) {
+	c.t.Helper()
+	sentence := regexp.MustCompile(name + ` was removed from the cluster while it was not heard: revision \d+ does not name it, as \w+ says`)
+	told := regexp.MustCompile(`error: ` + sentence.String() + `\nhint: .*baton invite ` + name)
+	if !told.MatchString(log) || strings.Count(log, "event=left") != 1 {
+		c.t.Errorf("%s's agent says\n%s", name, log)
+	}
+	if _, err := c.command(name, "status"); err == nil || !sentence.MatchString(err.Error()) || !strings.Contains(err.Error(), "hint: to let it in again") {
+		c.t.Errorf("status on %s says %v", name, err)
+	}
+	if c.holdsVIP(name) {
+		c.t.Errorf("%s was removed, and holds the address", name)
+	}
+}
+
+// A node is removed while it is off. When it is switched on it finds that out, says so and ends, each time; until it
+// is let in again the documented way. Nothing of it disturbs the service.
+func TestRemovedWhileOff(t *testing.T) {
+	c := start(t, Options{Spares: 1})
+	began := lab.Now()
+	c.add("delta")
+	c.must(c.AwaitVoters(limit, Alpha, Beta, Gamma, "delta"))
+	c.must(c.Host("delta").PowerOff())
+	c.run(Beta, "leave", "delta", "--yes")
+	c.must(c.AwaitVoters(limit, Nodes...))
+	logged := 0
+	for range 2 {
+		on := c.at(c.Host("delta").Boot)
+		log := c.end("delta", &logged)
+		t.Logf("delta ended %v after it was switched on", lab.Now()-on)
+		c.wasRemoved("delta", log)
+		c.must(c.Host("delta").PowerOff())
+	}
+	c.must(c.AwaitVoters(limit, Nodes...))
+
+	const gamma = "  gamma: { address: 10.77.0.13, role: witness }\n"
+	c.change(Alpha, gamma, gamma+spareLine("delta"))
+	c.must(c.Host("delta").Boot()) // with its former data directory, which nobody takes for the one that is let in
+	c.must(c.Await("delta", limit, "it says that its data directory is a former one", func(s *Status) bool {
+		return slices.ContainsFunc(s.Nodes, func(n NodeStatus) bool {
+			return n.Name == "delta" && strings.Contains(n.Trouble, "of a former life, which was removed from the cluster")
+		})
+	}))
+	c.must(c.StopAgent(t.Context(), "delta"))
+	line := append(c.invite("delta"), "--no-check", "--force")
+	c.shell("delta", "mkdir /var/lib/baton/former && cd /var/lib/baton && mv $(ls -A | grep -v former) former && mv former /etc/baton/")
+	c.run("delta", line...)
+	c.must(c.supervise(c.Host("delta")))
+	c.must(c.AwaitVoters(limit, Alpha, Beta, Gamma, "delta"))
+	c.noGap("a node that was removed and let in again disturbed the service", began)
+}
+
+// The node that serves is cut off, another serves, and the former owner is removed. Once it reaches the others
+// again it finds out, stops what stood by, takes its gate off and ends.
+func TestRemovedWhileCutOff(t *testing.T) {
+	c := start(t, Options{Spares: 1})
+	c.add("delta")
+	c.must(c.AwaitVoters(limit, Alpha, Beta, Gamma, "delta"))
+	c.movesTo(Beta, c.at(func() error { return c.Lab.CutSilent(Alpha, "") }))
+	c.run(Beta, "leave", Alpha, "--yes")
+	c.must(c.AwaitVoters(limit, Beta, Gamma, "delta"))
+	time.Sleep(2 * c.takeover())
+	if s, err := c.Status(Alpha); err != nil || s.Quorum {
+		t.Errorf("alpha, which nobody can tell anything: %+v, %v", s, err)
+	}
+	healed := c.at(func() error { return c.Lab.Heal(Alpha, "") })
+	logged := 0
+	c.wasRemoved(Alpha, c.end(Alpha, &logged))
+	t.Logf("alpha ended %v after it reached the others", lab.Now()-healed)
+	if _, err := c.ServicePID(Alpha); err == nil {
+		t.Error("alpha was removed, and the service still runs there")
+	}
+	c.must(c.AwaitVoters(limit, Beta, Gamma, "delta"))
+	c.noGap("a node that was removed disturbed the service", healed)
 }

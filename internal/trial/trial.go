@@ -188,13 +188,16 @@ func (t *Trial) startAgent(h *lab.Host) error {
 	return t.supervise(h)
 }
 
+// exitLeft is how the agent of a node that has left the cluster ends: it is not started again.
+const exitLeft = 5
+
 // supervise starts a host's agent with what is on its disk.
 func (t *Trial) supervise(h *lab.Host) error {
 	args := []string{t.binary, "agent", "--config", "/etc/baton/cluster.yaml"}
 	if t.opt.Gate != "" {
 		args = append(args, "--gate", t.opt.Gate)
 	}
-	s, err := h.Supervise(lab.Program{Args: args, Output: "agent"})
+	s, err := h.Supervise(lab.Program{Args: args, Output: "agent", Final: exitLeft})
 	if err == nil {
 		t.agents[h.Name()] = s
 	}
@@ -247,16 +250,20 @@ type Status struct {
 	Draft       *struct {
 		Waits string `json:"waits"`
 	} `json:"draft"`
-	Quorum bool   `json:"quorum"`
-	ID     string `json:"id"` // of the cluster
-	Nodes  []struct {
-		Name       string `json:"name"`
-		Membership string `json:"membership"`
-		Fresh      bool   `json:"fresh"`
-		Admitted   bool   `json:"admitted"`
-		LeaseRuns  bool   `json:"leaseRuns"`
-	} `json:"nodes"`
+	Quorum bool          `json:"quorum"`
+	ID     string        `json:"id"` // of the cluster
+	Nodes  []NodeStatus  `json:"nodes"`
 	Groups []GroupStatus `json:"groups"`
+}
+
+// NodeStatus is one node in a Status.
+type NodeStatus struct {
+	Name       string `json:"name"`
+	Membership string `json:"membership"`
+	Fresh      bool   `json:"fresh"`
+	Admitted   bool   `json:"admitted"`
+	LeaseRuns  bool   `json:"leaseRuns"`
+	Trouble    string `json:"trouble"`
 }
 
 // GroupStatus is one group in a Status.

@@ -36,6 +36,8 @@ const (
 const (
 	// MembersFormProcedure is the fully-qualified name of the Members's Form RPC.
 	MembersFormProcedure = "/baton.v1.Members/Form"
+	// MembersListMembersProcedure is the fully-qualified name of the Members's ListMembers RPC.
+	MembersListMembersProcedure = "/baton.v1.Members/ListMembers"
 )
 
 // MembersClient is a client for the baton.v1.Members service.
@@ -43,6 +45,9 @@ type MembersClient interface {
 	// Form founds the cluster without nodes that can't be reached, and answers once it is founded. It is said to
 	// the first of the rest by name; a majority of the file's nodes must be there.
 	Form(context.Context, *v1.FormRequest) (*v1.FormResponse, error)
+	// ListMembers tells who belongs to the cluster by the log of the node that answers. It answers nodes only: one
+	// that knows no coordinator learns from it that it was removed while it was not heard.
+	ListMembers(context.Context, *v1.ListMembersRequest) (*v1.ListMembersResponse, error)
 }
 
 // NewMembersClient constructs a client for the baton.v1.Members service. By default, it uses the
@@ -62,12 +67,20 @@ func NewMembersClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			connect.WithSchema(membersMethods.ByName("Form")),
 			connect.WithClientOptions(opts...),
 		),
+		listMembers: connect.NewClient[v1.ListMembersRequest, v1.ListMembersResponse](
+			httpClient,
+			baseURL+MembersListMembersProcedure,
+			connect.WithSchema(membersMethods.ByName("ListMembers")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // membersClient implements MembersClient.
 type membersClient struct {
-	form *connect.Client[v1.FormRequest, v1.FormResponse]
+	form        *connect.Client[v1.FormRequest, v1.FormResponse]
+	listMembers *connect.Client[v1.ListMembersRequest, v1.ListMembersResponse]
 }
 
 // Form calls baton.v1.Members.Form.
@@ -79,11 +92,23 @@ func (c *membersClient) Form(ctx context.Context, req *v1.FormRequest) (*v1.Form
 	return nil, err
 }
 
+// ListMembers calls baton.v1.Members.ListMembers.
+func (c *membersClient) ListMembers(ctx context.Context, req *v1.ListMembersRequest) (*v1.ListMembersResponse, error) {
+	response, err := c.listMembers.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // MembersHandler is an implementation of the baton.v1.Members service.
 type MembersHandler interface {
 	// Form founds the cluster without nodes that can't be reached, and answers once it is founded. It is said to
 	// the first of the rest by name; a majority of the file's nodes must be there.
 	Form(context.Context, *v1.FormRequest) (*v1.FormResponse, error)
+	// ListMembers tells who belongs to the cluster by the log of the node that answers. It answers nodes only: one
+	// that knows no coordinator learns from it that it was removed while it was not heard.
+	ListMembers(context.Context, *v1.ListMembersRequest) (*v1.ListMembersResponse, error)
 }
 
 // NewMembersHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -99,10 +124,19 @@ func NewMembersHandler(svc MembersHandler, opts ...connect.HandlerOption) (strin
 		connect.WithSchema(membersMethods.ByName("Form")),
 		connect.WithHandlerOptions(opts...),
 	)
+	membersListMembersHandler := connect.NewUnaryHandlerSimple(
+		MembersListMembersProcedure,
+		svc.ListMembers,
+		connect.WithSchema(membersMethods.ByName("ListMembers")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/baton.v1.Members/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case MembersFormProcedure:
 			membersFormHandler.ServeHTTP(w, r)
+		case MembersListMembersProcedure:
+			membersListMembersHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -114,4 +148,8 @@ type UnimplementedMembersHandler struct{}
 
 func (UnimplementedMembersHandler) Form(context.Context, *v1.FormRequest) (*v1.FormResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("baton.v1.Members.Form is not implemented"))
+}
+
+func (UnimplementedMembersHandler) ListMembers(context.Context, *v1.ListMembersRequest) (*v1.ListMembersResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("baton.v1.Members.ListMembers is not implemented"))
 }

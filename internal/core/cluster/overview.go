@@ -17,6 +17,7 @@ type Overview struct {
 	Nodes       []NodeView
 	Groups      []GroupView
 	Drift       *Drift // of this node's own file; the agent fills it in
+	Left        string // why this node belongs to the cluster no longer; empty: it belongs to it. The agent fills it in
 
 	Instructions []InstructionView // people's standing ones
 

@@ -93,8 +93,9 @@ var rules = map[string]role{
 
 	batonv1connect.PlanForeseeProcedure: view,
 
-	batonv1connect.KeysGetKeysProcedure: node,
-	batonv1connect.KeysStepKeyProcedure: node,
+	batonv1connect.KeysGetKeysProcedure:        node,
+	batonv1connect.KeysStepKeyProcedure:        node,
+	batonv1connect.MembersListMembersProcedure: node,
 }
 
 // Rules returns, for each procedure ("Service/Call"), the role that it needs.

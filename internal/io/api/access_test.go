@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -442,5 +443,39 @@ func TestSlowAndLarge(t *testing.T) {
 	_, err := f.dial(t, address, token).Switch(t.Context(), &batonv1.SwitchRequest{Group: strings.Repeat("x", 2*maxRequest)})
 	if connect.CodeOf(err) != connect.CodeResourceExhausted {
 		t.Errorf("a large request: %v", err)
+	}
+}
+
+// Who belongs to the cluster is told to nodes only, which prove by a certificate who they are.
+func TestListMembers(t *testing.T) {
+	f := newFake()
+	f.roll = Roll{ID: "ledger-1f2e", Applied: 1 << 40, Revision: 7, Nodes: []cluster.NodeID{"alpha", "beta"},
+		Members: []Member{{"alpha", 1<<63 + 5}, {"beta", 6}}}
+	address := serveTLS(t, f)
+	ask := func(as cluster.NodeID, key []byte, of cluster.NodeID) (*Roll, error) {
+		id, err := identity.New(as, [][]byte{key})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := DialTLS([]string{address}, id.Client(of, identity.APIProtocols...), "")
+		defer c.Close()
+		r, err := c.Members.ListMembers(t.Context(), &batonv1.ListMembersRequest{})
+		if err != nil {
+			return nil, err
+		}
+		return RollFrom(r), nil
+	}
+	if r, err := ask("delta", testKey, "alpha"); err != nil || !reflect.DeepEqual(*r, f.roll) {
+		t.Errorf("a node is told %+v, %v", r, err)
+	}
+	if r, err := ask("delta", testKey, "beta"); err == nil {
+		t.Errorf("alpha answers in the name of beta: %+v", r)
+	}
+	if r, err := ask("delta", bytes.Repeat([]byte{8}, 32), "alpha"); !errors.Is(err, identity.ErrStranger) {
+		t.Errorf("a cluster with another key: %+v, %v", r, err)
+	}
+	_, err := f.dial(t, address, f.token("root", "admin", 0)).Members.ListMembers(t.Context(), &batonv1.ListMembersRequest{})
+	if connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("an administrator's token: %v", err)
 	}
 }

@@ -64,6 +64,7 @@ type fake struct {
 	asked  []MoveRequest
 	acted  []ActRequest
 	answer func(context.Context, MoveRequest) (MoveReply, error)
+	roll   Roll
 	err    error
 
 	foreseen func(string) (*batonv1.ForeseeResponse, error)
@@ -100,6 +101,8 @@ func (f *fake) Act(ctx context.Context, r ActRequest) (MoveReply, error) {
 func (f *fake) Form(ctx context.Context, _ []cluster.NodeID, _ string) (MoveReply, error) {
 	return f.answer(ctx, MoveRequest{})
 }
+
+func (f *fake) Roll(context.Context) (*Roll, error) { return &f.roll, f.err }
 
 func (f *fake) History(context.Context) ([]cluster.Line, error) { return f.lines, f.err }
 func (f *fake) Version() string                                 { return "9.9" }

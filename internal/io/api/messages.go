@@ -38,6 +38,7 @@ func statusOf(o *cluster.Overview, now time.Time, version string) *batonv1.Statu
 		},
 	}
 	s.Joining, s.Revision, s.Voters, s.VotersHeard = o.Joining, uint64(o.Revision), uint32(o.Voters), uint32(o.VotersHeard)
+	s.Left = o.Left
 	if d := o.Draft; d != nil {
 		s.Draft = draftOf(d)
 	}
