@@ -417,6 +417,11 @@ func (a *agent) close() error {
 	if a.store != nil {
 		errs = append(errs, a.store.Close())
 	}
+	if a.setBack {
+		aside, err := disk.SetAside(a.opt.DataDir, time.Now())
+		a.log.Warn("what the data directory held was put aside", "in", aside)
+		errs = append(errs, err)
+	}
 	if a.inbox != nil {
 		a.inbox.close()
 	}

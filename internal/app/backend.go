@@ -27,7 +27,9 @@ func (b *backend) Overview(context.Context) (*cluster.Overview, error) {
 	var o *cluster.Overview
 	err := b.ask(func(n *node.Node) {
 		o = n.Overview(b.a.clock.now())
-		o.Left = b.a.leftWhy
+		if b.a.ending != nil {
+			o.Left = b.a.ending.text
+		}
 	})
 	if err == nil {
 		b.a.access.tellForeign(o)

@@ -25,6 +25,7 @@ func checkHost(u *checkup) {
 	checkCgroup(u)
 	checkClocks(u)
 	checkMemory(u)
+	checkSnapshots(u)
 }
 
 // checkGate opens a gate under a name of its own, which guards nothing, and removes it again.
@@ -85,6 +86,26 @@ func checkCgroup(u *checkup) {
 		return
 	}
 	u.add("cgroup", pass, "", "cgroup v2 at %s", at)
+}
+
+// checkSnapshots names what remains where this host can be set back to a former state of itself.
+func checkSnapshots(u *checkup) {
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil || !virtual(string(text)) {
+		return
+	}
+	u.add("snapshots", pass, "never set two nodes back at once, nor one while another is down",
+		"a virtual machine: if it or its disk is set back to a snapshot, it takes no part and begins anew, as long as a node is heard that remembers")
+}
+
+// virtual tells from the text of /proc/cpuinfo whether this is a virtual machine (cpuid's hypervisor bit; x86 only).
+func virtual(cpuinfo string) bool {
+	for line := range strings.Lines(cpuinfo) {
+		if name, flags, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "flags" {
+			return strings.Contains(" "+strings.TrimSpace(flags)+" ", " hypervisor ")
+		}
+	}
+	return false
 }
 
 func checkClocks(u *checkup) {

@@ -71,6 +71,18 @@ func files(t *testing.T, port uint16) (file, key string) {
 	return file, key
 }
 
+func TestVirtual(t *testing.T) {
+	const cpu = "processor\t: 0\nflags\t\t: fpu vme %s tsc\n"
+	for flag, want := range map[string]bool{"hypervisor": true, "": false, "hypervisor_x": false} {
+		if got := virtual(fmt.Sprintf(cpu, flag)); got != want {
+			t.Errorf("flag %q: virtual %v", flag, got)
+		}
+	}
+	if virtual("") {
+		t.Error("nothing says that this is a virtual machine")
+	}
+}
+
 func TestCheckKey(t *testing.T) {
 	_, key := files(t, 7400)
 	u := quiet()

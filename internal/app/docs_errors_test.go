@@ -34,12 +34,12 @@ var errorParts = []struct {
 	{"change", nil, []string{"app/command_config.go", "app/command_edit.go", "app/backend_config.go", "app/validate.go", "io/api/config.go", "core/config/effects.go", "core/node/draft.go"}},
 	{"key", badKeys, []string{"app/keyring.go", "app/rotate.go"}},
 	{"data", badData, []string{"app/agent.go"}},
-	{"socket", badSockets, []string{"app/cli.go", "app/command_agent.go", "app/farewell.go", "io/api/handlers.go"}},
+	{"socket", badSockets, []string{"app/cli.go", "app/command_agent.go", "app/farewell.go", "app/loop.go", "app/standing.go", "io/api/handlers.go"}},
 	{"state", badNames, []string{"core/node/overview.go", "core/node/command.go", "core/node/ask.go", "io/api/act.go", "io/api/observed.go", "io/api/plan.go", "app/plan.go"}},
 	{"nodes", nil, []string{"app/command_members.go", "core/node/without.go", "io/api/members.go"}},
 	{"remote", badRemotes, []string{"app/contexts.go", "io/api/access.go", "io/api/remote.go", "io/api/strict.go"}},
 	{"invitation", badInvitations, []string{"app/command_join.go", "app/backend_access.go", "app/invitations.go"}},
-	{"trial", nil, []string{"app/dev.go", "app/dev_auto.go", "app/dev_ground.go", "app/dev_lab.go", "app/bench.go"}},
+	{"trial", nil, []string{"app/dev.go", "app/dev_auto.go", "app/dev_addresses.go", "app/dev_ground.go", "app/dev_lab.go", "app/bench.go"}},
 }
 
 // said is what a user is told: what is wrong, and what to do. "…" stands for what only the moment knows.

@@ -30,6 +30,7 @@ var logKeys = map[string]string{
 	"by":        "Who asked.",
 	"without":   "Nodes that an operator said are to be done without.",
 	"bytes":     "Size.",
+	"in":        "A directory.",
 	"cause":     "Error: what was tried, what was seen.",
 	"cgroup":    "Directory of a control group.",
 	"detail":    "Why a link can't be used.",

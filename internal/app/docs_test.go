@@ -459,6 +459,7 @@ var eventNotes = map[string]string{
 	"file.other":          "The file of this empty node is too old to be let in by. Run `baton join` anew.",
 	"joining":             "An empty node is let in: it has no vote before its copy is complete.",
 	"left":                "The agent ends. Start it again only after `baton join`.",
+	"set-back":            "The agent puts what the data directory held aside, and its unit starts it again: it is let in like a node that lost its disk. Set no node back to a snapshot.",
 	"revision":            "The configuration has changed. `baton config history` shows by whom.",
 	"forming":             "Tells what forming waits for. See [what status says](../how-to.md#what-to-do-when-status-says-).",
 	"forming.without":     "Somebody has said `form --without` there: that node founds the cluster with those that it hears.",

@@ -14,9 +14,11 @@ import (
 // leftLimit is how long a node that has left the cluster tries to stop what runs on it.
 const leftLimit = 20 * time.Second
 
-// left begins the end of a node that was made to leave the cluster: nothing of the groups stays on it.
-func (a *agent) left(now cluster.Instant, why string) {
-	a.leftAt, a.leftWhy = now, why
+// left begins the end of a node that was made to leave the cluster, or must begin anew, as a failure says: nothing of
+// the groups stays on it.
+func (a *agent) left(now cluster.Instant, why error) {
+	a.leftAt = now
+	errors.As(why, &a.ending)
 	bare := *a.spec
 	bare.Groups = nil
 	a.quit = a.reconfigure(&bare)
@@ -37,16 +39,18 @@ func (a *agent) hasLeft(now cluster.Instant) bool {
 
 // farewell has close take the gate off, and says what has become of this node. What could not be stopped stays guarded.
 func (a *agent) farewell() error {
-	p := parting{Text: a.leftWhy, Hint: wayBack(string(a.self), a.opt.DataDir)}
+	if a.setBack {
+		return a.ending // what could not be stopped, the next agent finds
+	}
 	if len(a.retiring) > 0 {
-		p.Text += fmt.Sprintf("; but %v could not be stopped", a.retiring[0].place)
-		p.Hint = "stop it by hand, then baton agent --dismantle"
+		a.ending.text += fmt.Sprintf("; but %v could not be stopped", a.retiring[0].place)
+		a.ending.hint = "stop it by hand, then baton agent --dismantle"
 	}
 	a.bare = len(a.retiring) == 0
-	if err := p.keep(a.opt.Socket); err != nil {
+	if err := (parting{a.ending.text, a.ending.hint}).keep(a.opt.Socket); err != nil {
 		a.log.Warn("commands here will not know why no agent answers", "cause", err)
 	}
-	return fail(exitLeft, p.Hint, "%s", p.Text)
+	return a.ending
 }
 
 // wayBack says how a node that has left is let in again. The cluster file here is an old one, so join is to replace it.

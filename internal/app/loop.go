@@ -103,7 +103,12 @@ func (a *agent) step(in node.Input) cluster.Instant {
 			}
 		}
 		if out.Left && a.leftAt == 0 {
-			a.left(now.Mono, string(a.self)+" has left the cluster: it serves and votes no longer")
+			a.left(now.Mono, fail(exitLeft, wayBack(string(a.self), a.opt.DataDir), "%s has left the cluster: it serves and votes no longer", a.self))
+		}
+		if out.SetBack && a.leftAt == 0 {
+			a.setBack = true
+			a.left(now.Mono, fail(exitFailed, "its unit starts the agent again, and it is let in anew; without one, start it by hand",
+				"the data directory of %s was set back to a former state, as others remember: it is put aside", a.self))
 		}
 		a.access.noteTokens(a.node.Tokens())
 		var gated, recorded uint64

@@ -24,7 +24,8 @@ type fitting struct {
 	interfaces interfaces
 
 	leftAt  cluster.Instant // when this node learned that it has left the cluster; 0: it has not
-	leftWhy string          // the sentence that says so
+	ending  *failure        // says so
+	setBack bool            // the data directory is of a former state: it is put aside at the end
 	bare    bool            // it has left and nothing of it runs here any more, so the gate can go
 
 	raised bool // the loop's thread has realtime priority

@@ -75,7 +75,7 @@ func (a *agent) watchStanding(ctx context.Context) {
 		told, by := a.newestRoll(ctx, strangers)
 		switch judge(a.self, a.inc, own, told) {
 		case wasRemoved:
-			why := fmt.Sprintf("%s was removed from the cluster while it was not heard: revision %d does not name it, as %s says", a.self, told.Revision, by)
+			why := fail(exitLeft, wayBack(string(a.self), a.opt.DataDir), "%s was removed from the cluster while it was not heard: revision %d does not name it, as %s says", a.self, told.Revision, by)
 			a.inbox.do(func() { a.removed(why) })
 			return
 		case wasReplaced:
@@ -177,10 +177,10 @@ func (a *agent) rollAt(ctx context.Context, node cluster.NodeID, address string)
 }
 
 // removed begins the end of a node that was removed while it was not heard. It is called in the loop.
-func (a *agent) removed(why string) {
+func (a *agent) removed(why error) {
 	if a.leftAt != 0 {
 		return
 	}
-	a.log.Info(why, "event", "left")
+	a.log.Info(why.Error(), "event", "left")
 	a.left(a.clock.now().Mono, why)
 }

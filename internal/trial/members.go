@@ -2,6 +2,7 @@ package trial
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -139,4 +140,21 @@ func (t *Trial) AwaitVoters(limit time.Duration, names ...string) error {
 		}
 	}
 	return nil
+}
+
+// KeepDisk copies a host's data directory, and returns what puts the copy in its place, as one does who sets a
+// machine back to a snapshot. The host is off meanwhile, both times.
+func (t *Trial) KeepDisk(name string) (setBack func() error, err error) {
+	dir := t.Host(name).Disk("/var/lib/baton")
+	kept, err := os.MkdirTemp("", "baton-kept-")
+	if err != nil {
+		return nil, err
+	}
+	setBack = func() error {
+		if err := emptyDirectory(dir); err != nil {
+			return err
+		}
+		return errors.Join(os.CopyFS(dir, os.DirFS(kept)), os.RemoveAll(kept))
+	}
+	return setBack, os.CopyFS(kept, os.DirFS(dir))
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -35,6 +36,42 @@ func TestLostDisk(t *testing.T) {
 			}
 			i.noGap("a node that was let in anew disturbed the service", back)
 			i.failsOver(c.next, i.at(i.Host(c.serves).PowerOff))
+		})
+	}
+}
+
+// A node's disk is set back to a former state, as by a snapshot of the machine. The others remember what it has
+// acknowledged since, so it takes no part, puts that state aside, and is let in anew.
+func TestSetBack(t *testing.T) {
+	for _, node := range []string{Beta, Alpha} { // the standby, and who serves
+		t.Run(node, func(t *testing.T) {
+			c := start(t, Options{})
+			c.must(c.Host(node).PowerOff())
+			setBack, err := c.KeepDisk(node)
+			c.must(err)
+			c.must(c.Host(node).Boot())
+			c.must(c.AwaitVoters(limit, Nodes...))
+			if node == Alpha {
+				c.must(c.AwaitServing(Beta, limit))
+				c.run(Beta, "failback", Group)
+			}
+			c.must(c.AwaitServing(Alpha, limit))
+			serves := Alpha
+			off := c.at(c.Host(node).PowerOff)
+			if node == Alpha {
+				c.failsOver(Beta, off)
+				serves = Beta
+			}
+			c.must(setBack())
+			back := c.at(c.Host(node).Boot)
+			c.tells(node, "the data directory of "+node+" was set back to a former state")
+			c.must(c.AwaitVoters(limit, Nodes...))
+			c.must(c.AwaitServing(serves, limit))
+			c.noGap("a node whose disk was set back disturbed the service", back)
+			if aside, err := filepath.Glob(filepath.Join(c.Host(node).Disk("/var/lib/baton"), "former-*", "log")); err != nil || len(aside) != 1 {
+				t.Errorf("put aside: %v, %v", aside, err)
+			}
+			c.failsOver(otherMember(serves), c.at(c.Host(serves).PowerOff))
 		})
 	}
 }

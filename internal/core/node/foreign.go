@@ -25,7 +25,7 @@ func (n *Node) isForeign() bool {
 		if p.det.Heard() {
 			return false
 		}
-		if p.stranger != 0 {
+		if empty := p.askedAt != 0 && p.asked.Empty; p.stranger != 0 && !empty { // an empty one is of no cluster yet
 			strangers++
 		}
 	}

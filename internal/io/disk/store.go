@@ -416,6 +416,26 @@ func (s *Store) makeFile(head []byte, size int64) (*os.File, error) {
 	return f, nil
 }
 
+// SetAside moves what a data directory holds of a log into a directory within it, named after the time, and returns
+// that one's path: the next Open finds an empty one. No store may have the directory open.
+func SetAside(dir string, now time.Time) (string, error) {
+	aside := filepath.Join(dir, "former-"+now.UTC().Format("20060102-150405.000"))
+	if err := os.Mkdir(aside, 0o700); err != nil {
+		return "", err
+	}
+	// The log comes last: cut short, this is done again.
+	for _, name := range []string{runsName, logName} {
+		if err := os.Rename(filepath.Join(dir, name), filepath.Join(aside, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return "", err
+	}
+	return aside, errors.Join(d.Sync(), d.Close())
+}
+
 // Close makes everything written durable and lets go of the directory. Called again it does nothing.
 func (s *Store) Close() error {
 	if s.file == nil {

@@ -586,3 +586,24 @@ func BenchmarkWrite(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
 	b.ReportMetric(float64(took[len(took)-1].Microseconds()), "max-us")
 }
+
+// What is set aside is kept, and the directory begins anew, with another incarnation and no runs.
+func TestSetAside(t *testing.T) {
+	dir := t.TempDir()
+	s, before := open(t, dir)
+	write(t, s, cluster.Persist{N: 1, Entries: entries(1, 3, 1), Sync: true})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	aside, err := SetAside(dir, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, after := open(t, dir)
+	if after.Incarnation == before.Incarnation || len(after.Entries) > 0 || s.Runs() != 1 {
+		t.Errorf("after it was set aside the directory holds incarnation %x (before: %x), %d entries, run %d", after.Incarnation, before.Incarnation, len(after.Entries), s.Runs())
+	}
+	if _, kept := open(t, aside); kept.Incarnation != before.Incarnation || len(kept.Entries) != 3 {
+		t.Errorf("aside are incarnation %x (it was %x) and %d entries", kept.Incarnation, before.Incarnation, len(kept.Entries))
+	}
+}
