@@ -75,7 +75,7 @@ func TestDevAuto(t *testing.T) {
 	if strings.Contains(out, "agent frozen") {
 		t.Errorf("more was played than --only names:\n%s", out)
 	}
-	if _, err := os.Stat(devSockets); err == nil {
+	if _, err := os.Lstat(devSockets); err == nil {
 		if _, err := filepath.EvalSymlinks(devSockets); err != nil {
 			t.Errorf("%s was left: %v", devSockets, err)
 		}
