@@ -49,7 +49,7 @@ var voterRules = []voterRule{
 	{id: "V05", why: "it leaves the cluster: it no longer votes",
 		when: func(f *cluster.Facts, n *cluster.NodeFacts) (cluster.VoterOp, *cluster.MemberFacts) {
 			m := newest(n)
-			if !leaves(f, n) || m == nil || !m.Votes || n.ID == f.Self || !over(n) || !mayRemove(f, m) {
+			if !leaves(f, n) || m == nil || !m.Votes || n.ID == f.Self || !over(n) || !mayRemove(f, m) || awaited(f) != "" {
 				return "", nil
 			}
 			return cluster.VoterDemote, m
@@ -93,6 +93,20 @@ func mayRemove(f *cluster.Facts, m *cluster.MemberFacts) bool {
 		fresh--
 	}
 	return m.Votes && f.Set.Settled && f.Voters > 1 && fresh >= cluster.Quorum(f.Voters-1)
+}
+
+// awaited returns the node that must get its vote before a voter that leaves loses its own; empty: none. With two
+// voters the loss of one disk would stop the cluster for ever, while one that is down does no harm as a third.
+func awaited(f *cluster.Facts) cluster.NodeID {
+	if f.Voters > votersMin {
+		return ""
+	}
+	for i := range f.Nodes {
+		if n := &f.Nodes[i]; !leaves(f, n) && !votes(n) {
+			return n.ID
+		}
+	}
+	return ""
 }
 
 // voters proposes at most one change of the set.
@@ -140,8 +154,11 @@ var draftRules = []draftRule{
 		}},
 	{id: "D03", verdict: Wait, why: "the draft waits: what it removes is still in use",
 		when: func(*cluster.Facts, *cluster.DraftFacts) bool { return true },
-		then: func(_ *cluster.Facts, d *cluster.DraftFacts, to *Decision) []cluster.Part {
+		then: func(f *cluster.Facts, d *cluster.DraftFacts, to *Decision) []cluster.Part {
 			to.Evidence = []string{d.Waits}
+			if id := awaited(f); id != "" {
+				to.Evidence = append(to.Evidence, fmt.Sprintf("of %d voters none goes before %s has its vote", f.Voters, id))
+			}
 			return nil
 		}},
 }
