@@ -106,6 +106,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 		return err
 	}
 	lockMemory(logs.log)
+	shortSlices()
 	a := &agent{opt: opt, logs: logs, log: logs.log.With("node", self), self: self, ended: make(chan struct{}),
 		replies: make(map[uint64]chan node.Reply), gates: make(map[cluster.GroupID]cluster.Gate),
 		persists: make(chan cluster.Persist, persistsMax), fitting: newFitting(), manager: findSupervisor(logs.log),

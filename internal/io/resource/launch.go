@@ -146,14 +146,11 @@ func (l launch) fork(path string, traced, into bool) (pid, pidfd int, err error)
 	return pid, pidfd, unix.SetNonblock(pidfd, true)
 }
 
-// leaveRealtime puts this thread, which is locked, under SCHED_OTHER with nice 0 until restore is called.
+// leaveRealtime puts this thread, which is locked, under SCHED_OTHER with nice 0 and the usual slice until restore is called.
 func leaveRealtime() (restore func() error, err error) {
 	was, err := unix.SchedGetAttr(0, 0)
 	if err != nil {
 		return nil, fmt.Errorf("read this thread's scheduling class: %w", err)
-	}
-	if was.Policy == unix.SCHED_NORMAL && was.Nice == 0 {
-		return func() error { return nil }, nil
 	}
 	normal := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}
 	err = unix.SchedSetAttr(0, normal, 0)

@@ -221,17 +221,28 @@ func alive(pid int) bool {
 // underFIFO calls f on a thread under SCHED_FIFO, which ends with it.
 func underFIFO(t *testing.T, f func()) {
 	t.Helper()
+	scheduled(t, unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 10}, f)
+}
+
+// scheduled calls f on a thread that is scheduled so, which ends with it.
+func scheduled(t *testing.T, how unix.SchedAttr, f func()) {
+	t.Helper()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 10}, 0); err != nil {
-			t.Errorf("SCHED_FIFO: %v", err)
+		if err := unix.SchedSetAttr(0, &how, 0); err != nil {
+			t.Errorf("schedule a thread as %+v: %v", how, err)
+			return
+		}
+		before, err := unix.SchedGetAttr(0, 0)
+		if err != nil {
+			t.Error(err)
 			return
 		}
 		f()
-		if now, err := unix.SchedGetAttr(0, 0); err != nil || now.Policy != unix.SCHED_FIFO || now.Priority != 10 {
-			t.Errorf("after the start the thread is under %+v, %v; want SCHED_FIFO as before", now, err)
+		if now, err := unix.SchedGetAttr(0, 0); err != nil || *now != *before {
+			t.Errorf("after the start the thread is under %+v, %v; want %+v as before", now, err, before)
 		}
 	}()
 	<-done

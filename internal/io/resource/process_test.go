@@ -618,6 +618,16 @@ func TestProgramIsNotRealtime(t *testing.T) {
 	}
 }
 
+// The agent's short slices of time are its own.
+func TestProgramHasUsualSlice(t *testing.T) {
+	const short = 100_000 // ns
+	b := newBench(t, spec("sleep 60", nil))
+	scheduled(t, unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Runtime: short}, func() { b.start(1) })
+	if now, err := unix.SchedGetAttr(b.pid(), 0); err != nil || now.Policy != unix.SCHED_NORMAL || now.Runtime == short {
+		t.Errorf("the program is under %+v, %v; want the usual slice", now, err)
+	}
+}
+
 func TestOutputIsCut(t *testing.T) {
 	b := newBench(t, spec("", nil))
 	path := Output(b.env)
