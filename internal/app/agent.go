@@ -420,7 +420,9 @@ func (a *agent) close() error {
 	}
 	if a.setBack {
 		aside, err := disk.SetAside(a.opt.DataDir, time.Now())
-		a.log.Warn("what the data directory held was put aside", "in", aside)
+		if err == nil {
+			a.log.Warn("what the data directory held was put aside", "in", aside)
+		}
 		errs = append(errs, err)
 	}
 	if a.inbox != nil {

@@ -74,11 +74,16 @@ func niceness() int {
 
 // shortSlices has every thread of this process, and those that they start, run for short slices of time: they are
 // scheduled sooner when they wake, and who else wakes need not wait until they are done, which an agent that starts
-// would let the service feel. Linux before 6.12 has no such wish, and ignores it.
+// would let the service feel. Linux before 6.12 has no such wish, and ignores it. A scheduling class that somebody
+// chose for the agent stays.
 func shortSlices() {
-	short := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Nice: int32(niceness()), Runtime: uint64(slice)}
 	for _, id := range threads() {
-		_ = unix.SchedSetAttr(id, &short, 0)
+		attr, err := unix.SchedGetAttr(id, 0)
+		if err != nil || attr.Policy != unix.SCHED_NORMAL {
+			continue
+		}
+		attr.Size, attr.Runtime = unix.SizeofSchedAttr, uint64(slice)
+		_ = unix.SchedSetAttr(id, attr, 0)
 	}
 }
 

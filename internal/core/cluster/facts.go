@@ -74,6 +74,8 @@ type DraftFacts struct {
 	Err   string // why not
 	Waits string // what of it is still in use; empty: it can be adopted
 	By    string
+	// Awaited is the node that must get its vote before a voter that leaves loses its own; empty: none.
+	Awaited NodeID
 }
 
 // Group returns the facts of a group, or nil.

@@ -172,5 +172,9 @@ func (g *GroupSpec) Resource(id ResourceID) *ResourceSpec {
 // Prefers returns the node's place in the group's order of preference, or -1 if it may not run it.
 func (g *GroupSpec) Prefers(id NodeID) int { return slices.Index(g.Nodes, id) }
 
+// VotersMin is the least number of voters: with two, the question who may go on alone has no answer here, and the
+// loss of one disk would stop the cluster for ever.
+const VotersMin = 3
+
 // Quorum returns how many of n voters are a majority.
 func Quorum(n int) int { return n/2 + 1 }

@@ -218,6 +218,8 @@ func seat(f *cluster.Facts, draft []string) {
 			f.Draft.Spec, f.Draft.Err = nil, "line 3: unknown key"
 		case w == "renamed":
 			spec.Cluster = "other"
+		case name == "awaited":
+			f.Draft.Awaited = cluster.NodeID(nodes)
 		case changed:
 			spec.Group(cluster.GroupID(name)).Nodes = names(nodes)
 			f.Draft.Waits = name + " is still on another node"

@@ -49,7 +49,7 @@ var voterRules = []voterRule{
 	{id: "V05", why: "it leaves the cluster: it no longer votes",
 		when: func(f *cluster.Facts, n *cluster.NodeFacts) (cluster.VoterOp, *cluster.MemberFacts) {
 			m := newest(n)
-			if !leaves(f, n) || m == nil || !m.Votes || n.ID == f.Self || !over(n) || !mayRemove(f, m) || awaited(f) != "" {
+			if !leaves(f, n) || m == nil || !m.Votes || n.ID == f.Self || !over(n) || !mayRemove(f, m) || f.Draft.Awaited != "" {
 				return "", nil
 			}
 			return cluster.VoterDemote, m
@@ -93,20 +93,6 @@ func mayRemove(f *cluster.Facts, m *cluster.MemberFacts) bool {
 		fresh--
 	}
 	return m.Votes && f.Set.Settled && f.Voters > 1 && fresh >= cluster.Quorum(f.Voters-1)
-}
-
-// awaited returns the node that must get its vote before a voter that leaves loses its own; empty: none. With two
-// voters the loss of one disk would stop the cluster for ever, while one that is down does no harm as a third.
-func awaited(f *cluster.Facts) cluster.NodeID {
-	if f.Voters > votersMin {
-		return ""
-	}
-	for i := range f.Nodes {
-		if n := &f.Nodes[i]; !leaves(f, n) && !votes(n) {
-			return n.ID
-		}
-	}
-	return ""
 }
 
 // voters proposes at most one change of the set.
@@ -154,11 +140,8 @@ var draftRules = []draftRule{
 		}},
 	{id: "D03", verdict: Wait, why: "the draft waits: what it removes is still in use",
 		when: func(*cluster.Facts, *cluster.DraftFacts) bool { return true },
-		then: func(f *cluster.Facts, d *cluster.DraftFacts, to *Decision) []cluster.Part {
+		then: func(_ *cluster.Facts, d *cluster.DraftFacts, to *Decision) []cluster.Part {
 			to.Evidence = []string{d.Waits}
-			if id := awaited(f); id != "" {
-				to.Evidence = append(to.Evidence, fmt.Sprintf("of %d voters none goes before %s has its vote", f.Voters, id))
-			}
 			return nil
 		}},
 }
@@ -178,9 +161,6 @@ func (p *planner) draft() {
 		}
 	}
 }
-
-// votersMin is the least number of voters: with two, the question who may go on alone has no answer here.
-const votersMin = 3
 
 // stops returns the stops of the groups that the draft removes and that nobody has stopped.
 func stops(f *cluster.Facts, d *cluster.DraftFacts) []cluster.Part {
@@ -202,8 +182,8 @@ func unfit(f *cluster.Facts, d *cluster.DraftFacts) string {
 		return d.Err
 	case d.Spec.Cluster != f.Spec.Cluster:
 		return fmt.Sprintf("the cluster's name can't change from %s to %s", f.Spec.Cluster, d.Spec.Cluster)
-	case len(d.Spec.Nodes) < votersMin && len(f.Spec.Nodes) >= votersMin:
-		return fmt.Sprintf("from %d voters to %d is not possible in this version: at least %d must remain", len(f.Spec.Nodes), len(d.Spec.Nodes), votersMin)
+	case len(d.Spec.Nodes) < cluster.VotersMin && len(f.Spec.Nodes) >= cluster.VotersMin:
+		return fmt.Sprintf("from %d voters to %d is not possible in this version: at least %d must remain", len(f.Spec.Nodes), len(d.Spec.Nodes), cluster.VotersMin)
 	}
 	return ""
 }

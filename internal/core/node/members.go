@@ -381,7 +381,7 @@ func (n *Node) draftFacts() *cluster.DraftFacts {
 		f.Err = err.Error()
 		return f
 	}
-	f.Spec, f.Waits = next, n.state.DraftWaits(next)
+	f.Spec, f.Waits, f.Awaited = next, n.state.DraftWaits(next), n.state.Awaited(next)
 	return f
 }
 

@@ -150,7 +150,7 @@ func (n *Node) Step(now cluster.Now, in Input) *Output {
 	n.last, n.now = n.now.Mono, now
 	if b, ok := in.(*Boot); ok {
 		n.bootUp(b)
-	} else {
+	} else if !n.setBack {
 		cluster.Assert(n.booted, "the first input must be Boot, not %T", in)
 		n.noticeStall()
 		n.take(in)
@@ -274,9 +274,6 @@ func (n *Node) noticeStall() {
 
 // take applies one input.
 func (n *Node) take(in Input) {
-	if n.setBack {
-		return
-	}
 	switch in := in.(type) {
 	case *Packet:
 		n.packet(in)

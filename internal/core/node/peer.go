@@ -90,8 +90,7 @@ func (p *peer) admitRun(run cluster.RunID) (ok, fresh bool) {
 func (p *peer) become(inc cluster.Incarnation, det *detect.Peer) {
 	if p.inc != 0 {
 		p.det, p.silentTold = det, false
-		p.acked, p.waiting, p.durable, p.deaf = 0, 0, 0, false
-		p.matched = 0
+		p.acked, p.waiting, p.durable, p.matched, p.deaf = 0, 0, 0, 0, false
 	}
 	p.inc, p.run, p.hb, p.leaseDown, p.well = inc, 0, nil, 0, 0
 	p.formerAt = p.hbAt

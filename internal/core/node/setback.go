@@ -34,9 +34,6 @@ func (n *Node) logEnd() uint64 {
 
 // goneBack ends what this node takes part in: it shuts its gates, and hears and says nothing from now on.
 func (n *Node) goneBack(who cluster.NodeID) {
-	if n.setBack {
-		return
-	}
 	n.setBack = true
 	for i := range n.groups {
 		if l := &n.groups[i]; l.open != 0 {
@@ -44,7 +41,6 @@ func (n *Node) goneBack(who cluster.NodeID) {
 			l.open = 0
 		}
 	}
-	n.out.Sends = n.out.Sends[:0]
 	n.event("set-back", n.name, "the data directory of %s was set back to a former state: %s has heard more of it than it holds. It begins anew, like one that was lost", n.name, who)
 }
 

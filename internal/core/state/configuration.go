@@ -101,9 +101,14 @@ func (s *State) DraftWaits(next *cluster.Spec) string {
 		if n.Admitted || !n.Over(n.Number) {
 			return fmt.Sprintf("%s still holds lease number %d", n.ID, n.Number)
 		}
-		if s.Member(n.ID) != nil {
-			return fmt.Sprintf("%s still belongs to the voters, or copies the log", n.ID)
+		m := s.Member(n.ID)
+		if m == nil {
+			continue
 		}
+		if id := s.Awaited(next); id != "" && s.Votes(m.Incarnation) {
+			return fmt.Sprintf("%s keeps its vote until %s has one: %d voters must remain", n.ID, id, cluster.VotersMin)
+		}
+		return fmt.Sprintf("%s still belongs to the voters, or copies the log", n.ID)
 	}
 	for i := range s.Groups {
 		g := &s.Groups[i]
@@ -117,6 +122,21 @@ func (s *State) DraftWaits(next *cluster.Spec) string {
 					return fmt.Sprintf("%s is still on %s", g.ID, t.Node)
 				}
 			}
+		}
+	}
+	return ""
+}
+
+// Awaited returns the node that must get its vote before a voter that a specification removes loses its own; empty:
+// none. A voter that is down does no harm as the third.
+func (s *State) Awaited(next *cluster.Spec) cluster.NodeID {
+	if len(s.Set().Voters) > cluster.VotersMin {
+		return ""
+	}
+	for i := range s.Nodes {
+		id := s.Nodes[i].ID
+		if m := s.Member(id); next.Node(id) != nil && (m == nil || !s.Votes(m.Incarnation)) {
+			return id
 		}
 	}
 	return ""

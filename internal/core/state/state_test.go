@@ -145,6 +145,46 @@ func TestMoveEndsWithItsTarget(t *testing.T) {
 	}
 }
 
+// Of three voters none loses its vote before every node that stays has one; whoever waits is told for whom.
+func TestLastVotersStay(t *testing.T) {
+	named := spec()
+	named.Nodes = append(named.Nodes, cluster.NodeSpec{ID: "delta"})
+	s, err := New(&cluster.Founding{ID: "test", Nodes: []cluster.FoundingNode{{Node: "alpha", Incarnation: 11}, {Node: "beta", Incarnation: 12}, {Node: "gamma", Incarnation: 13}}}, read, 1, Flaws{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	without := func(id cluster.NodeID) *cluster.Spec {
+		next := spec()
+		next.Nodes = nil
+		for _, n := range named.Nodes {
+			if n.ID != id {
+				next.Nodes = append(next.Nodes, n)
+			}
+		}
+		return next
+	}
+	if got := s.Awaited(without("beta")); got != "" {
+		t.Errorf("before delta is named, beta waits for %q", got)
+	}
+	s.fit(named)
+	for _, c := range []struct {
+		leaves  cluster.NodeID
+		awaited cluster.NodeID
+		waits   string
+	}{
+		{"beta", "delta", "beta keeps its vote until delta has one: 3 voters must remain"},
+		{"delta", "", ""}, // which has no vote
+	} {
+		next := without(c.leaves)
+		if got := s.Awaited(next); got != c.awaited {
+			t.Errorf("without %s: waits for %q, not %q", c.leaves, got, c.awaited)
+		}
+		if got := s.DraftWaits(next); got != c.waits {
+			t.Errorf("without %s: %q, not %q", c.leaves, got, c.waits)
+		}
+	}
+}
+
 func TestSnapshotHoldsEverything(t *testing.T) {
 	s := begin(t)
 	apply(t, s, "", evict("alpha", 1), assign("beta", 1, 2),

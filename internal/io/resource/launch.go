@@ -154,7 +154,7 @@ func leaveRealtime() (restore func() error, err error) {
 	}
 	normal := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}
 	err = unix.SchedSetAttr(0, normal, 0)
-	if errors.Is(err, unix.EPERM) && was.Policy == unix.SCHED_NORMAL && was.Nice > 0 {
+	if errors.Is(err, unix.EPERM) && was.Policy == unix.SCHED_NORMAL && was.Nice >= 0 {
 		return func() error { return nil }, nil // started under nice(1), without the right to be less so: programs are no better
 	}
 	if err != nil {
