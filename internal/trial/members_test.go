@@ -313,6 +313,33 @@ func TestRemovedWhileOff(t *testing.T) {
 	c.noGap("a node that was removed and let in again disturbed the service", began)
 }
 
+// Of three voters none goes before the node that was named to take its place has a vote: who asks is told for whom
+// the change waits, and it goes on once that node has come.
+func TestLastVotersStay(t *testing.T) {
+	c := start(t, Options{Spares: 1})
+	began := lab.Now()
+	const gamma = "  gamma: { address: 10.77.0.13, role: witness }\n"
+	c.change(Alpha, gamma, gamma+spareLine("delta"))
+	left := make(chan error, 1)
+	go func() {
+		_, err := c.command(Alpha, "leave", Gamma, "--yes")
+		left <- err
+	}()
+	c.eventually("status says for whom the change waits", func() bool {
+		out, err := c.command(Beta, "status")
+		return err == nil && strings.Contains(out, "gamma keeps its vote until delta has one")
+	})
+	select {
+	case err := <-left:
+		t.Fatalf("gamma left, and delta has no vote yet: %v", err)
+	case <-time.After(c.takeover()):
+	}
+	c.must(c.BringIn(t.Context(), "delta", Alpha))
+	c.must(<-left)
+	c.must(c.AwaitVoters(limit, Alpha, Beta, "delta"))
+	c.noGap("an exchange of voters disturbed the service", began)
+}
+
 // The node that serves is cut off, another serves, and the former owner is removed. Once it reaches the others
 // again it finds out, stops what stood by, takes its gate off and ends.
 func TestRemovedWhileCutOff(t *testing.T) {
