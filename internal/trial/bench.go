@@ -12,8 +12,7 @@ import (
 	"baton/internal/lab"
 )
 
-// What a run may be disturbed by before it is marked and repeated, and how much of that is borne. Where a row's limit
-// is shorter than such stalls, one within the gap that is longer than the limit marks as well: nothing could have kept it.
+// What a run may be disturbed by before it is marked and repeated, and how much of that is borne.
 const (
 	stallsMax   = 15 * time.Millisecond // the machine's own stalls between fault and recovery, summed
 	markedTenth = 3                     // of ten runs, this many may be marked

@@ -45,18 +45,11 @@ func (b *bench) evaluate(r *run, result *BenchTrial) {
 			result.Syncs = append(result.Syncs, Millis(took))
 		}
 	}
-	result.mark(r.fault.bars(r.takeover).max)
-}
-
-// mark tells of a run that does not count, and why, in a row with this limit.
-func (t *BenchTrial) mark(limit time.Duration) {
 	switch {
-	case time.Duration(t.Stalls) > stallsMax:
-		t.Marked = fmt.Sprintf("the machine stalled for %s ms", t.Stalls)
-	case limit > 0 && time.Duration(t.StallsInGap) > limit:
-		t.Marked = fmt.Sprintf("within the gap alone the machine stalled for %s ms", t.StallsInGap)
-	case len(t.Syncs) > 0:
-		t.Marked = fmt.Sprintf("a sync took %s ms", slices.Max(t.Syncs))
+	case time.Duration(result.Stalls) > stallsMax:
+		result.Marked = fmt.Sprintf("the machine stalled for %s ms", result.Stalls)
+	case len(result.Syncs) > 0:
+		result.Marked = fmt.Sprintf("a sync took %s ms", slices.Max(result.Syncs))
 	}
 }
 

@@ -86,27 +86,6 @@ func TestBenchJudge(t *testing.T) {
 	}
 }
 
-// TestBenchMarks: what makes a run not count.
-func TestBenchMarks(t *testing.T) {
-	for name, c := range map[string]struct {
-		trial BenchTrial
-		limit time.Duration
-		want  string
-	}{
-		"undisturbed":                   {BenchTrial{}, restartMax, ""},
-		"stalls that are borne":         {BenchTrial{Stalls: ms(14), StallsInGap: ms(14)}, time.Second, ""},
-		"too many of them":              {BenchTrial{Stalls: ms(16)}, time.Second, "the machine stalled for 16.00 ms"},
-		"longer than the limit":         {BenchTrial{Stalls: ms(7), StallsInGap: ms(7)}, restartMax, "within the gap alone the machine stalled for 7.00 ms"},
-		"not in the gap":                {BenchTrial{Stalls: ms(7), StallsInGap: ms(1.5)}, restartMax, ""},
-		"a row without a limit":         {BenchTrial{Stalls: ms(7), StallsInGap: ms(7)}, 0, ""},
-		"a sync, where nothing stalled": {BenchTrial{Syncs: []Millis{ms(6), ms(8)}}, restartMax, "a sync took 8.00 ms"},
-	} {
-		if c.trial.mark(c.limit); c.trial.Marked != c.want {
-			t.Errorf("%s: marked %q, want %q", name, c.trial.Marked, c.want)
-		}
-	}
-}
-
 // TestOverlapOfTwoClients: a client on the active node that is cut off sees what the one outside can't.
 func TestOverlapOfTwoClients(t *testing.T) {
 	reply := func(node string, epoch uint64, sent time.Duration) lab.Reply {
