@@ -16,6 +16,7 @@ func TestKeyRotation(t *testing.T) {
 		_, err := c.command(Alpha, "key", "rotate")
 		return err
 	})
+	c.nothingLost()
 	after := c.keyOf(Alpha)
 	if after == before || strings.Count(after, "\n") != 1 {
 		t.Errorf("alpha's key file has %d lines; changed: %v", strings.Count(after, "\n"), after != before)

@@ -107,6 +107,7 @@ func (c installed) testUpgrade() {
 			c.testMixed()
 		}
 	}
+	c.probe = c.ask(Client, VIP) // which sees no move
 	c.keeps(Alpha, "the way back without a pause", func() error {
 		for _, n := range upgradeOrder {
 			if err := c.upgrade(n, c.binary); err != nil {
@@ -115,6 +116,7 @@ func (c installed) testUpgrade() {
 		}
 		return nil
 	})
+	c.nothingLost()
 	c.runs("99.1", nil)
 }
 
