@@ -10,6 +10,8 @@ raw=$(gofmt -l $(git ls-files '*.go'))
 go vet ./...
 step "unit tests, simulator, house rules"
 go test $(go list ./... | grep -v internal/trial)
+step "planted bugs: each is caught"
+go test -tags planted ./internal/sim -run TestMutations
 step "simulator: a thousand seeds of the long profile"
 go run ./cmd/baton simulate --seeds 1..1000 --profile mix
 step "race detector on the core, the simulator and the parts that run goroutines"

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"baton/internal/core/cluster"
 	"baton/internal/core/node"
 )
 
@@ -21,12 +22,15 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	flags.SetOutput(io.Discard)
 	seeds := flags.String("seeds", "1..100", "a seed or a range of them")
 	profile := flags.String("profile", "mix", "which faults are drawn")
-	mutation := flags.Int("mutation", 0, "a bug to plant, by its number in the core")
 	most := flags.Int("most", 5, "stop after this many failures")
 	trace := flags.Bool("trace", false, "print the whole trace of a single seed or script")
 	packets := flags.Bool("packets", false, "with every packet and write")
-	hunt := flags.Bool("hunt", false, "print, for each bug that the core can be told to have, the first seed that catches it")
 	script := flags.Bool("script", false, "print the seed's plan as a script, and don't run it")
+	mutation, hunt := new(int), new(bool)
+	if cluster.Planted {
+		flags.IntVar(mutation, "mutation", 0, "a bug to plant, by its number in the core; with --hunt: look for this one alone")
+		flags.BoolVar(hunt, "hunt", false, "print, for each bug that can be planted, the first seed that catches it")
+	}
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		flags.SetOutput(stdout)
@@ -50,7 +54,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		_, err = Generate(first, *profile)
 	}
 	if err == nil && *hunt {
-		return huntAll(first, last, *profile, stdout, stderr)
+		return huntAll(first, last, *profile, node.Mutation(*mutation), stdout, stderr)
 	}
 	if err == nil && *script {
 		var p *Plan
@@ -89,9 +93,13 @@ func seedRange(s string) (first, last uint64, err error) {
 	return first, last, nil
 }
 
-// huntAll prints the first seed that catches each mutation and that the faithful core stands.
-func huntAll(first, last uint64, profile string, stdout, stderr io.Writer) int {
+// huntAll prints the first seed that catches each mutation, or (only not Faithful) that one, and that the
+// faithful core stands.
+func huntAll(first, last uint64, profile string, only node.Mutation, stdout, stderr io.Writer) int {
 	for m := node.Faithful + 1; m < node.MutationCount; m++ {
+		if only != node.Faithful && m != only {
+			continue
+		}
 		seed, v, err := Hunt(first, last, profile, m)
 		switch {
 		case err != nil:

@@ -1,3 +1,5 @@
+//go:build planted
+
 package sim
 
 import (
@@ -8,7 +10,7 @@ import (
 )
 
 // plant is a bug that the core can be told to have, and what catches it. After a change of the core a seed may
-// no longer do; find another with `baton simulate --hunt --profile P --seeds 1..1000`.
+// no longer do; find another with `go run -tags planted ./cmd/baton simulate --hunt --profile P --seeds 1..1000`.
 type plant struct {
 	mutation node.Mutation
 	name     string

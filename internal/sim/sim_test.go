@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"baton/internal/core/cluster"
+	"baton/internal/core/node"
 )
 
 // More seeds by hand: go test ./internal/sim -run Seeds -seeds 5000
@@ -311,4 +312,25 @@ func BenchmarkHealthyCluster(b *testing.B) {
 		simulated += r.Counts.Simulated
 	}
 	b.ReportMetric(simulated.Seconds()/time.Since(began).Seconds(), "cluster-s/s")
+}
+
+// TestNothingPlanted: a binary built without the tag holds no planted bug, whatever it is told.
+func TestNothingPlanted(t *testing.T) {
+	if cluster.Planted {
+		t.Skip("built with the tag: the bugs are here, and mutation_test.go looks at them")
+	}
+	p := readScript(t, "testdata/isolate.script")
+	plain, err := RunPlan(p, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for m := node.Faithful; m < node.MutationCount; m++ {
+		if m == node.FormerSelf {
+			continue // it is the simulator's: an empty disk under its former name
+		}
+		r, err := RunPlan(p, Options{Mutation: m})
+		if err != nil || r.Hash != plain.Hash {
+			t.Errorf("mutation %d changes the run: hash %x, without it %x (%v)", m, r.Hash, plain.Hash, err)
+		}
+	}
 }

@@ -78,7 +78,7 @@ func (h *Holder) counted() cluster.Instant {
 	}
 	slices.Sort(h.sorted)
 	q := cluster.Quorum(len(h.voters))
-	if h.flaws.QuorumOne {
+	if cluster.Planted && h.flaws.QuorumOne {
 		q = 1
 	}
 	return h.sorted[len(h.sorted)-q]
@@ -86,10 +86,10 @@ func (h *Holder) counted() cluster.Instant {
 
 // until returns how long a voter backs the lease.
 func (h *Holder) until(b *back) cluster.Instant {
-	if s := h.sent[b.seq%ringSize]; h.flaws.CurrentL && s.seq == b.seq {
+	if s := h.sent[b.seq%ringSize]; cluster.Planted && h.flaws.CurrentL && s.seq == b.seq {
 		return s.at.Add(h.length)
 	}
-	if h.flaws.LaterAck {
+	if cluster.Planted && h.flaws.LaterAck {
 		return max(b.until, h.earlier(b.seq))
 	}
 	return b.until
@@ -134,7 +134,7 @@ func (h *Holder) Acked(voter cluster.Incarnation, seq uint64, now cluster.Instan
 		return false
 	}
 	until := s.at.Add(s.l)
-	if h.flaws.AckArrival {
+	if cluster.Planted && h.flaws.AckArrival {
 		until = now.Add(s.l)
 	}
 	i := h.find(voter)

@@ -61,7 +61,7 @@ func (s *Said) Over(node cluster.NodeID, number cluster.Number, sets [][]cluster
 					have++
 				}
 			}
-			if have >= cluster.Quorum(len(set)) || (s.flaws.QuorumOne && have > 0) {
+			if have >= cluster.Quorum(len(set)) || (cluster.Planted && s.flaws.QuorumOne && have > 0) {
 				return true
 			}
 		}

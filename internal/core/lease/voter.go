@@ -29,7 +29,7 @@ func NewVoter(timing cluster.Timing, grace cluster.Instant, flaws Flaws) *Voter 
 // Promise promises that nobody takes the node's lease before l(1+rho) from now.
 func (v *Voter) Promise(node cluster.NodeID, now cluster.Instant, l time.Duration) {
 	d := v.timing.Promised(l)
-	if v.flaws.NoRho {
+	if cluster.Planted && v.flaws.NoRho {
 		d = l
 	}
 	i := v.find(node)

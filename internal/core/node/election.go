@@ -28,7 +28,7 @@ const maxDoublings = 16
 // step is the time between the campaigns of two candidates.
 func (e *election) step(n *Node) time.Duration {
 	s := max(n.timing.L*8/100, 4*e.rtt+2*e.sync)
-	if n.flaw != NoBackoff {
+	if !n.flawed(NoBackoff) {
 		s <<= min(e.failed, maxDoublings)
 	}
 	return min(s, 2*n.timing.L)

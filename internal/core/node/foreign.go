@@ -36,7 +36,7 @@ func (n *Node) isForeign() bool {
 func (n *Node) member() (cluster.NodeID, bool) {
 	for i := range n.peers {
 		p := &n.peers[i]
-		if i != n.self && p.askedAt != 0 && !p.asked.Empty && n.now.Mono.Sub(p.askedAt) <= 5*n.askEvery() && n.flaw != TwoFoundings {
+		if i != n.self && p.askedAt != 0 && !p.asked.Empty && n.now.Mono.Sub(p.askedAt) <= 5*n.askEvery() && !n.flawed(TwoFoundings) {
 			return p.id, true
 		}
 	}

@@ -69,7 +69,7 @@ func (n *Node) tendFounding() {
 
 // founds tells whether it is this node that founds the cluster.
 func (n *Node) founds() bool {
-	return n.flaw == TwoFoundings || (n.notes.Without == n.durable.Without && n.founder(n.durable.Without) == n.self)
+	return n.flawed(TwoFoundings) || (n.notes.Without == n.durable.Without && n.founder(n.durable.Without) == n.self)
 }
 
 // Waits tells what forming waits for, or "" if this node could found the cluster now.
@@ -117,7 +117,7 @@ func (n *Node) founded(rec *cluster.Founding) {
 }
 
 func (n *Node) tellFounding() {
-	if n.founder(n.state.Founding.Without) != n.self && n.flaw != TwoFoundings {
+	if n.founder(n.state.Founding.Without) != n.self && !n.flawed(TwoFoundings) {
 		return
 	}
 	for i := range n.peers {

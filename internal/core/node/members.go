@@ -43,10 +43,10 @@ func (n *Node) takeSpec(spec *cluster.Spec) {
 // former run has promised, or that its log knows.
 func (n *Node) grace() cluster.Instant {
 	longest := max(n.timing.L, n.timing.Longest)
-	if n.flaw != GraceState {
+	if !n.flawed(GraceState) {
 		longest = max(longest, n.notes.LongestPromise)
 	}
-	if n.flaw == NoGrace {
+	if n.flawed(NoGrace) {
 		return 0
 	}
 	n.longAt = n.now.Mono
@@ -113,7 +113,7 @@ func (n *Node) seatVoters() {
 	if n.mayRenew() && n.holder.Renew() {
 		n.renewed()
 	}
-	if n.flaw == RestsAtApply && n.rec.Rests < set.Index && n.number != 0 {
+	if n.flawed(RestsAtApply) && n.rec.Rests < set.Index && n.number != 0 {
 		n.rec.Rests, n.recDue = set.Index, true
 	}
 	if m := n.state.Member(n.name); !n.left && n.leaves(n.name) && (m == nil || !n.state.Votes(m.Incarnation)) {
@@ -283,7 +283,7 @@ func (n *Node) nextNotes() cluster.Instant {
 
 // namedLength is the lease length by which a peer's silence is judged: the one that its heartbeat names.
 func (n *Node) namedLength(hb *wire.Heartbeat) time.Duration {
-	if n.flaw == SilenceOwnD {
+	if n.flawed(SilenceOwnD) {
 		return n.timing.L
 	}
 	return hb.L
@@ -317,7 +317,7 @@ func (n *Node) setFacts() cluster.SetFacts {
 // setWaits tells which lease does not rest on the set yet. Each fact stays true, so no clock is needed, and
 // a new coordinator gathers them again.
 func (n *Node) setWaits(set *state.VoterSet) string {
-	switch n.flaw {
+	switch n.mutation() {
 	case RestsNone:
 		return ""
 	case RestsTimed:
@@ -330,7 +330,7 @@ func (n *Node) setWaits(set *state.VoterSet) string {
 		s := &n.state.Nodes[i]
 		switch {
 		case s.Number == 0 || s.Over(s.Number) || n.saidOver(s.ID, s.Number):
-		case !s.Admitted && n.flaw == EvictedIsOver:
+		case !s.Admitted && n.flawed(EvictedIsOver):
 		case !s.Admitted:
 			return fmt.Sprintf("lease number %d of %s is not over", s.Number, s.ID)
 		case n.restsOf(i) < set.Index:

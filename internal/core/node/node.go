@@ -182,10 +182,10 @@ func (n *Node) bootUp(b *Boot) {
 	n.notes, n.durable = b.Disk.Notes, b.Disk.Notes
 	r := n.load(&b.Disk)
 	n.seat(nil)
-	n.holder = lease.NewHolder(lease.Flaws{QuorumOne: n.flaw == LeaseQuorumOne, AckArrival: n.flaw == AckArrival,
-		CurrentL: n.flaw == AckCurrentL, LaterAck: n.flaw == LaterAck})
-	n.voter = lease.NewVoter(n.timing, n.grace(), lease.Flaws{NoRho: n.flaw == NoRho})
-	n.said = lease.NewSaid(lease.Flaws{QuorumOne: n.flaw == SaidQuorumOne})
+	n.holder = lease.NewHolder(lease.Flaws{QuorumOne: n.flawed(LeaseQuorumOne), AckArrival: n.flawed(AckArrival),
+		CurrentL: n.flawed(AckCurrentL), LaterAck: n.flawed(LaterAck)})
+	n.voter = lease.NewVoter(n.timing, n.grace(), lease.Flaws{NoRho: n.flawed(NoRho)})
+	n.said = lease.NewSaid(lease.Flaws{QuorumOne: n.flawed(SaidQuorumOne)})
 	n.pulse = pulse{at: n.now.Mono}
 	n.election = election{heard: n.now.Mono, rtt: n.timing.RTT, sync: n.timing.Sync}
 	n.planAt, n.groupsAt = cluster.Never, cluster.Never
@@ -204,7 +204,7 @@ func (n *Node) resume(b *Boot) {
 	same := b.Record != nil && b.Record.Boot == n.boot && b.Record.Incarnation == n.inc
 	if same {
 		n.rec.Number, n.rec.First, n.rec.Rests = b.Record.Number, b.Record.First, b.Record.Rests
-		if n.flaw == ForgetRests {
+		if n.flawed(ForgetRests) {
 			n.rec.Rests = 0
 		}
 		for i := range n.spec.Groups {
@@ -250,10 +250,10 @@ func (n *Node) resume(b *Boot) {
 
 // forget drops what a planted bug does not keep.
 func (n *Node) forget(r cluster.GroupRecord) cluster.GroupRecord {
-	if n.flaw == ForgetActivated {
+	if n.flawed(ForgetActivated) {
 		r.Activated = 0
 	}
-	if n.flaw == ForgetReleased {
+	if n.flawed(ForgetReleased) {
 		r.Released = nil
 	}
 	return r

@@ -23,7 +23,7 @@ func (n *Node) tendPlan() {
 	n.planDue, n.planAt = false, n.now.Mono.Add(2*n.timing.H)
 	plan := decide.Make(n.facts())
 	n.tellDecisions(plan.Decisions)
-	if n.flaw == SwapVoters {
+	if n.flawed(SwapVoters) {
 		n.swapVoters(plan.Entries)
 	}
 	if len(plan.Entries) > 0 {

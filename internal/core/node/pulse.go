@@ -312,20 +312,20 @@ func (n *Node) mayPromise(i int, hb *wire.Heartbeat) bool {
 		return false
 	}
 	s := &n.state.Nodes[i]
-	return s.Admitted && s.Number == hb.Number && s.Incarnation == hb.Incarnation && (s.Boot == hb.Boot || n.flaw == AnyBoot) &&
+	return s.Admitted && s.Number == hb.Number && s.Incarnation == hb.Incarnation && (s.Boot == hb.Boot || n.flawed(AnyBoot)) &&
 		!n.raft.evictAppended(s.ID, hb.Number)
 }
 
 func (n *Node) promise(i int, hb *wire.Heartbeat) {
 	from := n.now.Mono
-	switch n.flaw {
+	switch n.mutation() {
 	case SenderStamp:
 		from = hb.Sent
 	case StaleNow:
 		from = n.last
 	}
 	l := hb.L
-	if n.flaw == OwnLength {
+	if n.flawed(OwnLength) {
 		l = n.timing.L
 	}
 	n.voter.Promise(n.peers[i].id, from, l)
@@ -337,7 +337,7 @@ func (n *Node) promise(i int, hb *wire.Heartbeat) {
 // ackIn takes a voter's ack.
 func (n *Node) ackIn(i int, a *wire.Ack) {
 	p := &n.peers[i]
-	if (a.Run != n.run && n.flaw != AckNoRun) || (p.inc != 0 && a.Incarnation != p.inc) {
+	if (a.Run != n.run && !n.flawed(AckNoRun)) || (p.inc != 0 && a.Incarnation != p.inc) {
 		return
 	}
 	// An ack that promises nothing is a sign of life only: the voter may still have to note a longer length on
@@ -384,7 +384,7 @@ func (n *Node) renewed() {
 func (n *Node) gate(l *local, e cluster.Epoch, end cluster.Instant) {
 	n.gateN++
 	g := cluster.Gate{N: n.gateN, Group: l.spec.ID, Epoch: e, End: end}
-	if n.flaw == RelativeGate && end > 0 {
+	if n.flawed(RelativeGate) && end > 0 {
 		g.Left = end.Sub(n.now.Mono)
 	}
 	n.out.Gates = append(n.out.Gates, g)

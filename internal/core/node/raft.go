@@ -66,8 +66,8 @@ type unstored struct {
 }
 
 func (n *Node) stateFlaws() state.Flaws {
-	return state.Flaws{EvictKeepsOwner: n.flaw == EvictKeepsOwner, ApplyStale: n.flaw == ApplyStale,
-		Heedless: n.flaw == Heedless, Swap: n.flaw == SwapVoters}
+	return state.Flaws{EvictKeepsOwner: n.flawed(EvictKeepsOwner), ApplyStale: n.flawed(ApplyStale),
+		Heedless: n.flawed(Heedless), Swap: n.flawed(SwapVoters)}
 }
 
 func must(err error) { cluster.Assert(err == nil, "raft storage: %v", err) }
@@ -157,7 +157,7 @@ func (n *Node) raftIn(i int, m *raftpb.Message) {
 			return // it hears no answer; taken for the leader, it would only keep others from being elected
 		}
 		if m.GetType() == raftpb.MsgHeartbeat && m.GetCommit() > n.logEnd() { // it names no more than was acknowledged
-			if n.flaw != SetBackUnseen {
+			if !n.flawed(SetBackUnseen) {
 				n.goneBack(p.id)
 			}
 			return

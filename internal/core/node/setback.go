@@ -13,7 +13,7 @@ import (
 // toldSetBack tells whether a heartbeat names of this very data directory what it does not hold: a later run,
 // or an entry beyond the log's end that was committed.
 func (n *Node) toldSetBack(hb *wire.Heartbeat) bool {
-	if n.flaw == SetBackUnseen {
+	if n.flawed(SetBackUnseen) {
 		return false
 	}
 	for i := range hb.Heard {

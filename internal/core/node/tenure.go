@@ -20,13 +20,13 @@ func (n *Node) tendNumber() {
 	switch {
 	case s.Number < n.rec.Number:
 		return // the log is being read again: the run record knows more
-	case s.Admitted && s.Incarnation == n.inc && (s.Boot == n.boot || n.flaw == AnyBoot) && s.AdmitIndex > n.raft.usable:
+	case s.Admitted && s.Incarnation == n.inc && (s.Boot == n.boot || n.flawed(AnyBoot)) && s.AdmitIndex > n.raft.usable:
 		target = s.Number
 	}
-	if n.flaw == AnyBoot && s.Admitted && s.Incarnation == n.inc {
+	if n.flawed(AnyBoot) && s.Admitted && s.Incarnation == n.inc {
 		target = s.Number
 	}
-	if n.flaw == EarlyNumber && n.raft.early > target {
+	if n.flawed(EarlyNumber) && n.raft.early > target {
 		target = n.raft.early
 		n.rec.Number, n.rec.First = target, max(n.rec.First, 1)
 	}
@@ -41,7 +41,7 @@ func (n *Node) tendNumber() {
 		n.recDue = true
 		return
 	}
-	if target != 0 && (n.recDue || n.recOK < n.recN) && n.flaw != EarlyNumber {
+	if target != 0 && (n.recDue || n.recOK < n.recN) && !n.flawed(EarlyNumber) {
 		return // until Recorded
 	}
 	n.number, n.rests = target, 0
@@ -66,7 +66,7 @@ func (n *Node) tendSaying() {
 			lines = append(lines, wire.Lease{Node: s.ID, Number: s.Number})
 		}
 	}
-	if n.flaw == SayAtAppend || n.flaw == SayUndurable {
+	if n.flawed(SayAtAppend) || n.flawed(SayUndurable) {
 		lines = append(lines, n.saidEarly()...)
 	}
 	if slices.Equal(lines, n.lines) {
@@ -85,7 +85,7 @@ func (n *Node) saidEarly() []wire.Lease {
 	var lines []wire.Lease
 	commit := n.raft.rn.BasicStatus().GetCommit()
 	for _, a := range n.raft.evicts {
-		if n.voter.Left(a.Node) <= n.now.Mono && (n.flaw == SayAtAppend || a.index <= commit) {
+		if n.voter.Left(a.Node) <= n.now.Mono && (n.flawed(SayAtAppend) || a.index <= commit) {
 			lines = append(lines, wire.Lease{Node: a.Node, Number: a.Number})
 		}
 	}
@@ -104,7 +104,7 @@ func (n *Node) nextSaying() cluster.Instant {
 			at = min(at, left)
 		}
 	}
-	if n.flaw == SayAtAppend || n.flaw == SayUndurable {
+	if n.flawed(SayAtAppend) || n.flawed(SayUndurable) {
 		for _, a := range n.raft.evicts {
 			if left := n.voter.Left(a.Node); left > n.now.Mono {
 				at = min(at, left)
@@ -218,11 +218,11 @@ func (n *Node) inQuestion(id cluster.GroupID, e cluster.Epoch) bool {
 // just that of the epoch before, whose owner may never have activated.
 func (n *Node) tenuresOver(i int) bool {
 	st := &n.state.Groups[i]
-	if n.flaw == NoWait {
+	if n.flawed(NoWait) {
 		return true
 	}
 	for _, t := range st.Tenures {
-		if t.Epoch >= st.Epoch || t.Node == n.id() || (n.flaw == OnlyLastTenure && t.Epoch != st.Epoch-1) {
+		if t.Epoch >= st.Epoch || t.Node == n.id() || (n.flawed(OnlyLastTenure) && t.Epoch != st.Epoch-1) {
 			continue
 		}
 		if !n.over(i, t) {
@@ -238,7 +238,7 @@ func (n *Node) over(i int, t state.Tenure) bool {
 		return true
 	}
 	x := n.index(t.Node)
-	if n.flaw == BootProves && x >= 0 && n.peers[x].hb != nil && n.peers[x].hb.Boot != n.state.Nodes[x].Boot {
+	if n.flawed(BootProves) && x >= 0 && n.peers[x].hb != nil && n.peers[x].hb.Boot != n.state.Nodes[x].Boot {
 		return true
 	}
 	return false
@@ -284,11 +284,11 @@ func (n *Node) release(i int) {
 		if t.Epoch == st.Epoch && st.Owner == n.id() && l.lost != t.Epoch {
 			continue // it is the present one
 		}
-		if n.flaw == ReleaseServedOnly && t.Epoch != rec.Activated {
+		if n.flawed(ReleaseServedOnly) && t.Epoch != rec.Activated {
 			continue
 		}
 		closed := l.open != t.Epoch && n.gateOK >= l.closeN
-		if (!closed && n.flaw != ReleaseEarly) || !l.outcome.Closed {
+		if (!closed && !n.flawed(ReleaseEarly)) || !l.outcome.Closed {
 			continue
 		}
 		rec.Released = append(slices.Clone(rec.Released), t.Epoch)

@@ -100,7 +100,7 @@ func noteInstruction(p cluster.Part, group func(cluster.GroupID), node func(clus
 // forbids tells which instruction forbids that a group be placed on a node, if one does. The planner asks
 // them too, but one may have come into the log ahead of what it has just proposed.
 func (s *State) forbids(g cluster.GroupID, to cluster.NodeID) string {
-	if s.flaws.Heedless {
+	if cluster.Planted && s.flaws.Heedless {
 		return ""
 	}
 	return s.Instructions.Forbids(g, to)

@@ -296,7 +296,7 @@ func (s *State) evict(index uint64, e *cluster.Evict) string {
 		return "the node does not hold that number"
 	}
 	n.Admitted, n.EvictIndex = false, index
-	if s.flaws.EvictKeepsOwner {
+	if cluster.Planted && s.flaws.EvictKeepsOwner {
 		return ""
 	}
 	for i := range s.Groups {
@@ -357,10 +357,10 @@ func (s *State) assign(index uint64, a *cluster.Assign) string {
 	if why := s.forbids(a.Group, a.To); why != "" {
 		return why
 	}
-	if a.Epoch != g.Epoch+1 && !s.flaws.ApplyStale {
+	if a.Epoch != g.Epoch+1 && !(cluster.Planted && s.flaws.ApplyStale) {
 		return fmt.Sprintf("it was decided on epoch %d, the group is at %d", a.Epoch-1, g.Epoch)
 	}
-	if n.Number != a.Number && !s.flaws.ApplyStale {
+	if n.Number != a.Number && !(cluster.Planted && s.flaws.ApplyStale) {
 		return fmt.Sprintf("the target holds number %d, not %d", n.Number, a.Number)
 	}
 	g.placed(a, s.wall)
@@ -408,7 +408,7 @@ func (s *State) move(m *cluster.Move) string {
 		return "no such group"
 	case g.Move != nil:
 		return "a move is under way"
-	case (g.Epoch != m.Epoch || g.Owner != m.From) && !s.flaws.ApplyStale:
+	case (g.Epoch != m.Epoch || g.Owner != m.From) && !(cluster.Planted && s.flaws.ApplyStale):
 		return "the group was placed otherwise meanwhile"
 	case g.Ended != nil && g.Ended.ID == m.ID:
 		return "it has ended already"
