@@ -119,6 +119,9 @@ type generator struct {
 	members []cluster.NodeID // who may run groups
 }
 
+// rate draws how fast a clock runs, as far from true time as the protocol allows.
+func (g *generator) rate() int64 { return g.rand.Int64N(2*cluster.DriftMaxPPM+1) - cluster.DriftMaxPPM }
+
 func (g *generator) chance(percent int) bool { return g.rand.IntN(100) < percent }
 
 func (g *generator) between(a, b time.Duration) time.Duration {
@@ -144,7 +147,7 @@ func (g *generator) cluster() {
 	if !g.f.three {
 		n = []int{3, 3, 3, 3, 3, 3, 4, 5, 5, 7}[g.rand.IntN(10)]
 	}
-	rates := []int64{-2500, 0, 2500, g.rand.Int64N(5001) - 2500} // half of rho either way
+	rates := []int64{-cluster.DriftMaxPPM, 0, cluster.DriftMaxPPM, g.rate()}
 	for i := range n {
 		role := cluster.Member
 		if i >= 2 && !g.f.three {
@@ -345,7 +348,7 @@ func (g *generator) fault(k Kind, at time.Duration) Fault {
 	case Replay:
 		f.Percent, f.Amount = 5+g.rand.IntN(60), g.near()*2
 	case Drift:
-		f.PPM = g.rand.Int64N(5001) - 2500
+		f.PPM = g.rate()
 	case Wall:
 		f.Amount = g.between(time.Second, time.Hour)
 	case SlowDisk:
@@ -404,7 +407,7 @@ func (g *generator) tolerated() {
 		{Kind: SlowDisk, Node: TheOther, Amount: 20 * time.Millisecond}, {Kind: HangDisk, Node: TheOther},
 		{Kind: SlowDisk, Node: TheOwner, Amount: 10 * time.Millisecond},
 		{Kind: Cut, Node: TheOwner, Peer: TheCoordinator}, {Kind: Cut, Node: TheOwner, Peer: TheOther},
-		{Kind: Dup, Percent: 50, Link: -1}, {Kind: Drift, Node: TheOwner, PPM: 2500},
+		{Kind: Dup, Percent: 50, Link: -1}, {Kind: Drift, Node: TheOwner, PPM: cluster.DriftMaxPPM},
 		{Kind: Kill, Node: TheOwner, For: g.l / 3}, {Kind: Kill, Node: TheCoordinator, For: g.l / 3},
 	}
 	f := one[g.rand.IntN(len(one))]

@@ -128,8 +128,16 @@ func (p *Plan) check() error {
 	if len(p.Nodes)-len(p.Out) < 3 {
 		return fmt.Errorf("a cluster needs 3 nodes, all but %v are %d", p.Out, len(p.Nodes)-len(p.Out))
 	}
+	for _, n := range p.Nodes {
+		if err := checkRate(n.PPM); err != nil {
+			return fmt.Errorf("node %s: %w", n.ID, err)
+		}
+	}
 	for i := range p.Faults {
 		f := &p.Faults[i]
+		if err := checkRate(f.PPM); err != nil {
+			return fmt.Errorf("%v: %w", f, err)
+		}
 		if f.Kind == Apply {
 			if _, err := p.change(p.first(), strings.Fields(f.Words)); err != nil {
 				return fmt.Errorf("%v: %w", f, err)
@@ -146,6 +154,14 @@ func (p *Plan) check() error {
 		if f.Link >= p.Links {
 			return fmt.Errorf("%v: the plan has %d links", f, p.Links)
 		}
+	}
+	return nil
+}
+
+// checkRate refuses a clock that the protocol makes no promise for.
+func checkRate(ppm int64) error {
+	if ppm < -cluster.DriftMaxPPM || ppm > cluster.DriftMaxPPM {
+		return fmt.Errorf("a clock's rate may be off by %d ppm at most, not by %d", cluster.DriftMaxPPM, ppm)
 	}
 	return nil
 }

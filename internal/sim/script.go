@@ -69,7 +69,7 @@ func (p *Plan) Script() string {
 // Parse reads a script. Each line is one word and its arguments, # begins a comment:
 //
 //	takeover 100ms
-//	node alpha member 2500ppm        a machine; its clock runs 0.25 % fast
+//	node alpha member 2000ppm        a machine; its clock runs 0.2 % fast
 //	nodes alpha beta gamma:witness   the same, shorter
 //	group web alpha beta hot manual failback=1s start=50ms
 //	out delta                        machines that are not in the first configuration

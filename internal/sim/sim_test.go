@@ -224,10 +224,10 @@ func TestQueue(t *testing.T) {
 func TestClock(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 2000 {
-		c := clock{base: r.Int64N(1 << 40), ppm: r.Int64N(5001) - 2500}
+		c := clock{base: r.Int64N(1 << 40), ppm: r.Int64N(2*cluster.DriftMaxPPM+1) - cluster.DriftMaxPPM}
 		now := r.Int64N(1 << 35)
 		before := c.read(now)
-		c.bend(now, r.Int64N(5001)-2500)
+		c.bend(now, r.Int64N(2*cluster.DriftMaxPPM+1)-cluster.DriftMaxPPM)
 		if c.read(now) != before {
 			t.Fatalf("bending a clock moved it from %d to %d", before, c.read(now))
 		}

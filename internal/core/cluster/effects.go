@@ -141,6 +141,16 @@ type Done struct {
 	Resource ResourceID
 	Status   Status
 	Reason   string // of a failure: what was seen, and the limit
+	// Surroundings says that what failed is not the resource but what is around it: its interface or its carrier
+	// is gone, an address was taken away, a user, a file or room on a disk is missing.
+	Surroundings bool
+}
+
+// Lack is something that this host lacks for a resource to run here.
+type Lack struct {
+	Group    GroupID
+	Resource ResourceID
+	Why      string
 }
 
 // GateState is a gate that a former run left in the kernel.

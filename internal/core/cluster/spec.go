@@ -128,12 +128,20 @@ type Timing struct {
 	Sync     time.Duration // how long a sync of the log takes here
 	RTT      time.Duration // round trip of the slowest link
 	Step     time.Duration // base interval between the campaigns of two candidates
-	RhoPPM   int64         // clocks of two nodes run apart by at most this many millionths
+	RhoPPM   int64         // by how much the faster of two clocks may outrun the slower, in millionths
 }
 
-// Promised returns how long a voter's promise under lease length l lasts: l(1+rho).
+// RhoPPM is rho, in millionths, and a ratio: of any two nodes' clocks the faster runs at most 1+rho times as
+// fast as the slower (protocol.md, "Clocks").
+const RhoPPM = 5000
+
+// DriftMaxPPM is by how many millionths each clock may differ from true time for that to hold, one being fast
+// and the other slow: (1+x)/(1-x) <= 1+rho, so x <= rho/(2+rho).
+const DriftMaxPPM = RhoPPM * 1_000_000 / (2_000_000 + RhoPPM)
+
+// Promised returns how long a voter's promise under lease length l lasts: l(1+rho), rounded up.
 func (t Timing) Promised(l time.Duration) time.Duration {
-	return l + time.Duration(int64(l)/1_000_000*t.RhoPPM) + time.Duration(int64(l)%1_000_000*t.RhoPPM/1_000_000)
+	return l + time.Duration(int64(l)/1_000_000*t.RhoPPM) + time.Duration((int64(l)%1_000_000*t.RhoPPM+999_999)/1_000_000)
 }
 
 // Quick returns the interval at which urgent packets are repeated: L/50.

@@ -8,8 +8,6 @@ import (
 )
 
 const (
-	// rhoPPM is by how much two nodes' clocks may run apart: 0.5 %.
-	rhoPPM = 5000
 	// handover is the time from the end of the last promise to the first answer: "nothing left" said and
 	// heard, gate opened, address announced.
 	handover = 3 * time.Millisecond
@@ -71,7 +69,7 @@ func shorter(h time.Duration) time.Duration {
 func timers(takeover, h, stall, sync, rtt time.Duration) cluster.Timing {
 	l := 10 * h
 	return cluster.Timing{
-		Takeover: takeover, L: l, H: h, D: 9 * h, Stall: stall, Sync: sync, RTT: rtt, RhoPPM: rhoPPM,
+		Takeover: takeover, L: l, H: h, D: 9 * h, Stall: stall, Sync: sync, RTT: rtt, RhoPPM: cluster.RhoPPM,
 		Longest: l, Step: max(8*l/100, 4*rtt+2*sync),
 	}
 }

@@ -70,18 +70,20 @@ type restart struct {
 }
 
 type resource struct {
-	spec    *cluster.ResourceSpec
-	status  cluster.Status
-	epoch   cluster.Epoch // for which it runs
-	reason  string        // of the last failure
-	pending uint64        // number of the Want under way; 0: none
-	target  cluster.Target
-	wanted  cluster.Epoch
-	retryAt cluster.Instant // not before this instant
-	backoff time.Duration
-	stale   bool // it is up by a former description: it must be restarted
-	held    bool // a person has stopped it
-	again   bool // a person restarts it: it is to be stopped first
+	spec   *cluster.ResourceSpec
+	status cluster.Status
+	epoch  cluster.Epoch // for which it runs
+	reason string        // of the last failure
+	// surroundings says that it is what is around the resource that failed last.
+	surroundings bool
+	pending      uint64 // number of the Want under way; 0: none
+	target       cluster.Target
+	wanted       cluster.Epoch
+	retryAt      cluster.Instant // not before this instant
+	backoff      time.Duration
+	stale        bool // it is up by a former description: it must be restarted
+	held         bool // a person has stopped it
+	again        bool // a person restarts it: it is to be stopped first
 }
 
 // New returns a group of which nothing is known to run. Wants are numbered from *counter on.
@@ -114,7 +116,7 @@ func (g *Group) Done(d cluster.Done, now cluster.Instant) bool {
 		return false // the Want under way will tell
 	}
 	r.pending = 0
-	r.status, r.reason = d.Status, d.Reason
+	r.status, r.reason, r.surroundings = d.Status, d.Reason, d.Surroundings
 	if d.N != 0 || d.Status == cluster.StatusStopped {
 		r.stale = false
 	}

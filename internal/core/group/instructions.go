@@ -74,6 +74,13 @@ func (g *Group) Stopped(id cluster.ResourceID) bool {
 	return r == nil || (r.status == cluster.StatusStopped && r.pending == 0)
 }
 
+// Mended ends the wait of a resource that failed for what its surroundings lacked, which is there again.
+func (g *Group) Mended(id cluster.ResourceID) {
+	if r := g.find(id); r != nil && r.surroundings {
+		r.backoff, r.retryAt = 0, 0
+	}
+}
+
 // Clear forgets what counts against a resource, or (id empty) all of them: local restarts, and the waiting
 // before the next attempt.
 func (g *Group) Clear(id cluster.ResourceID) {

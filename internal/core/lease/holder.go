@@ -116,6 +116,12 @@ func (h *Holder) Reset() {
 	h.end = 0
 }
 
+// Suspend forgets every heartbeat sent so far: no ack of theirs renews anything, and the end reached is void.
+func (h *Holder) Suspend() {
+	h.Reset()
+	h.sent = [ringSize]sent{}
+}
+
 // Resume takes over the end that a former run had reached under the same number: it stands in the kernel.
 func (h *Holder) Resume(end cluster.Instant) {
 	h.end = max(h.end, end)

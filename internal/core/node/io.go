@@ -6,7 +6,7 @@ import (
 	"baton/internal/core/wire"
 )
 
-// Input is one thing that happened: *Boot, *Packet, *Observed, *Tick, *Command, *Stored, *Recorded,
+// Input is one thing that happened: *Boot, *Packet, *Observed, *Lacking, *Suspended, *Tick, *Command, *Stored, *Recorded,
 // *Gated or *cluster.Done (wrapped in *Done).
 type Input interface{ isInput() }
 
@@ -43,6 +43,13 @@ type Observed struct {
 	// SyncNanos is how long the last sync of the log took; it enters the elections' pace. 0: unchanged.
 	SyncNanos int64
 }
+
+// Lacking tells what this host lacks at the moment for groups to run here, all of it: what the former one
+// told and this one does not is there again.
+type Lacking struct{ Lacks []cluster.Lack }
+
+// Suspended tells that this machine was suspended and goes on: it comes before all that has arrived since.
+type Suspended struct{}
 
 // Tick tells only that time has passed.
 type Tick struct{}
@@ -91,15 +98,17 @@ type Gated struct{ N uint64 }
 // Done wraps the answer of a resource's worker.
 type Done struct{ cluster.Done }
 
-func (*Boot) isInput()     {}
-func (*Packet) isInput()   {}
-func (*Observed) isInput() {}
-func (*Tick) isInput()     {}
-func (*Command) isInput()  {}
-func (*Stored) isInput()   {}
-func (*Recorded) isInput() {}
-func (*Gated) isInput()    {}
-func (*Done) isInput()     {}
+func (*Boot) isInput()      {}
+func (*Packet) isInput()    {}
+func (*Observed) isInput()  {}
+func (*Lacking) isInput()   {}
+func (*Suspended) isInput() {}
+func (*Tick) isInput()      {}
+func (*Command) isInput()   {}
+func (*Stored) isInput()    {}
+func (*Recorded) isInput()  {}
+func (*Gated) isInput()     {}
+func (*Done) isInput()      {}
 
 // Output is what the caller must now do. Its slices are valid until the next Step.
 //

@@ -86,6 +86,8 @@ type Node struct {
 	rests   uint64          // what is said: the log index of the set that the lease rests on
 	moved   cluster.Instant // planted bug RestsTimed only: when the set changed last
 
+	resumed  cluster.Instant // the end that the lease had when the machine was suspended; it counts no more
+	lacks    []cluster.Lack
 	pulse    pulse
 	election election
 	cut      []cluster.GroupID
@@ -292,6 +294,10 @@ func (n *Node) take(in Input) {
 		}
 	case *Observed:
 		n.observed(in)
+	case *Lacking:
+		n.lacking(in)
+	case *Suspended:
+		n.suspend()
 	case *Command:
 		n.command(in)
 	case *Boot:

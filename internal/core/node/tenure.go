@@ -132,6 +132,9 @@ func (n *Node) tendGroups() {
 		n.planDue = true
 	}
 	n.groupsDue, n.leaseShown, n.groupsAt = false, runs, cluster.Never
+	if n.now.Mono < n.resumed {
+		n.groupsAt = n.resumed
+	}
 	var reports []wire.GroupReport
 	for i := range n.groups {
 		if n.groups[i].group == nil {
@@ -156,7 +159,7 @@ func (n *Node) tendGroup(i int) {
 	replaying := st.Epoch < rec.Activated && l.open == rec.Activated
 	mine := st.Owner == n.id() && n.number != 0 && st.Epoch >= rec.Activated &&
 		!slices.Contains(rec.Released, st.Epoch) && l.lost != st.Epoch
-	if l.open != 0 && (!n.leaseRuns() || (n.pulse.sick && n.takerElsewhere(i, false))) {
+	if l.open != 0 && ((!n.leaseRuns() && n.now.Mono >= n.resumed) || (n.pulse.sick && n.takerElsewhere(i, false))) {
 		// Given up: it may be assigned again, under the next epoch. A node whose disk does not answer would
 		// never see that it is to hand over, so it does so unasked.
 		l.lost = l.open

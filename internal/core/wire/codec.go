@@ -64,6 +64,7 @@ func Append(dst []byte, m Message) ([]byte, error) {
 		e.fixed(uint64(m.Run))
 		e.uint(uint64(m.Number))
 		e.uint(m.Seq)
+		e.uint(uint64(m.Newest))
 	case *Raft:
 		e.head(kindRaft)
 		e.raft(m.Msg)
@@ -189,7 +190,7 @@ func (e *encoder) heartbeat(m *Heartbeat) {
 		e.name("groups.group", string(g.Group))
 		e.uint(uint64(g.Epoch))
 		e.b = append(e.b, byte(g.Phase))
-		e.bits(g.Hot, g.Cut)
+		e.bits(g.Hot, g.Cut, g.Lacks)
 		e.string(cut(g.Reason, MaxReason))
 	}
 }
@@ -268,6 +269,7 @@ func Decode(b []byte) (Message, error) {
 			Run:         cluster.RunID(d.fixed("run")),
 			Number:      cluster.Number(d.uint("number")),
 			Seq:         d.uint("seq"),
+			Newest:      cluster.Number(d.uint("newest")),
 		}
 	case kindRaft:
 		m = d.raft()
@@ -455,7 +457,7 @@ func (d *decoder) groupReport(g *GroupReport) {
 		d.fail("groups.phase", fmt.Errorf("%d is unknown", g.Phase))
 	}
 	flags := d.byte("groups.flags")
-	g.Hot, g.Cut = flags&1 != 0, flags&2 != 0
+	g.Hot, g.Cut, g.Lacks = flags&1 != 0, flags&2 != 0, flags&4 != 0
 	reason := d.bytes("groups.reason")
 	if len(reason) > MaxReason {
 		d.fail("groups.reason", fmt.Errorf("%d bytes, the limit is %d", len(reason), MaxReason))

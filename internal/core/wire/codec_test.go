@@ -59,7 +59,7 @@ func drawHeartbeat(t *rapid.T) *Heartbeat {
 		Groups: drawList(t, "groups", 4, func() GroupReport {
 			return GroupReport{
 				Group: drawName[cluster.GroupID](t, "group"), Epoch: cluster.Epoch(u("epoch")),
-				Phase: Phase(rapid.IntRange(0, 5).Draw(t, "phase")), Cut: b("cut"), Hot: b("hot"),
+				Phase: Phase(rapid.IntRange(0, 5).Draw(t, "phase")), Cut: b("cut"), Hot: b("hot"), Lacks: b("lacks"),
 				Reason: rapid.StringN(0, 50, MaxReason).Draw(t, "reason"),
 			}
 		}),
@@ -74,7 +74,7 @@ func drawMessage(t *rapid.T) Message {
 	case 1:
 		return drawHeartbeat(t)
 	case 2:
-		return &Ack{cluster.Incarnation(u("inc")), cluster.RunID(u("run")), cluster.Number(u("number")), u("seq")}
+		return &Ack{cluster.Incarnation(u("inc")), cluster.RunID(u("run")), cluster.Number(u("number")), u("seq"), cluster.Number(u("newest"))}
 	case 3:
 		return &Raft{&raftpb.Message{
 			Type: raftpb.MessageType_MsgApp.Enum(), From: id("from"), To: id("to"), Term: id("term"), Commit: id("commit"),

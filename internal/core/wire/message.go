@@ -83,6 +83,7 @@ type GroupReport struct {
 	Phase  Phase
 	Cut    bool   // the interface of its addresses has no carrier here
 	Hot    bool   // every resource but the fronts is up here: a takeover needs no start
+	Lacks  bool   // this host lacks something that it needs to run; Reason says what
 	Reason string // of a failure, or what else is to be told; at most 200 bytes
 }
 
@@ -93,6 +94,9 @@ type Ack struct {
 	Run         cluster.RunID       // of the heartbeat's sender
 	Number      cluster.Number
 	Seq         uint64
+	// Newest is the newest lease number of the heartbeat's sender in the voter's log: one that is higher than its
+	// own tells it that its own is over.
+	Newest cluster.Number
 }
 
 // Raft carries one message of Raft.

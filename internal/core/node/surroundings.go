@@ -1,0 +1,48 @@
+package node
+
+import (
+	"slices"
+
+	"baton/internal/core/cluster"
+)
+
+// This file takes what a node learns of its own surroundings: interfaces, what its host lacks, a suspend.
+
+// lacking takes what this host lacks. What is there again ends every pause that it has caused.
+func (n *Node) lacking(in *Lacking) {
+	for _, l := range n.lacks {
+		if g := n.local(l.Group); g != nil && g.group != nil && !slices.ContainsFunc(in.Lacks, func(x cluster.Lack) bool {
+			return x.Group == l.Group && x.Resource == l.Resource
+		}) {
+			g.group.Mended(l.Resource)
+		}
+	}
+	n.lacks = slices.Clone(in.Lacks)
+	n.groupsDue = true
+}
+
+// lack returns what this host lacks for a group to run here, or "".
+func (n *Node) lack(id cluster.GroupID) string {
+	for _, l := range n.lacks {
+		if l.Group == id {
+			return string(l.Resource) + ": " + l.Why
+		}
+	}
+	return ""
+}
+
+// suspend makes a node whose machine was suspended serve nothing before a heartbeat sent since was acked by a
+// majority of the voters: how long it slept is known by a coarse clock only (protocol.md, "Taking a lease
+// away", 7). What it had is given up only if no such ack comes before its lease would have ended.
+func (n *Node) suspend() {
+	n.resumed = max(n.resumed, n.holder.End())
+	n.holder.Suspend()
+	for i := range n.groups {
+		if l := &n.groups[i]; l.open != 0 {
+			n.gate(l, l.open, 0)
+		}
+	}
+	n.event("suspended", n.id(), "the machine was suspended: %s serves nothing until its lease is renewed", n.id())
+	n.groupsDue = true
+	n.urgent()
+}
