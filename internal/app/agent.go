@@ -82,6 +82,7 @@ type agent struct {
 	disk     sync.WaitGroup
 	gates    map[cluster.GroupID]cluster.Gate // the newest of each group, to be translated anew each h
 	gatesAt  cluster.Instant
+	owed     owed
 	replies  map[uint64]chan node.Reply
 	commands uint64
 	keyFile  string

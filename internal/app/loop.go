@@ -10,7 +10,6 @@ import (
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/node"
-	"baton/internal/io/gate"
 )
 
 const (
@@ -48,7 +47,7 @@ func (a *agent) loop(boot *node.Boot) (err error) {
 	for {
 		var calls []func(*node.Node)
 		now := a.clock.now()
-		inputs, calls = a.inbox.take(min(wake.Sub(now.Mono), idleMax), inputs)
+		inputs, calls = a.inbox.take(min(min(wake, a.owed.wake()).Sub(now.Mono), idleMax), inputs)
 		for i, in := range inputs {
 			before := a.spec
 			wake = a.step(in)
@@ -62,6 +61,9 @@ func (a *agent) loop(boot *node.Boot) (err error) {
 		if now = a.clock.now(); now.Mono >= wake {
 			a.metrics.Woke(now.Mono.Sub(wake))
 			wake = a.step(&node.Tick{})
+		}
+		for _, in := range a.tryAgain(now.Mono) {
+			wake = a.step(in)
 		}
 		if a.quit != nil {
 			return a.quit
@@ -111,18 +113,9 @@ func (a *agent) step(in node.Input) cluster.Instant {
 				"the data directory of %s was set back to a former state, as others remember: it is put aside", a.self))
 		}
 		a.access.noteTokens(a.node.Tokens())
-		var gated, recorded uint64
-		for _, g := range out.Gates {
-			if a.writeGate(g) {
-				gated = g.N
-			}
-		}
+		gated, recorded := a.writeGates(out.Gates), uint64(0)
 		if out.Record != nil {
-			if err := a.run.store(&out.Record.Record); err != nil {
-				a.log.Error("the run record can't be written: nothing new is served", "cause", err)
-			} else {
-				recorded = out.Record.N
-			}
+			recorded = a.writeRecord(out.Record)
 		}
 		a.carryOut(out)
 		switch {
@@ -169,22 +162,6 @@ func (a *agent) carryOut(out *node.Output) {
 		a.noteRevision()
 	}
 	a.tell(out)
-}
-
-// writeGate stores a deadline in the kernel. It reports whether the kernel has it.
-func (a *agent) writeGate(g cluster.Gate) bool {
-	err := a.gate.Set(g.Group, g.Epoch, a.clock.boottime(g.End))
-	if errors.Is(err, gate.ErrStaleEpoch) && g.End == 0 {
-		err = nil // a newer epoch of this node's own has the gate: the old one is shut
-	}
-	a.metrics.GateWritten(err)
-	if err != nil {
-		a.log.Error("the gate can't be written", "group", g.Group, "epoch", g.Epoch, "cause", err)
-		delete(a.gates, g.Group)
-		return false
-	}
-	a.gates[g.Group] = g
-	return true
 }
 
 // refreshGates translates open deadlines anew each heartbeat interval: that follows a clock being slewed.
@@ -315,14 +292,17 @@ func (a *agent) awaitStop(g cluster.GroupID, r cluster.ResourceSpec) {
 func (a *agent) sweepGate(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
+	var c complaint
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 			if err := a.gate.Sweep(); err != nil {
-				a.log.Error("the gate is not whole", "cause", err)
+				c.failed(a.log, "the gate is not whole", "cause", err)
+				continue
 			}
+			c.worked(a.log, "the gate is whole again")
 		}
 	}
 }
