@@ -10,6 +10,7 @@ import (
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/node"
+	"baton/internal/io/disk"
 )
 
 const (
@@ -20,6 +21,9 @@ const (
 
 // slowWrite is how long a sync of the log may take before the log tells: it is on the takeover's path.
 const slowWrite = 5 * time.Millisecond
+
+// roomEvery is how often a write for which the disk had no room is tried again.
+const roomEvery = 100 * time.Millisecond
 
 // sweepEvery is how often the gate is put back where somebody took it off. New interfaces it sees by itself.
 const sweepEvery = time.Second
@@ -177,21 +181,22 @@ func (a *agent) refreshGates(now cluster.Instant) {
 	}
 }
 
-// writeDisk carries writes out in order. After a failed one the disk is not trusted any more: nothing is
-// answered, so the core finds this node sick.
+// writeDisk carries writes out in order. One for which there was no room is tried again, so that a full disk needs
+// no restart. After any other failure the disk is not trusted any more: nothing is answered, so the core finds this
+// node sick.
 func (a *agent) writeDisk() {
 	broken := false
 	for p := range a.persists {
 		if broken {
 			continue
 		}
-		start := time.Now()
-		if err := a.store.Write(p); err != nil {
+		took, err := a.writeWhenRoom(p)
+		if err != nil {
 			a.log.Error("the log can't be written: this node takes no part in decisions until it is restarted", "cause", err)
 			broken = true
 			continue
 		}
-		if took := time.Since(start); p.Sync {
+		if p.Sync {
 			a.metrics.Synced(took)
 			if took > slowWrite {
 				a.log.Warn("a sync was slow", "took", took)
@@ -199,6 +204,28 @@ func (a *agent) writeDisk() {
 			a.inbox.put(&node.Observed{SyncNanos: took.Nanoseconds()})
 		}
 		a.inbox.put(&node.Stored{N: p.N})
+	}
+}
+
+// writeWhenRoom carries a write out, and waits for room on the disk until the loop has ended. It returns how long the
+// write itself took: elections pace themselves by that.
+func (a *agent) writeWhenRoom(p cluster.Persist) (took time.Duration, err error) {
+	var full complaint
+	for {
+		start := time.Now()
+		err = a.store.Write(p)
+		if !errors.Is(err, disk.ErrNoRoom) {
+			if err == nil {
+				full.worked(a.log, "the log can be written again")
+			}
+			return time.Since(start), err
+		}
+		full.failed(a.log, "the log can't be written: this node takes no part in decisions until there is room", "cause", err)
+		select {
+		case <-a.ended:
+			return 0, err
+		case <-time.After(roomEvery):
+		}
 	}
 }
 

@@ -8,11 +8,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"baton/internal/core/cluster"
 	"baton/internal/core/node"
+	"baton/internal/io/disk"
 	"baton/internal/io/gate"
 )
 
@@ -191,5 +195,58 @@ func TestPaceOfTryingAgain(t *testing.T) {
 	}
 	if waits[0] != retryPromptly || waits[19] != retryPromptly || waits[20] != h || slices.Max(waits) != h {
 		t.Errorf("%v", waits)
+	}
+}
+
+// A full disk that has room again needs no restart.
+func TestWriteWaitsForRoom(t *testing.T) {
+	a, _, log := owingAgent(t)
+	var full atomic.Bool
+	store, _, err := disk.Open(t.TempDir(), disk.Options{WriteHook: func() error {
+		if full.Load() {
+			return unix.ENOSPC
+		}
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	if a.inbox, err = newInbox(false); err != nil {
+		t.Fatal(err)
+	}
+	a.store, a.persists, a.ended = store, make(chan cluster.Persist, 8), make(chan struct{})
+	stored := func() (n uint64) {
+		a.inbox.mu.Lock()
+		defer a.inbox.mu.Unlock()
+		for _, in := range a.inbox.inputs {
+			if s, ok := in.(*node.Stored); ok {
+				n = s.N
+			}
+		}
+		return n
+	}
+	full.Store(true)
+	a.disk.Go(a.writeDisk)
+	for n := range uint64(3) {
+		a.persists <- cluster.Persist{N: n + 1, Entries: []cluster.LogEntry{{Index: n + 1, Term: 1}}, Sync: true}
+	}
+	time.Sleep(3 * roomEvery)
+	if n := stored(); n != 0 {
+		t.Errorf("the disk is full, and %d is stored", n)
+	}
+	full.Store(false)
+	for deadline := time.Now().Add(20 * time.Second); stored() != 3; time.Sleep(roomEvery / 10) {
+		if time.Now().After(deadline) {
+			t.Fatalf("there is room, and %d is stored", stored())
+		}
+	}
+	full.Store(true) // an agent that ends does not wait
+	a.persists <- cluster.Persist{N: 4, Entries: []cluster.LogEntry{{Index: 4, Term: 1}}, Sync: true}
+	close(a.ended)
+	close(a.persists)
+	a.disk.Wait()
+	if n := strings.Count(log.String(), "until there is room"); n < 1 || n > 2 || !strings.Contains(log.String(), "can be written again") {
+		t.Errorf("the log:\n%s", log)
 	}
 }
