@@ -72,6 +72,7 @@ func (a *agent) loop(boot *node.Boot) (err error) {
 		if a.quit != nil {
 			return a.quit
 		}
+		a.publishNews()
 		a.refreshGates(now.Mono)
 		a.guardAgain(now.Mono)
 		a.manager.turns.Add(1)
@@ -103,6 +104,7 @@ func (a *agent) step(in node.Input) cluster.Instant {
 			in = s.told(a.spec)
 		}
 		out := a.node.Step(now, in)
+		a.views.stepped(out)
 		if out.Spec != nil {
 			if a.quit = a.reconfigure(out.Spec); a.quit != nil {
 				return now.Mono
@@ -155,6 +157,9 @@ func (a *agent) carryOut(out *node.Output) {
 		if s := a.slots[place{w.Group, w.Resource}]; s != nil {
 			s.Want(w)
 		}
+	}
+	if len(out.Replies) > 0 {
+		a.publish() // who has an answer sees what it has brought about
 	}
 	for _, r := range out.Replies {
 		if c := a.replies[r.ID]; c != nil {
