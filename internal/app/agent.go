@@ -137,6 +137,7 @@ func runAgent(ctx context.Context, opt AgentOptions, begins func(*agent)) (err e
 	beside, stop := context.WithCancel(context.Background())
 	var helpers sync.WaitGroup
 	helpers.Go(func() { a.watchLinks(beside) })
+	helpers.Go(func() { a.watchLacks(beside) })
 	helpers.Go(func() { a.sweepGate(beside) })
 	helpers.Go(func() { a.awaitLeave(ctx) })
 	helpers.Go(func() { a.manager.accompany(beside) })
