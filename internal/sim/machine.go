@@ -364,7 +364,18 @@ func (m *machine) step(in node.Input) {
 		m.beginAnew()
 		return
 	}
+	if out.Halted != "" {
+		m.halted(out.Halted)
+		return
+	}
 	m.nextWake(out.WakeAt)
+}
+
+// halted ends the agent of a node that can't read what the log holds, and what it ran.
+func (m *machine) halted(why string) {
+	m.w.note(m, "halts: %s", why)
+	m.stopAll()
+	m.w.fail("halted", "%s: %s", m.id, why)
 }
 
 // beginAnew ends the agent of a node whose data directory was set back, and what it ran. Another begins with
