@@ -148,8 +148,8 @@ type Reply struct {
 	UnderWay bool
 }
 
-// Mutation plants one bug, for the tests of the simulator: each must be caught (protocol.md marks the
-// rules with (m)). The zero value plants none, and nothing but the simulator sets another.
+// Mutation plants one bug, for the tests of the simulator: each must be caught. Many leave out a rule with the
+// mark (m) (protocol.md, "How to read this page"). The zero value plants none, and nothing but the simulator sets another.
 type Mutation uint8
 
 const (
