@@ -15,6 +15,16 @@ func silent(t unix.Termios) unix.Termios {
 	return t
 }
 
+// restoreLost restores a terminal from which a process took keys that could not restore it. How anybody else has
+// set it since, as a shell does for its prompt, stays.
+func restoreLost(fd int, before unix.Termios) {
+	now, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err == nil && *now == silent(before) {
+		// Nothing can be done if the terminal has gone.
+		_ = unix.IoctlSetTermios(fd, unix.TCSETS, &before)
+	}
+}
+
 // takeKeys makes a terminal hand over keys at once and silently, and calls key for each, in a goroutine of its
 // own, until the context ends, key returns false, or the terminal goes; then it calls over. Ctrl-C stays a
 // signal. What it returns ends that and restores the terminal. Without an effect on f it is false: f is no
