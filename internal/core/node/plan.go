@@ -105,6 +105,9 @@ func (n *Node) silentTo(i int) []cluster.NodeID {
 func (n *Node) groupFacts(i int) cluster.GroupFacts {
 	l, st := &n.groups[i], &n.state.Groups[i]
 	g := cluster.GroupFacts{ID: st.ID, Owner: st.Owner, Last: st.Last, Epoch: st.Epoch, Move: st.Move, Bans: st.Bans}
+	if n.flawed(BanForgotten) {
+		g.Bans = slices.DeleteFunc(slices.Clone(st.Bans), func(b cluster.Ban) bool { return b.Until-cluster.WallTime(decide.BanFor) < n.raft.since })
+	}
 	if l.behindIdx != st.Index {
 		l.behindIdx, l.behindAt = st.Index, n.now.Mono
 	}
