@@ -156,6 +156,9 @@ func (n *Node) placeLeader() {
 			best, bestRank = i, rank
 		}
 	}
+	if next := (n.self + 1) % len(n.peers); best < 0 && n.flawed(WanderingCoordinator) && n.peers[next].votes {
+		best = next
+	}
 	if best < 0 {
 		e.better = -1
 		return

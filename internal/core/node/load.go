@@ -114,7 +114,7 @@ func (n *Node) open(index, term uint64, s *state.State, hard cluster.HardState) 
 	r.store.made = func() *raftpb.Snapshot {
 		term, err := r.store.Term(r.applied)
 		must(err)
-		return &raftpb.Snapshot{Data: n.state.Encode(),
+		return &raftpb.Snapshot{Data: n.encode(),
 			Metadata: &raftpb.SnapshotMetadata{Index: new(r.applied), Term: new(term), ConfState: r.store.conf}}
 	}
 	must(r.store.SetHardState(&raftpb.HardState{Term: new(hard.Term), Vote: new(hard.Vote), Commit: new(hard.Commit)}))
@@ -125,7 +125,7 @@ func (n *Node) open(index, term uint64, s *state.State, hard cluster.HardState) 
 // startRaft begins this node's part in Raft.
 func (n *Node) startRaft(r *replica) {
 	n.raft = r
-	if n.rec.Number == 0 {
+	if n.rec.Number == 0 && !n.flawed(NumberOfFormerRun) {
 		r.usable = r.last
 	}
 	var err error

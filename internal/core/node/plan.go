@@ -98,6 +98,9 @@ func (n *Node) silentTo(i int) (out []cluster.NodeID, lost bool) {
 func (n *Node) groupFacts(i int) cluster.GroupFacts {
 	l, st := &n.groups[i], &n.state.Groups[i]
 	g := cluster.GroupFacts{ID: st.ID, Owner: st.Owner, Last: st.Last, Epoch: st.Epoch, Move: st.Move, Bans: st.Bans}
+	if n.flawed(BanForgotten) {
+		g.Bans = slices.DeleteFunc(slices.Clone(st.Bans), func(b cluster.Ban) bool { return b.Until-cluster.WallTime(decide.BanFor) < n.raft.since })
+	}
 	for _, t := range st.Tenures {
 		x := n.index(t.Node)
 		released := slices.Contains(l.heard, heardRelease{t.Epoch, t.Node}) ||

@@ -324,7 +324,7 @@ func (l *local) hearRelease(e cluster.Epoch, node cluster.NodeID) bool {
 // mayPromise tells whether this voter may promise the sender of a heartbeat not to take its lease away:
 // the log knows number, incarnation and boot as current, and no Evict of it has been appended.
 func (n *Node) mayPromise(i int, hb *wire.Heartbeat) bool {
-	if n.state == nil || hb.L > n.durable.LongestPromise {
+	if n.state == nil || hb.L > n.durable.LongestPromise && !n.flawed(PromiseUndurable) {
 		return false
 	}
 	s := &n.state.Nodes[i]

@@ -40,11 +40,12 @@ type replica struct {
 	hard     cluster.HardState // the newest handed to the disk
 	early    cluster.Number    // planted bug EarlyNumber: the newest Admit of this node appended
 	leading  bool
-	last     uint64 // index of the newest entry appended
-	begins   bool   // it has just begun to lead: its first own entry is being appended
-	ready    uint64 // index of that entry: nothing is planned before it is applied
-	proposes bool   // a proposal is being appended
-	proposed uint64 // index of the last proposal: nothing is planned before it is applied
+	last     uint64           // index of the newest entry appended
+	begins   bool             // it has just begun to lead: its first own entry is being appended
+	ready    uint64           // index of that entry: nothing is planned before it is applied
+	proposes bool             // a proposal is being appended
+	proposed uint64           // index of the last proposal: nothing is planned before it is applied
+	since    cluster.WallTime // planted bug BanForgotten only: when this node began to lead
 }
 
 // appended is an Evict in the log that is not applied yet.
@@ -67,7 +68,7 @@ type unstored struct {
 
 func (n *Node) stateFlaws() state.Flaws {
 	return state.Flaws{EvictKeepsOwner: n.flawed(EvictKeepsOwner), ApplyStale: n.flawed(ApplyStale),
-		Heedless: n.flawed(Heedless), Swap: n.flawed(SwapVoters)}
+		Heedless: n.flawed(Heedless), Swap: n.flawed(SwapVoters), JournalLost: n.flawed(JournalLost)}
 }
 
 func must(err error) { cluster.Assert(err == nil, "raft storage: %v", err) }
@@ -250,6 +251,7 @@ func (n *Node) softState(s *raft.SoftState) {
 	}
 	r.begins, r.proposed = true, 0
 	n.election.better = -1 // what was noted while it led before tells nothing now
+	r.since = n.now.Wall
 	n.election.tickAt = n.now.Mono.Add(n.timing.H)
 	n.planDue = true
 	n.urgent()
@@ -283,6 +285,9 @@ func (n *Node) persistRaft(m *raftpb.Message) {
 	r.note(m.GetEntries(), n.id())
 	if p.Sync {
 		u.responses = m.GetResponses()
+		if n.flawed(VoteUndurable) {
+			n.answerAtOnce(&u)
+		}
 		n.persist(p, u)
 		return
 	}
@@ -529,7 +534,7 @@ func (n *Node) prune() {
 // compact writes a snapshot of the state and drops most of the log before it.
 func (n *Node) compact() {
 	r := n.raft
-	snap, err := r.store.CreateSnapshot(r.applied, r.store.conf, n.state.Encode())
+	snap, err := r.store.CreateSnapshot(r.applied, r.store.conf, n.encode())
 	if err != nil {
 		return // not that far yet
 	}
@@ -541,6 +546,34 @@ func (n *Node) compact() {
 			must(err)
 		}
 	}
+}
+
+// encode returns the state's stored form, for a snapshot.
+func (n *Node) encode() []byte {
+	if !n.flawed(SnapshotWithoutTenures) {
+		return n.state.Encode()
+	}
+	s := *n.state
+	s.Groups = slices.Clone(s.Groups)
+	for i := range s.Groups {
+		if t := s.Groups[i].Tenures; len(t) > 1 {
+			s.Groups[i].Tenures = t[len(t)-1:]
+		}
+	}
+	return s.Encode()
+}
+
+// answerAtOnce is a planted bug: what others wait for is said before it is durable.
+func (n *Node) answerAtOnce(u *unstored) {
+	own := u.responses[:0:0]
+	for _, m := range u.responses {
+		if m.GetTo() == uint64(n.inc) {
+			own = append(own, m)
+		} else {
+			n.sendRaft(m)
+		}
+	}
+	u.responses = own
 }
 
 // restore replaces the state by a leader's snapshot.

@@ -42,9 +42,11 @@ func (n *Node) tendNumber() {
 			n.rec.First = target
 		}
 		n.recDue = true
-		return
+		if !n.flawed(NumberUnrecorded) {
+			return
+		}
 	}
-	if target != 0 && (n.recDue || n.recOK < n.recN) && !n.flawed(EarlyNumber) {
+	if target != 0 && (n.recDue || n.recOK < n.recN) && !n.flawed(EarlyNumber) && !n.flawed(NumberUnrecorded) {
 		return // until Recorded
 	}
 	n.number, n.rests = target, 0
@@ -181,7 +183,7 @@ func (n *Node) tendGroup(i int) {
 		if rec.Activated < st.Epoch {
 			n.activate(l, st.Epoch)
 		}
-		s.MayStart = n.recOK >= l.activated
+		s.MayStart = n.recOK >= l.activated || n.flawed(ServeUnrecorded)
 		s.MayServe = s.MayStart && n.leaseRuns() && n.tenuresOver(i) && n.addressesFree(l.spec)
 		s.HotElsewhere = n.takerElsewhere(i, true)
 	}
@@ -321,7 +323,7 @@ func (n *Node) release(i int) {
 
 // sayReleased says, until the log has it, each release that the run record holds.
 func (n *Node) sayReleased() {
-	if n.recDue || n.recOK < n.recN {
+	if (n.recDue || n.recOK < n.recN) && !n.flawed(ReleaseUnrecorded) {
 		return
 	}
 	var released []wire.Tenure

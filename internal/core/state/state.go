@@ -51,6 +51,7 @@ type Flaws struct {
 	ApplyStale      bool
 	Heedless        bool // what people forbade is not heeded
 	Swap            bool // two voters change in one entry
+	JournalLost     bool // an entry of which a part is dropped leaves no line
 }
 
 // Node is a node's lease by the log.
@@ -197,6 +198,9 @@ func (s *State) Apply(index uint64, e *cluster.Entry) cluster.Line {
 	}
 	if e.ID != "" {
 		s.answer(index, e.ID, j.Dropped)
+	}
+	if cluster.Planted && s.flaws.JournalLost && len(j.Dropped) > 0 {
+		return j
 	}
 	s.Journal = append(s.Journal, j)
 	if len(s.Journal) > journalMax {
