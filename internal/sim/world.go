@@ -238,7 +238,8 @@ func (w *world) happen(e *event) {
 		if m.recording == nil || m.recording.N != e.n {
 			return
 		}
-		m.record, m.recording = &m.recording.Record, nil
+		m.putRecord(&m.recording.Record)
+		m.recording = nil
 		m.deliver(&node.Recorded{N: e.n})
 	case evAgent:
 		if m.powered && m.agent == nil && !w.killed(m) {
