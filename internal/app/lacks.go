@@ -170,7 +170,7 @@ func (a *agent) tellLacks(before, now []cluster.Lack) {
 	}
 	for _, l := range before {
 		if !slices.ContainsFunc(now, same(l)) {
-			a.log.Info("this host has again what it takes to run here", "group", l.Group, "resource", l.Resource, "lacked", l.Why)
+			a.log.Info("this host has again what it takes to run here", "group", l.Group, "resource", l.Resource)
 		}
 	}
 }

@@ -135,6 +135,10 @@ func (a *agent) give(now cluster.Now, in node.Input) (answer node.Input, wake cl
 		a.left(now.Mono, fail(exitFailed, "its unit starts the agent again, and it is let in anew; without one, start it by hand",
 			"the data directory of %s was set back to a former state, as others remember: it is put aside", a.self))
 	}
+	if out.Halted != "" && a.leftAt == 0 {
+		a.left(now.Mono, fail(exitFailed, "bring baton on "+string(a.self)+" up to the version of the others, and start it again: its data directory stays as it is",
+			"%s takes no part any more: %s", a.self, out.Halted))
+	}
 	a.access.noteTokens(a.node.Tokens())
 	gated, recorded := a.writeGates(out.Gates), uint64(0)
 	if out.Record != nil {
