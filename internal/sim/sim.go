@@ -18,6 +18,7 @@ type Options struct {
 	Mutation node.Mutation // a bug to plant
 	Trace    io.Writer     // nil: none
 	Packets  bool          // every packet and write stands in the trace
+	Only     string        // if not empty: a violation counts only if its rule begins so
 }
 
 // Violation is a broken invariant: which, when in true time, and how.

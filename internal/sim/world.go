@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"baton/internal/core/cluster"
@@ -520,7 +521,7 @@ func (w *world) command(f *active) {
 
 // fail notes the first violation; the run ends with it.
 func (w *world) fail(rule, format string, args ...any) {
-	if w.broken != nil {
+	if w.broken != nil || !strings.HasPrefix(rule, w.opt.Only) {
 		return
 	}
 	w.broken = &Violation{Rule: rule, At: time.Duration(w.now), Text: fmt.Sprintf(format, args...)}
