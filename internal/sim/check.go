@@ -24,6 +24,7 @@ type checker struct {
 	watch    bool          // goal Still: the tolerated faults have begun
 	length   time.Duration // the longest lease of any revision
 	heard    heardFrom     // of leases, by the log
+	calm     calm          // whether anything was the matter
 	agreed   agreed        // states and revisions
 }
 
@@ -176,6 +177,7 @@ func (w *world) observe(m *machine, out *node.Output) {
 	m.speaker.reach = max(m.speaker.reach, m.applied)
 	w.saysOver(m, out)
 	w.states(m, out)
+	w.stands(m, out)
 	w.adopted(m)
 	for i := range out.Persists { // after what was applied: a node's own snapshot is of what it has just applied
 		if s := out.Persists[i].Snapshot; s != nil {
@@ -254,6 +256,7 @@ func (w *world) announced(e *cluster.LogEntry) {
 	}
 	w.check.heard.entry(e.Index, d)
 	w.check.agreed.entry(e.Index, d)
+	w.calmEntry(d)
 	if w.check.said.read(d) {
 		w.check.changed = w.now
 	}

@@ -353,6 +353,7 @@ func (w *world) begin(i int) {
 		f.group = w.groupIndex(cluster.GroupID(f.Group))
 	}
 	f.on = true
+	w.disturbed()
 	w.counts.Faults[f.Kind]++
 	w.note(nil, "fault: %v", f.Fault)
 	if f.For > 0 && shapes[f.Kind].lasts {
@@ -403,6 +404,7 @@ func (w *world) begin(i int) {
 func (w *world) end(i int) {
 	f := &w.running[i]
 	f.on = false
+	w.disturbed()
 	w.note(nil, "fault ends: %v", f.Fault)
 	switch f.Kind {
 	case Power, Wipe, SetBack:
