@@ -198,6 +198,13 @@ func (w *world) saysReleased(m *machine, t wire.Tenure) {
 			w.fail("said", "%s releases epoch %d of %s, whose gate is being opened", m.id, t.Epoch, t.Group)
 		}
 	}
+	for k := range m.resources {
+		r := &m.resources[k]
+		up := r.status == cluster.StatusRunning || r.busy && r.doing.Target == cluster.TargetRunning
+		if r.group == i && r.spec.Effects == cluster.EffectsBeyond && up && r.doing.Epoch <= t.Epoch {
+			w.fail("said", "%s releases epoch %d of %s, for which %s runs or is being started", m.id, t.Epoch, t.Group, r.spec.ID)
+		}
+	}
 }
 
 // saysAck keeps what an ack promises. Promises are kept by what was sent and when, not by what the core notes.
