@@ -33,19 +33,20 @@ type lateGate struct {
 
 // machine is one node: its hardware, its kernel, and the agent's process if that runs.
 type machine struct {
-	w       *world
-	idx     int
-	id      cluster.NodeID
-	rand    *rand.Rand
-	clock   clock
-	wall    int64 // by which its wall clock has jumped
-	disk    disk
-	inc     cluster.Incarnation
-	runs    uint64        // agents started on this data directory
-	wiped   bool          // it has lost its disk, or never had one: it is to be let in
-	out     bool          // it is not in the configuration
-	file    *cluster.Spec // its own cluster file
-	speaker speaker       // what an observer keeps of what it has said
+	w        *world
+	idx      int
+	id       cluster.NodeID
+	rand     *rand.Rand
+	clock    clock
+	wall     int64 // by which its wall clock has jumped
+	disk     disk
+	inc      cluster.Incarnation
+	runs     uint64           // agents started on this data directory
+	wiped    bool             // it has lost its disk, or never had one: it is to be let in
+	out      bool             // it is not in the configuration
+	file     *cluster.Spec    // its own cluster file
+	speaker  speaker          // what an observer keeps of what it has said
+	revision cluster.Revision // the newest that an observer has looked at here
 
 	// lost with the power
 	powered   bool

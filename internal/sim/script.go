@@ -45,6 +45,9 @@ func (p *Plan) Script() string {
 		if g.Hot {
 			b.WriteString(" hot")
 		}
+		if g.Beyond {
+			b.WriteString(" beyond")
+		}
 		if g.Manual {
 			b.WriteString(" manual")
 		}
@@ -71,7 +74,7 @@ func (p *Plan) Script() string {
 //	takeover 100ms
 //	node alpha member 2000ppm        a machine; its clock runs 0.2 % fast
 //	nodes alpha beta gamma:witness   the same, shorter
-//	group web alpha beta hot manual failback=1s start=50ms
+//	group web alpha beta hot manual beyond failback=1s start=50ms
 //	out delta                        machines that are not in the first configuration
 //	links 2, latency 100us 200us, sync 200us 900us, stalls 1s 15ms, seed 7, codec, blind, compact 10
 //	spread 20ms                      each fault comes up to so much later, as the seed says
@@ -216,6 +219,8 @@ func (p *Plan) parseGroup(words []string) error {
 		switch {
 		case w == "hot":
 			g.Hot = true
+		case w == "beyond":
+			g.Beyond = true
 		case w == "manual":
 			g.Manual = true
 		case ok:

@@ -18,6 +18,8 @@ type Options struct {
 	Mutation node.Mutation // a bug to plant
 	Trace    io.Writer     // nil: none
 	Packets  bool          // every packet and write stands in the trace
+	Looks    bool          // somebody looks at the nodes all the time
+	Only     string        // if not empty: a violation counts only if its rule begins so
 }
 
 // Violation is a broken invariant: which, when in true time, and how.
@@ -45,6 +47,7 @@ type Counts struct {
 	Groups    int // that ever served
 	Replies   int
 	Refusals  int
+	Looks     int // of an onlooker
 	Outages   int // of groups, in plans that measure the takeover
 	Worst     int // the longest of them, in thousandths of the takeover
 }
@@ -109,6 +112,9 @@ func RunPlan(p *Plan, opt Options) (Result, error) {
 	}
 	w.run()
 	w.counts.Simulated = time.Duration(w.now)
+	if w.onlooker != nil {
+		w.counts.Looks = w.onlooker.seen
+	}
 	return Result{Plan: p, Violation: w.broken, Hash: w.hash, Counts: w.counts}, nil
 }
 

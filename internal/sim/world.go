@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"baton/internal/core/cluster"
@@ -46,6 +47,7 @@ type world struct {
 	planGroup []int // index in the plan of each group of the specification
 
 	reader   state.Reader // reads the texts of revisions
+	onlooker *onlooker    // nil: nobody looks
 	watcher  *watcher     // keeps what happens to each group, for a forecast; nil: nobody asks
 	calendar int64        // what calendars show when the run begins
 
@@ -94,6 +96,9 @@ func newWorld(p *Plan, opt Options) (*world, error) {
 func makeWorld(p *Plan, opt Options, spec *cluster.Spec) *world {
 	w := &world{plan: p, opt: opt, spec: spec, calendar: wallStart, rand: rand.New(rand.NewPCG(p.Seed, 1)), hash: 14695981039346656037}
 	w.reader = w.read
+	if opt.Looks {
+		w.onlooker = &onlooker{rand: rand.New(rand.NewPCG(p.Seed, 4))}
+	}
 	w.counts.init()
 	if opt.Trace != nil {
 		w.trace = &trace{to: opt.Trace, packets: opt.Packets}
@@ -168,6 +173,7 @@ func (w *world) run() {
 		}
 		w.now = e.at
 		w.happen(&e)
+		w.onlooker.glance(w)
 	}
 	if w.broken == nil {
 		w.now = end
@@ -352,6 +358,7 @@ func (w *world) begin(i int) {
 		f.group = w.groupIndex(cluster.GroupID(f.Group))
 	}
 	f.on = true
+	w.disturbed()
 	w.counts.Faults[f.Kind]++
 	w.note(nil, "fault: %v", f.Fault)
 	if f.For > 0 && shapes[f.Kind].lasts {
@@ -402,6 +409,7 @@ func (w *world) begin(i int) {
 func (w *world) end(i int) {
 	f := &w.running[i]
 	f.on = false
+	w.disturbed()
 	w.note(nil, "fault ends: %v", f.Fault)
 	switch f.Kind {
 	case Power, Wipe, SetBack:
@@ -520,7 +528,7 @@ func (w *world) command(f *active) {
 
 // fail notes the first violation; the run ends with it.
 func (w *world) fail(rule, format string, args ...any) {
-	if w.broken != nil {
+	if w.broken != nil || !strings.HasPrefix(rule, w.opt.Only) {
 		return
 	}
 	w.broken = &Violation{Rule: rule, At: time.Duration(w.now), Text: fmt.Sprintf(format, args...)}
