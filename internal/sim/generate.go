@@ -32,7 +32,9 @@ var (
 	budgets = []time.Duration{100 * time.Millisecond, 150 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond,
 		500 * time.Millisecond, time.Second, 2 * time.Second, 3 * time.Second, 5 * time.Second, 10 * time.Second}
 	// mixed are the budgets of the long profile: a second under 100 ms costs as much as a hundred under 10 s.
-	mixed   = slices.Concat(budgets, budgets[5:])
+	mixed = slices.Concat(budgets, budgets[5:])
+	// slow are those of hours: an hour under 1 s costs as much as ten under 10 s.
+	slow    = slices.Concat(budgets[5:], budgets[8:], slices.Repeat(budgets[9:], 9))
 	anyKind = []Kind{Power, Wipe, Kill, Forget, Freeze, Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, Dup, Late, Replay,
 		Drift, Wall, SlowDisk, HangDisk, LateGate, Fail, NoStart, NoStop, Switch, Failback}
 )
@@ -70,7 +72,7 @@ var profiles = map[string]profile{
 	"disks": {doc: "disks, run records and gates that fail, machines that stand still", goal: Converge, takeovers: budgets,
 		kinds: []Kind{DiskFull, DiskError, FailRecord, FailGate, FlushGate, SlowDisk, HangDisk, Suspend, PauseClock, Power, Kill, Switch}, least: 4, most: 14},
 	"surroundings": {doc: "hours in which what is around the programs fails and heals: all is served, nobody is kept off, nothing moves twice", goal: Mend,
-		takeovers: budgets[5:], kinds: []Kind{Lack, DropAddr, FlapUplink, Uplink, Carrier, HangDisk, DiskFull, FailRecord, FailGate, Fail, Kill, Power}},
+		takeovers: slow, kinds: []Kind{Lack, DropAddr, FlapUplink, Uplink, Carrier, HangDisk, DiskFull, FailRecord, FailGate, Fail, Kill, Power}},
 	"lossy1": {doc: "power loss of the owner while 1 % of all packets on the one link are lost", goal: Takeover,
 		takeovers: []time.Duration{time.Second, 3 * time.Second}, three: true, loss: 1},
 	"lossy5": {doc: "the same with 5 %, which a few in a hundred runs may not stand", goal: Takeover,
@@ -441,7 +443,7 @@ func (g *generator) lossy() {
 // episodes draws faults one after another, with time between them for all to come to rest: about an hour.
 func (g *generator) episodes() {
 	p := g.plan
-	p.StallEvery, p.Links = 0, 2
+	p.StallEvery, p.Links, p.Codec = 0, 2, false
 	for i := range p.Groups {
 		q := &p.Groups[i]
 		if q.Back = 0; g.chance(60) {

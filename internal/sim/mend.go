@@ -88,7 +88,7 @@ func (c *checker) mend(w *world) {
 		} else if time.Duration(w.now-s.down) > w.reach(g) && quiet > w.reach(g) {
 			w.fail("invariant 4", "nobody has served %s for %v, and nothing has changed for %v", spec.ID, time.Duration(w.now-s.down), quiet)
 		}
-		if home := w.preferred(g); spec.Failback.Automatic && home >= 0 && s.server != home &&
+		if home := w.preferred(g); spec.Failback.Automatic && home >= 0 && s.server != home && w.calm() &&
 			quiet > spec.Failback.After+w.reach(g)+4*w.check.length {
 			w.fail("home", "%s is on %s, not on %s, which has been well for %v", spec.ID, w.machines[max(s.server, 0)].id, w.machines[home].id, quiet)
 		}
@@ -97,6 +97,11 @@ func (c *checker) mend(w *world) {
 		}
 	}
 	w.push(w.now+c.every, evSample, 0, 0, 0, 0)
+}
+
+// calm tells that no fault acts.
+func (w *world) calm() bool {
+	return !slices.ContainsFunc(w.running, func(f active) bool { return f.on })
 }
 
 // keptOff looks for bans that nothing explains any more: what was around a program is mended, and the program
