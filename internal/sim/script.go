@@ -25,6 +25,9 @@ func (p *Plan) Script() string {
 	if p.Spread > 0 {
 		fmt.Fprintf(b, "spread %v\n", p.Spread)
 	}
+	if p.Clients > 0 {
+		fmt.Fprintf(b, "clients %v\n", p.Clients)
+	}
 	if p.Compact > 0 {
 		fmt.Fprintf(b, "compact %d\n", p.Compact)
 	}
@@ -44,6 +47,9 @@ func (p *Plan) Script() string {
 		}
 		if g.Hot {
 			b.WriteString(" hot")
+		}
+		if g.Beyond {
+			b.WriteString(" beyond")
 		}
 		if g.Manual {
 			b.WriteString(" manual")
@@ -71,11 +77,12 @@ func (p *Plan) Script() string {
 //	takeover 100ms
 //	node alpha member 2000ppm        a machine; its clock runs 0.2 % fast
 //	nodes alpha beta gamma:witness   the same, shorter
-//	group web alpha beta hot manual failback=1s start=50ms
+//	group web alpha beta hot manual beyond failback=1s start=50ms
 //	out delta                        machines that are not in the first configuration
 //	links 2, latency 100us 200us, sync 200us 900us, stalls 1s 15ms, seed 7, codec, blind, compact 10
+//	clients 30s                      each group has a client, whose ARP cache holds an address for so long
 //	spread 20ms                      each fault comes up to so much later, as the seed says
-//	goal converge|takeover|still|safety
+//	goal converge|takeover|still|safety|mend
 //	at 2s power alpha for 500ms      a fault (see Kind)
 //	at 3s boot alpha                 ends an earlier fault of that node: boot, relaunch, thaw, heal
 //	run 5s                           every fault that has an end has ended then
@@ -139,6 +146,8 @@ func (p *Plan) parseLine(words []string) error {
 		err = durations(&p.SyncMin, &p.SyncMax)
 	case "stalls":
 		err = durations(&p.StallEvery, &p.StallMax)
+	case "clients":
+		err = durations(&p.Clients)
 	case "spread":
 		err = durations(&p.Spread)
 	case "run":
@@ -216,6 +225,8 @@ func (p *Plan) parseGroup(words []string) error {
 		switch {
 		case w == "hot":
 			g.Hot = true
+		case w == "beyond":
+			g.Beyond = true
 		case w == "manual":
 			g.Manual = true
 		case ok:
@@ -248,7 +259,8 @@ var ends = map[string][]Kind{
 	"relaunch": {Kill, Forget},
 	"thaw":     {Freeze},
 	"heal": {Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, Dup, Late, Replay, SlowDisk, HangDisk, LateGate,
-		NoStart, NoStop},
+		NoStart, NoStop, CutTCP, MTU, Starve, FailGate, FailRecord, DiskFull, DiskError, Suspend, PauseClock, Skew, Bloat, FlapLink,
+		FlapUplink, Unreadable, Lack},
 }
 
 func (p *Plan) parseAt(words []string) error {
