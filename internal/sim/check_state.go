@@ -87,7 +87,7 @@ func (w *world) agree(by map[uint64]digest, m *machine, index uint64, data []byt
 func (w *world) compareAll() {
 	for _, m := range w.machines {
 		if m.agent != nil && m.agent.State() != nil && !m.agent.State().IsBlank() {
-			w.compareStates(m, m.agent.State(), m.applied)
+			w.compareStates(m, m.agent.State(), m.agent.State().Applied)
 		}
 	}
 }
