@@ -24,6 +24,7 @@ type checker struct {
 	watch    bool          // goal Still: the tolerated faults have begun
 	length   time.Duration // the longest lease of any revision
 	heard    heardFrom     // of leases, by the log
+	kept     kept          // instructions, bans, answers
 	calm     calm          // whether anything was the matter
 	agreed   agreed        // states and revisions
 }
@@ -33,9 +34,10 @@ type served struct {
 	server  int // machine; -1: never served
 	epoch   cluster.Epoch
 	opening int64
-	moves   []string // ids of the moves in the log: commands and failbacks
-	permits int      // of these, how many were not made use of yet
-	down    int64    // since when samples have found nobody serving; 0: somebody does
+	moves   []string                  // ids of the moves in the log: commands and failbacks
+	froms   map[string]cluster.NodeID // by id: where the group was before
+	permits []cluster.NodeID          // where they allow it to go, as far as they were not made use of yet
+	down    int64                     // since when samples have found nobody serving; 0: somebody does
 }
 
 // applied is one entry that some node has applied, for good.
@@ -49,6 +51,7 @@ func (c *checker) init(w *world) {
 	c.said.init()
 	c.heard.init(w.plan)
 	c.agreed.init()
+	c.kept.init()
 	c.groups = make([]served, len(w.spec.Groups))
 	for i := range c.groups {
 		c.groups[i].server = -1
@@ -154,15 +157,16 @@ func (w *world) opened(m *machine, group int, epoch cluster.Epoch) {
 			id, m.id, epoch, s.epoch)
 	}
 	if s.server != m.idx {
-		if s.server >= 0 && w.spec.Groups[group].Failover == cluster.FailoverManual && s.permits == 0 && !w.check.said.asked[placement{id, m.id, epoch}] {
+		if s.server >= 0 && w.spec.Groups[group].Failover == cluster.FailoverManual && !s.use(m.id) && !w.check.said.asked[placement{id, m.id, epoch}] {
 			w.fail("invariant 6", "%s, which only a command may move, went from %s to %s", id, w.machines[s.server].id, m.id)
 		}
-		if s.server >= 0 {
-			s.permits = max(s.permits-1, 0)
+		if s.server >= 0 && w.spec.Groups[group].Failover != cluster.FailoverManual {
+			s.use(m.id)
 		}
 		w.counts.Moves++
 	}
 	w.counts.Openings++
+	w.check.kept.served[placement{group: id, node: m.id}] = w.now
 	s.server, s.epoch, s.opening = m.idx, epoch, w.now
 }
 
@@ -174,10 +178,12 @@ func (w *world) observe(m *machine, out *node.Output) {
 	for i := range out.Applied {
 		w.applied(m, &out.Applied[i])
 	}
+	w.stays(m, out)
 	m.speaker.reach = max(m.speaker.reach, m.applied)
 	w.saysOver(m, out)
 	w.states(m, out)
 	w.stands(m, out)
+	w.replies(m, out)
 	w.adopted(m)
 	for i := range out.Persists { // after what was applied: a node's own snapshot is of what it has just applied
 		if s := out.Persists[i].Snapshot; s != nil {
@@ -244,6 +250,7 @@ func (w *world) applied(m *machine, e *cluster.LogEntry) {
 // permits one change of the node, however often its entry comes.
 func (w *world) announced(e *cluster.LogEntry) {
 	if len(e.Data) == 0 {
+		w.keeps(e, nil)
 		return
 	}
 	d, err := cluster.DecodeEntry(e.Data)
@@ -256,20 +263,26 @@ func (w *world) announced(e *cluster.LogEntry) {
 	}
 	w.check.heard.entry(e.Index, d)
 	w.check.agreed.entry(e.Index, d)
+	w.keeps(e, d)
 	w.calmEntry(d)
 	if w.check.said.read(d) {
 		w.check.changed = w.now
 	}
 	for _, p := range d.Parts {
 		if e := p.MoveEnd; e != nil && !e.Done {
-			w.check.groups[w.groupIndex(e.Group)].permits++ // what failed on the target goes back where it was
+			s := &w.check.groups[w.groupIndex(e.Group)]
+			s.permit(s.froms[e.ID]) // what failed on the target goes back where it was
 		}
 		if p.Move == nil {
 			continue
 		}
 		if s := &w.check.groups[w.groupIndex(p.Move.Group)]; !slices.Contains(s.moves, p.Move.ID) {
 			s.moves = append(s.moves, p.Move.ID)
-			s.permits++
+			s.permit(p.Move.To)
+			if s.froms == nil {
+				s.froms = map[string]cluster.NodeID{}
+			}
+			s.froms[p.Move.ID] = p.Move.From
 		}
 	}
 }
@@ -393,6 +406,7 @@ func (w *world) failedOn(m, group int) bool {
 func (c *checker) finish(w *world) {
 	c.unfinished(w)
 	w.compareAll()
+	w.remains()
 	for i := range w.spec.Groups {
 		if c.groups[i].server >= 0 {
 			w.counts.Groups++

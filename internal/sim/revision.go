@@ -128,8 +128,10 @@ func (w *world) apply(f *active) {
 		return
 	}
 	w.commands++
-	m.deliver(&node.Command{ID: w.commands, Op: node.OpPropose, By: "operator", Part: cluster.Part{Draft: &cluster.Draft{
-		Base: c.Revision, Text: next.text(), ID: "apply-" + strconv.FormatUint(w.commands, 10)}}})
+	command := &node.Command{ID: w.commands, Op: node.OpPropose, By: "operator", Part: cluster.Part{Draft: &cluster.Draft{
+		Base: c.Revision, Text: next.text(), ID: "apply-" + strconv.FormatUint(w.commands, 10)}}}
+	w.gives(command)
+	m.deliver(command)
 }
 
 // adopted follows what the log says of the cluster's nodes, as the node that has come furthest knows it.

@@ -359,6 +359,7 @@ func (w *world) begin(i int) {
 	}
 	f.on = true
 	w.disturbed()
+	w.hurts(f)
 	w.counts.Faults[f.Kind]++
 	w.note(nil, "fault: %v", f.Fault)
 	if f.For > 0 && shapes[f.Kind].lasts {
@@ -410,6 +411,7 @@ func (w *world) end(i int) {
 	f := &w.running[i]
 	f.on = false
 	w.disturbed()
+	w.hurts(f)
 	w.note(nil, "fault ends: %v", f.Fault)
 	switch f.Kind {
 	case Power, Wipe, SetBack:
@@ -523,6 +525,7 @@ func (w *world) command(f *active) {
 	default:
 		c.Op, c.Part = node.OpPropose, m.instruction(f, c.To)
 	}
+	w.gives(c)
 	m.deliver(c)
 }
 
