@@ -19,6 +19,7 @@ type checker struct {
 	every    int64         // between two samples
 	from     int64         // samples begin
 	deadline int64         // goal Takeover: every group serves again from here on
+	cause    time.Duration // goal Takeover, Still: when the fault comes
 	said     instructed    // by people
 	changed  int64         // when an instruction last took effect
 	watch    bool          // goal Still: the tolerated faults have begun
@@ -37,7 +38,8 @@ type served struct {
 	moves   []string                  // ids of the moves in the log: commands and failbacks
 	froms   map[string]cluster.NodeID // by id: where the group was before
 	permits []cluster.NodeID          // where they allow it to go, as far as they were not made use of yet
-	down    int64                     // since when samples have found nobody serving; 0: somebody does
+	mending mending
+	down    int64 // since when samples have found nobody serving; 0: somebody does
 }
 
 // applied is one entry that some node has applied, for good.
@@ -73,10 +75,15 @@ func (c *checker) init(w *world) {
 		return
 	case Converge:
 		c.from = int64(w.plan.Run + w.settling())
+	case Mend:
+		if len(w.plan.Faults) > 0 {
+			c.from = int64(w.plan.Faults[0].At) - 1
+		}
 	default:
 		// One look just before the fault: was the cluster well at all?
 		if len(w.plan.Faults) > 0 {
-			c.from = int64(w.plan.Faults[0].At) - 1
+			c.cause = w.plan.cause()
+			c.from = int64(c.cause) - 1
 			c.deadline = c.from + 1 + int64(w.spec.Timing.Promised(w.plan.Takeover)) // in true time: clocks may run slow by rho
 		}
 		if w.plan.Goal == Takeover {
@@ -84,6 +91,16 @@ func (c *checker) init(w *world) {
 		}
 	}
 	w.push(c.from, evSample, 0, 0, 0, 0)
+}
+
+// cause returns when the fault comes whose takeover is measured: loss that was there before is none.
+func (p *Plan) cause() time.Duration {
+	for i := range p.Faults {
+		if p.Goal != Takeover || p.Faults[i].Kind != Loss {
+			return p.Faults[i].At
+		}
+	}
+	return p.Faults[0].At
 }
 
 // settling bounds how long a cluster may need once all faults have ended: 3 L, and what boots and starts.
@@ -138,14 +155,18 @@ func (w *world) gateChanged(m *machine, group int, was gate) {
 func (w *world) opened(m *machine, group int, epoch cluster.Epoch) {
 	id := w.spec.Groups[group].ID
 	for _, o := range w.machines {
-		if o != m && o.serves(group) {
+		if o != m && o.serves(group) && !w.excused(o, group) && !m.relic.of(m.gates[group]) {
 			left := o.gates[group].end.Sub(o.clock.read(w.now))
 			w.fail("invariant 1", "%s serves %s (epoch %d) while %s still does (epoch %d, for %v)",
 				m.id, id, epoch, o.id, o.gates[group].epoch, left)
 		}
 	}
-	w.place(m, id, epoch)
 	s := &w.check.groups[group]
+	if epoch < s.epoch && m.relic.of(m.gates[group]) {
+		w.counts.Relics++ // by a clock that stood still: nothing of it counts
+		return
+	}
+	w.place(m, id, epoch)
 	switch {
 	case epoch < s.epoch:
 		w.fail("invariant 2", "%s serves %s under epoch %d after %s did under %d", m.id, id, epoch, w.machines[s.server].id, s.epoch)
@@ -164,6 +185,9 @@ func (w *world) opened(m *machine, group int, epoch cluster.Epoch) {
 			s.use(m.id)
 		}
 		w.counts.Moves++
+		if s.server >= 0 {
+			w.check.moved(w, group, m.idx)
+		}
 	}
 	w.counts.Openings++
 	w.check.kept.served[placement{group: id, node: m.id}] = w.now
@@ -303,6 +327,10 @@ func (w *world) founding(m *machine, record []byte) {
 
 // sample looks whether clients of each group get answers, where the goal says that they must.
 func (c *checker) sample(w *world) {
+	if w.plan.Goal == Mend {
+		c.mend(w)
+		return
+	}
 	c.watch = w.plan.Goal == Still
 	for g := range w.spec.Groups {
 		s := &c.groups[g]
@@ -346,7 +374,7 @@ func (c *checker) because(w *world) string {
 	case w.now == c.from:
 		return "no fault has happened yet"
 	}
-	return "the fault happened " + (time.Duration(w.now) - w.plan.Faults[0].At).String() + " ago"
+	return "the fault happened " + (time.Duration(w.now) - c.cause).String() + " ago"
 }
 
 // expected tells whether a group must be served now: a majority of the voters is well, and a node that
@@ -384,19 +412,30 @@ func (w *world) unfit(m int) bool {
 			continue
 		}
 		switch f.Kind {
-		case Power, Wipe, SetBack, Kill, Forget, Freeze, Isolate, OneWay, HangDisk, Uplink:
+		case Power, Wipe, SetBack, Kill, Forget, Freeze, Isolate, OneWay, HangDisk, Uplink, Starve, FailGate, FailRecord,
+			DiskFull, DiskError, Suspend, PauseClock, Skew, FlapUplink, Unreadable:
 			return true
 		}
 	}
 	return false
 }
 
-// failedOn tells whether the group has ever been made to fail on the node: it may be banned there.
+// failedOn tells whether the group has been made to fail on the node: it may be banned there.
 func (w *world) failedOn(m, group int) bool {
 	for i := range w.running {
 		f := &w.running[i]
-		if f.node == m && f.group == group && (f.Kind == Fail || f.Kind == NoStart || f.Kind == NoStop) {
-			return true
+		if f.node != m || f.group != group {
+			continue
+		}
+		switch f.Kind {
+		case Fail, NoStart, NoStop:
+			if w.plan.Goal != Mend || time.Duration(w.now)-f.At-f.For < bannedFor {
+				return true
+			}
+		case Lack:
+			if f.on {
+				return true
+			}
 		}
 	}
 	return false

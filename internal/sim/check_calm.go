@@ -58,7 +58,11 @@ func (w *world) stands(m *machine, out *node.Output) {
 			w.fail("calm", "%s: %s, and nothing was the matter for %v", m.id, out.Events[i].Text, time.Duration(w.now-c.since))
 		}
 	}
-	if l := int64(w.check.length); w.now-c.window > l {
+	l := int64(w.check.length)
+	if w.latest.spec != nil {
+		l = int64(w.latest.spec.Timing.L)
+	}
+	if w.now-c.window > l {
 		n := len(w.machines)
 		beats := int((w.now - c.window) / int64(w.latest.spec.Timing.H)) // and an ack for each
 		most := stormFactor * n * (n - 1) * w.plan.Links * 2 * beats

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -121,11 +122,18 @@ func (k *kept) part(index uint64, p cluster.Part) {
 	}
 }
 
-// placesRightly judges a placement by the planner: never on a node that it knows to be drained, but to take a move
-// that failed back; and never where the group failed before while another node, as good in role, is well.
+// adopted forgets what was said of groups and nodes that a revision no longer names.
+func (k *kept) adopted(spec *cluster.Spec) {
+	maps.DeleteFunc(k.stops, func(r resourceOf, _ uint64) bool { return spec.Group(r.group) == nil })
+	maps.DeleteFunc(k.drains, func(n cluster.NodeID, _ uint64) bool { return spec.Node(n) == nil })
+	maps.DeleteFunc(k.bans, func(p placement, _ banned) bool { return spec.Group(p.group) == nil || spec.Node(p.node) == nil })
+}
+
+// placesRightly judges a placement by the planner: never on a node that it knows to be drained, unless the group
+// was there just before; and never where the group failed before while another node, as good in role, is well.
 func (w *world) placesRightly(d *cluster.Entry, a *cluster.Assign) {
 	k := &w.check.kept
-	if at, ok := k.drains[a.To]; ok && k.knew(at) && d.Rule != "G11" {
+	if at, ok := k.drains[a.To]; ok && k.knew(at) && d.Rule != "G11" && k.last[a.Group] != a.To {
 		w.fail("instructions", "%s is placed on %s (rule %s), which is drained", a.Group, a.To, d.Rule)
 	}
 	b, ok := k.bans[placement{group: a.Group, node: a.To}]
@@ -193,7 +201,7 @@ func (w *world) returnsRightly(v *cluster.Move) {
 		return
 	}
 	home := w.machines[i]
-	least := spec.Failback.After * 99 / 100 // clocks
+	least := spec.Failback.After*99/100 - w.check.length // clocks, and a word of its lease that nobody heard
 	if home.runsSince == 0 || time.Duration(w.now-home.runsSince) < least {
 		w.fail("failback", "%s returns to %s, which has been well for %v, not for %v", v.Group, v.To, time.Duration(w.now-home.runsSince), spec.Failback.After)
 	}

@@ -18,6 +18,16 @@ type disk struct {
 	queue   []cluster.Persist // not answered; the first `running` of them are in the running batch
 	running int
 	stuck   bool // the batch is done but for a hung sync
+	failed  bool // nothing of the batch reached the disk, which had no room: it is tried again
+	broken  bool // a write has failed for good: nothing more is answered to this agent
+}
+
+// written returns how many of the writes that are under way may have reached the disk.
+func (d *disk) written() int {
+	if d.failed {
+		return 0
+	}
+	return len(d.queue)
 }
 
 // submit queues a write. Its slices are copied: the core may use them again.
@@ -52,7 +62,7 @@ func (d *disk) finish() uint64 {
 	n := d.queue[d.running-1].N
 	d.cached = append(d.cached, d.queue[:d.running]...)
 	d.queue = slices.Delete(d.queue, 0, d.running)
-	d.running, d.stuck = 0, false
+	d.running, d.stuck, d.failed = 0, false, false
 	if sync {
 		d.settle(len(d.cached))
 	}
@@ -76,16 +86,17 @@ func (d *disk) killed(n int) {
 	d.drop()
 }
 
-// off is what a power loss leaves: the first n of all unsynced writes.
+// off is what a power loss leaves: the first n of all unsynced writes. Of the next one any part may be there, and
+// of those after it any, in any order: whoever reads the disk drops all from the first one on that is not whole.
 func (d *disk) off(n int) {
-	d.cached = append(d.cached, d.queue...)
+	d.cached = append(d.cached, d.queue[:d.written()]...)
 	d.settle(n)
 	d.drop()
 }
 
 func (d *disk) drop() {
 	clear(d.queue)
-	d.queue, d.running, d.stuck = d.queue[:0], 0, false
+	d.queue, d.running, d.stuck, d.failed = d.queue[:0], 0, false, false
 }
 
 // carryOut applies one write to an image.

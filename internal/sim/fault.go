@@ -13,44 +13,61 @@ type Kind uint8
 
 // The kinds of faults. Where a fault has an end, the world undoes it then.
 const (
-	Power    Kind = iota // NODE: power loss; at its end the node boots. Unsynced writes may be lost
-	Wipe                 // NODE: power loss and a lost disk: boots with an empty data directory
-	SetBack              // NODE DURATION: power loss; the disk comes back as it was so long before
-	Kill                 // NODE: kill -9 of the agent; at its end it starts again, with its run record
-	Forget               // NODE: the same, but the run record is lost: gates are closed before the agent starts
-	Freeze               // NODE: the agent is frozen (SIGSTOP), the kernel runs on
-	Cut                  // NODE NODE [LINK]: nothing passes between two nodes
-	OneWay               // NODE NODE [LINK]: nothing passes from the first to the second
-	Isolate              // NODE: nothing passes to or from a node, on any link
-	Link                 // LINK: the link is dead, silently
-	Carrier              // LINK: the link is dead and its interfaces say so
-	Uplink               // NODE: the interface of the groups' addresses has no carrier
-	Loss                 // LINK PERCENT: packets are lost
-	Dup                  // LINK PERCENT: packets come twice
-	Late                 // LINK PERCENT DURATION: packets come up to this much later, so out of order
-	Replay               // LINK PERCENT DURATION: packets come again, up to this much later
-	Drift                // NODE PPM: the clock's rate
-	Wall                 // NODE DURATION: the wall clock jumps forward (calendars and ends of bans only)
-	SlowDisk             // NODE DURATION: a sync takes this long
-	HangDisk             // NODE: no sync ends
-	LateGate             // NODE DURATION: a gate write reaches the kernel this much later
-	Fail                 // NODE GROUP: the group's first resource fails by itself
-	NoStart              // NODE GROUP: starts fail
-	NoStop               // NODE GROUP: stops do not end in time
-	Switch               // GROUP [NODE]: command: a switchover
-	Failback             // GROUP: command: return to the preferred node
-	Apply                // WORDS: command: change the configuration (see Plan.change)
-	Pause                // GROUP|all [for DURATION]: command; its end is the coordinator's doing, as of those below
-	Resume               // GROUP|all: command
-	Pin                  // GROUP NODE [for DURATION]: command
-	Unpin                // GROUP: command
-	Drain                // NODE [for DURATION]: command
-	Undrain              // NODE: command
-	Stop                 // GROUP[/RESOURCE] [for DURATION]: command
-	Start                // GROUP[/RESOURCE]: command
-	Restart              // GROUP[/RESOURCE]: command
-	Clear                // GROUP[/RESOURCE]: command
-	Form                 // NODE...: command, to the first node of the rest: found the cluster without these
+	Power      Kind = iota // NODE: power loss; at its end the node boots. Unsynced writes may be lost
+	Wipe                   // NODE: power loss and a lost disk: boots with an empty data directory
+	SetBack                // NODE DURATION: power loss; the disk comes back as it was so long before
+	Kill                   // NODE: kill -9 of the agent; at its end it starts again, with its run record
+	Forget                 // NODE: the same, but the run record is lost: gates are closed before the agent starts
+	Freeze                 // NODE: the agent is frozen (SIGSTOP), the kernel runs on
+	Cut                    // NODE NODE [LINK]: nothing passes between two nodes
+	OneWay                 // NODE NODE [LINK]: nothing passes from the first to the second
+	Isolate                // NODE: nothing passes to or from a node, on any link
+	Link                   // LINK: the link is dead, silently
+	Carrier                // LINK: the link is dead and its interfaces say so
+	Uplink                 // NODE: the interface of the groups' addresses has no carrier
+	Loss                   // LINK PERCENT: packets are lost
+	Dup                    // LINK PERCENT: packets come twice
+	Late                   // LINK PERCENT DURATION: packets come up to this much later, so out of order
+	Replay                 // LINK PERCENT DURATION: packets come again, up to this much later
+	Drift                  // NODE PPM: the clock's rate
+	Wall                   // NODE DURATION: the wall clock jumps forward, or back if negative (calendars and ends of bans only)
+	SlowDisk               // NODE DURATION: a sync takes this long
+	HangDisk               // NODE: no sync ends
+	LateGate               // NODE DURATION: a gate write reaches the kernel this much later
+	Fail                   // NODE GROUP: the group's first resource fails by itself
+	NoStart                // NODE GROUP: starts fail
+	NoStop                 // NODE GROUP: stops do not end in time
+	CutTCP                 // NODE NODE: no TCP passes between two nodes, so no message that no datagram holds
+	MTU                    // LINK BYTES: packets above this size are dropped silently
+	Starve                 // NODE BUSY PERIOD: the machine does nothing for BUSY in each PERIOD; packets wait
+	FailGate               // NODE: no gate write succeeds; the agent tries again. None starts meanwhile
+	FailRecord             // NODE: the run record can't be written; the agent tries again
+	FlushGate              // NODE: others take the gate out of the kernel: nothing is filtered until the agent puts it back
+	DiskFull               // NODE: writes of the log fail and are tried again. No agent starts meanwhile
+	DiskError              // NODE: a write fails for good (EIO): the agent answers none until, at the end, somebody restarts it
+	Suspend                // NODE: the machine is suspended; its clock goes on, and its agent is told when it wakes
+	PauseClock             // NODE: a guest is paused, its clock stands still, and nobody tells it
+	Skew                   // NODE NODE DURATION: what goes from the first to the second takes so much longer
+	Bloat                  // LINK DURATION: one queue for all that the link carries, up to so long; what finds it full is lost
+	FlapLink               // LINK UP DOWN: dead, with its interfaces saying so, for DOWN, then well for UP, and so on
+	FlapUplink             // NODE UP DOWN: the same with the carrier of the groups' addresses
+	Unreadable             // NODE: it can't read texts of the configuration that it has not read before
+	Lack                   // NODE GROUP: the host lacks what the group's first resource needs: it fails, and so do starts
+	DropAddr               // NODE GROUP: the group's address is taken away once
+	Switch                 // GROUP [NODE]: command: a switchover
+	Failback               // GROUP: command: return to the preferred node
+	Apply                  // WORDS: command: change the configuration (see Plan.change)
+	Pause                  // GROUP|all [for DURATION]: command; its end is the coordinator's doing, as of those below
+	Resume                 // GROUP|all: command
+	Pin                    // GROUP NODE [for DURATION]: command
+	Unpin                  // GROUP: command
+	Drain                  // NODE [for DURATION]: command
+	Undrain                // NODE: command
+	Stop                   // GROUP[/RESOURCE] [for DURATION]: command
+	Start                  // GROUP[/RESOURCE]: command
+	Restart                // GROUP[/RESOURCE]: command
+	Clear                  // GROUP[/RESOURCE]: command
+	Form                   // NODE...: command, to the first node of the rest: found the cluster without these
 	kindCount
 )
 
@@ -60,51 +77,70 @@ type shape struct {
 	nodes              int
 	group, link        bool
 	percent, duration  bool
-	ppm, words         bool
+	ppm, words, bytes  bool
+	signed             bool // the duration may be negative
+	second             bool // a second duration
 	lasts              bool // it has an end
 	standing           bool // a command that carries its end
 	optNode, wholeLink bool // the last node, or the link, may be missing
 }
 
 var shapes = [kindCount]shape{
-	Power:    {verb: "power", nodes: 1, lasts: true},
-	Wipe:     {verb: "wipe", nodes: 1, lasts: true},
-	SetBack:  {verb: "setback", nodes: 1, duration: true, lasts: true},
-	Kill:     {verb: "kill", nodes: 1, lasts: true},
-	Forget:   {verb: "forget", nodes: 1, lasts: true},
-	Freeze:   {verb: "freeze", nodes: 1, lasts: true},
-	Cut:      {verb: "cut", nodes: 2, link: true, lasts: true, wholeLink: true},
-	OneWay:   {verb: "cutoneway", nodes: 2, link: true, lasts: true, wholeLink: true},
-	Isolate:  {verb: "isolate", nodes: 1, lasts: true},
-	Link:     {verb: "link", link: true, lasts: true},
-	Carrier:  {verb: "carrier", link: true, lasts: true},
-	Uplink:   {verb: "uplink", nodes: 1, lasts: true},
-	Loss:     {verb: "loss", link: true, percent: true, lasts: true},
-	Dup:      {verb: "dup", link: true, percent: true, lasts: true},
-	Late:     {verb: "delay", link: true, percent: true, duration: true, lasts: true},
-	Replay:   {verb: "replay", link: true, percent: true, duration: true, lasts: true},
-	Drift:    {verb: "drift", nodes: 1, ppm: true},
-	Wall:     {verb: "wall", nodes: 1, duration: true},
-	SlowDisk: {verb: "slowdisk", nodes: 1, duration: true, lasts: true},
-	HangDisk: {verb: "hangdisk", nodes: 1, lasts: true},
-	LateGate: {verb: "lategate", nodes: 1, duration: true, lasts: true},
-	Fail:     {verb: "fail", nodes: 1, group: true},
-	NoStart:  {verb: "failstart", nodes: 1, group: true, lasts: true},
-	NoStop:   {verb: "failstop", nodes: 1, group: true, lasts: true},
-	Switch:   {verb: "switch", group: true, nodes: 1, optNode: true},
-	Failback: {verb: "failback", group: true},
-	Apply:    {verb: "apply", words: true},
-	Pause:    {verb: "pause", group: true, standing: true},
-	Resume:   {verb: "resume", group: true},
-	Pin:      {verb: "pin", group: true, nodes: 1, optNode: true, standing: true},
-	Unpin:    {verb: "unpin", group: true},
-	Drain:    {verb: "drain", nodes: 1, standing: true},
-	Undrain:  {verb: "undrain", nodes: 1},
-	Stop:     {verb: "stop", group: true, standing: true},
-	Start:    {verb: "start", group: true},
-	Restart:  {verb: "restart", group: true},
-	Clear:    {verb: "clear", group: true},
-	Form:     {verb: "form", words: true},
+	Power:      {verb: "power", nodes: 1, lasts: true},
+	Wipe:       {verb: "wipe", nodes: 1, lasts: true},
+	SetBack:    {verb: "setback", nodes: 1, duration: true, lasts: true},
+	Kill:       {verb: "kill", nodes: 1, lasts: true},
+	Forget:     {verb: "forget", nodes: 1, lasts: true},
+	Freeze:     {verb: "freeze", nodes: 1, lasts: true},
+	Cut:        {verb: "cut", nodes: 2, link: true, lasts: true, wholeLink: true},
+	OneWay:     {verb: "cutoneway", nodes: 2, link: true, lasts: true, wholeLink: true},
+	Isolate:    {verb: "isolate", nodes: 1, lasts: true},
+	Link:       {verb: "link", link: true, lasts: true},
+	Carrier:    {verb: "carrier", link: true, lasts: true},
+	Uplink:     {verb: "uplink", nodes: 1, lasts: true},
+	Loss:       {verb: "loss", link: true, percent: true, lasts: true},
+	Dup:        {verb: "dup", link: true, percent: true, lasts: true},
+	Late:       {verb: "delay", link: true, percent: true, duration: true, lasts: true},
+	Replay:     {verb: "replay", link: true, percent: true, duration: true, lasts: true},
+	Drift:      {verb: "drift", nodes: 1, ppm: true},
+	Wall:       {verb: "wall", nodes: 1, duration: true, signed: true},
+	SlowDisk:   {verb: "slowdisk", nodes: 1, duration: true, lasts: true},
+	HangDisk:   {verb: "hangdisk", nodes: 1, lasts: true},
+	LateGate:   {verb: "lategate", nodes: 1, duration: true, lasts: true},
+	Fail:       {verb: "fail", nodes: 1, group: true},
+	NoStart:    {verb: "failstart", nodes: 1, group: true, lasts: true},
+	NoStop:     {verb: "failstop", nodes: 1, group: true, lasts: true},
+	CutTCP:     {verb: "cuttcp", nodes: 2, lasts: true},
+	MTU:        {verb: "mtu", link: true, bytes: true, lasts: true},
+	Starve:     {verb: "starve", nodes: 1, duration: true, second: true, lasts: true},
+	FailGate:   {verb: "failgate", nodes: 1, lasts: true},
+	FailRecord: {verb: "failrecord", nodes: 1, lasts: true},
+	FlushGate:  {verb: "flushgate", nodes: 1},
+	DiskFull:   {verb: "diskfull", nodes: 1, lasts: true},
+	DiskError:  {verb: "diskerror", nodes: 1, lasts: true},
+	Suspend:    {verb: "suspend", nodes: 1, lasts: true},
+	PauseClock: {verb: "pauseclock", nodes: 1, lasts: true},
+	Skew:       {verb: "skew", nodes: 2, duration: true, lasts: true},
+	Bloat:      {verb: "bloat", link: true, duration: true, lasts: true},
+	FlapLink:   {verb: "flaplink", link: true, duration: true, second: true, lasts: true},
+	FlapUplink: {verb: "flapuplink", nodes: 1, duration: true, second: true, lasts: true},
+	Unreadable: {verb: "unreadable", nodes: 1, lasts: true},
+	Lack:       {verb: "lack", nodes: 1, group: true, lasts: true},
+	DropAddr:   {verb: "dropaddr", nodes: 1, group: true},
+	Switch:     {verb: "switch", group: true, nodes: 1, optNode: true},
+	Failback:   {verb: "failback", group: true},
+	Apply:      {verb: "apply", words: true},
+	Pause:      {verb: "pause", group: true, standing: true},
+	Resume:     {verb: "resume", group: true},
+	Pin:        {verb: "pin", group: true, nodes: 1, optNode: true, standing: true},
+	Unpin:      {verb: "unpin", group: true},
+	Drain:      {verb: "drain", nodes: 1, standing: true},
+	Undrain:    {verb: "undrain", nodes: 1},
+	Stop:       {verb: "stop", group: true, standing: true},
+	Start:      {verb: "start", group: true},
+	Restart:    {verb: "restart", group: true},
+	Clear:      {verb: "clear", group: true},
+	Form:       {verb: "form", words: true},
 }
 
 func (k Kind) String() string { return shapes[k].verb }
@@ -125,7 +161,9 @@ type Fault struct {
 	Group   string // of a command: with /RESOURCE, or "all"
 	Link    int    // index; -1: every link
 	Percent int
-	Amount  time.Duration // how late, how slow
+	Amount  time.Duration // how late, how slow; of Starve: busy; of flaps: up
+	Second  time.Duration // of Starve: the period; of flaps: down
+	Bytes   int
 	PPM     int64
 	Words   string        // of Apply and Form
 	For     time.Duration // how long it lasts; 0: to the end of the run
@@ -174,8 +212,14 @@ func (f *Fault) String() string {
 	if s.percent {
 		word(strconv.Itoa(f.Percent) + "%")
 	}
+	if s.bytes {
+		word(strconv.Itoa(f.Bytes))
+	}
 	if s.duration {
 		word(f.Amount.String())
+	}
+	if s.second {
+		word(f.Second.String())
 	}
 	if s.ppm {
 		word(strconv.FormatInt(f.PPM, 10) + "ppm")
@@ -263,13 +307,29 @@ func (f *Fault) parseAmounts(s shape, links []string, next func() string) error 
 		}
 		f.Percent = n
 	}
+	if s.bytes {
+		w := next()
+		n, err := strconv.Atoi(w)
+		if err != nil || n < 1 {
+			return fmt.Errorf("%s: %q is no number of bytes, such as 1400", s.verb, w)
+		}
+		f.Bytes = n
+	}
 	if s.duration {
 		w := next()
 		d, err := time.ParseDuration(w)
-		if err != nil || d < 0 {
+		if err != nil || d < 0 && !s.signed {
 			return fmt.Errorf("%s: %q is no length of time, such as 2s", s.verb, w)
 		}
 		f.Amount = d
+	}
+	if s.second {
+		w := next()
+		d, err := time.ParseDuration(w)
+		if err != nil || d <= 0 || f.Amount <= 0 {
+			return fmt.Errorf("%s: it takes two lengths of time, such as 20ms 100ms, not %q", s.verb, w)
+		}
+		f.Second = d
 	}
 	if s.ppm {
 		n, err := strconv.ParseInt(strings.TrimSuffix(next(), "ppm"), 10, 64)

@@ -24,6 +24,7 @@ type profile struct {
 	three     bool          // three nodes, all of them members of every group
 	groups    int           // at least so many
 	changes   bool          // the configuration changes: nodes join and leave, takeover and groups change
+	loss      int           // goal Takeover: percent of all packets, from before the fault
 	early     bool          // faults from the first instant on, while the cluster forms
 }
 
@@ -31,7 +32,9 @@ var (
 	budgets = []time.Duration{100 * time.Millisecond, 150 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond,
 		500 * time.Millisecond, time.Second, 2 * time.Second, 3 * time.Second, 5 * time.Second, 10 * time.Second}
 	// mixed are the budgets of the long profile: a second under 100 ms costs as much as a hundred under 10 s.
-	mixed   = slices.Concat(budgets, budgets[5:])
+	mixed = slices.Concat(budgets, budgets[5:])
+	// slow are those of hours: an hour under 1 s costs as much as ten under 10 s.
+	slow    = slices.Concat(budgets[5:], budgets[8:], slices.Repeat(budgets[9:], 9))
 	anyKind = []Kind{Power, Wipe, Kill, Forget, Freeze, Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, Dup, Late, Replay,
 		Drift, Wall, SlowDisk, HangDisk, LateGate, Fail, NoStart, NoStop, Switch, Failback}
 )
@@ -64,6 +67,16 @@ var profiles = map[string]profile{
 		changes: true, least: 6, most: 18},
 	"snapshots": {doc: "a disk set back to a former state, while those who remember it are heard", goal: Converge, takeovers: budgets, three: true,
 		always: []Kind{SetBack, SetBack}, kinds: []Kind{Switch, Fail, Loss, Drift, SlowDisk, LateGate}, least: 3, most: 10},
+	"storms": {doc: "starved machines, queues that fill, paths that differ, lose large packets or TCP alone, links that flap", goal: Converge,
+		takeovers: budgets, always: []Kind{Starve, Bloat, FlapLink}, kinds: []Kind{Skew, MTU, CutTCP, Loss, Power, Switch, Kill}, least: 4, most: 14},
+	"disks": {doc: "disks, run records and gates that fail, machines that stand still", goal: Converge, takeovers: budgets,
+		kinds: []Kind{DiskFull, DiskError, FailRecord, FailGate, FlushGate, SlowDisk, HangDisk, Suspend, PauseClock, Power, Kill, Switch}, least: 4, most: 14},
+	"surroundings": {doc: "hours in which what is around the programs fails and heals: all is served, nobody is kept off, nothing moves twice", goal: Mend,
+		takeovers: slow, kinds: []Kind{Lack, DropAddr, FlapUplink, Uplink, Carrier, HangDisk, DiskFull, FailRecord, FailGate, Fail, Kill, Power}},
+	"lossy1": {doc: "power loss of the owner while 1 % of all packets on the one link are lost", goal: Takeover,
+		takeovers: []time.Duration{time.Second, 3 * time.Second}, three: true, loss: 1},
+	"lossy5": {doc: "the same with 5 %, which a few in a hundred runs may not stand", goal: Takeover,
+		takeovers: []time.Duration{time.Second, 3 * time.Second}, three: true, loss: 5},
 	"changes": {doc: "the takeover changes, witnesses join and leave, with loss or a dead link: nothing moves", goal: Still,
 		takeovers: budgets, three: true, changes: true},
 	"healthy": {doc: "no faults", goal: Converge, takeovers: []time.Duration{time.Second}, three: true, run: 30 * time.Second},
@@ -73,7 +86,7 @@ var profiles = map[string]profile{
 func Profiles() string {
 	b := new(strings.Builder)
 	for _, n := range slices.Sorted(maps.Keys(profiles)) {
-		fmt.Fprintf(b, "  %-10s %s\n", n, profiles[n].doc)
+		fmt.Fprintf(b, "  %-12s %s\n", n, profiles[n].doc)
 	}
 	return b.String()
 }
@@ -97,7 +110,13 @@ func Generate(seed uint64, name string) (*Plan, error) {
 	g.groups()
 	switch f.goal {
 	case Takeover:
-		g.single()
+		if f.loss > 0 {
+			g.lossy()
+		} else {
+			g.single()
+		}
+	case Mend:
+		g.episodes()
 	case Still:
 		if f.changes {
 			g.harmless()
@@ -173,6 +192,9 @@ func (g *generator) cluster() {
 		p.StallEvery, p.StallMax = g.between(100*time.Millisecond, 5*time.Second), g.between(2*time.Millisecond, 50*time.Millisecond)
 	}
 	p.Codec = g.chance(10)
+	if g.chance(20) {
+		p.Clients = g.between(g.l, time.Minute)
+	}
 	if g.chance(40) {
 		p.Compact = 2 + g.rand.Uint64N(30)
 	}
@@ -351,6 +373,20 @@ func (g *generator) fault(k Kind, at time.Duration) Fault {
 		f.PPM = g.rate()
 	case Wall:
 		f.Amount = g.between(time.Second, time.Hour)
+		if g.chance(50) {
+			f.Amount = -f.Amount
+		}
+	case MTU:
+		f.Bytes = []int{576, 1280, 1400, 1450}[g.rand.IntN(4)]
+	case Starve:
+		f.Amount = g.near() / 4
+		f.Second = f.Amount + g.near()/2
+	case Skew:
+		f.Amount = g.near() / 2
+	case Bloat:
+		f.Amount = g.near()
+	case FlapLink, FlapUplink:
+		f.Amount, f.Second = g.near()/2, g.near()/2
 	case SlowDisk:
 		f.Amount = g.between(2*time.Millisecond, 30*time.Millisecond)
 	case LateGate:
@@ -393,6 +429,46 @@ func (g *generator) single() {
 		p.Faults = append(p.Faults, Fault{At: at + g.between(0, p.Takeover), Kind: Freeze, Link: -1,
 			Node: string(p.Nodes[g.rand.IntN(len(p.Nodes))].ID), For: stallFits})
 	}
+}
+
+// lossy draws the power loss of the owner on one link that loses some packets from before.
+func (g *generator) lossy() {
+	p := g.plan
+	p.Links = 1
+	at := g.settled() + g.between(0, g.l)
+	p.Faults = []Fault{{At: at / 2, Kind: Loss, Percent: g.f.loss, Link: -1}, {At: at, Kind: Power, Node: TheOwner, Link: -1}}
+	p.Run = at + p.Takeover*3 + time.Second
+}
+
+// episodes draws faults one after another, with time between them for all to come to rest: about an hour.
+func (g *generator) episodes() {
+	p := g.plan
+	p.StallEvery, p.Links, p.Codec = 0, 2, false
+	for i := range p.Groups {
+		q := &p.Groups[i]
+		if q.Back = 0; g.chance(60) {
+			q.Back = g.between(10*time.Second, time.Minute)
+		}
+	}
+	at := g.settled() + 2*time.Minute
+	for at < time.Hour {
+		f := g.fault(g.f.kinds[g.rand.IntN(len(g.f.kinds))], at)
+		if shapes[f.Kind].link { // one of two
+			f.Link = g.rand.IntN(p.Links)
+		}
+		if shapes[f.Kind].lasts {
+			f.For = g.between(time.Millisecond, 2*time.Minute)
+			if g.chance(50) {
+				f.For = g.near()
+			}
+		}
+		if f.Kind == FlapUplink { // up for less than a failback waits
+			f.Amount, f.Second = g.between(10*time.Millisecond, 5*time.Second), g.between(10*time.Millisecond, 20*time.Second)
+		}
+		p.Faults = append(p.Faults, f)
+		at += f.For + g.between(2*time.Minute, 8*time.Minute)
+	}
+	p.Run = at
 }
 
 // tolerated draws a fault that must move nothing.

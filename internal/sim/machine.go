@@ -47,11 +47,15 @@ type machine struct {
 	file     *cluster.Spec    // its own cluster file
 	speaker  speaker          // what an observer keeps of what it has said
 	revision cluster.Revision // the newest that an observer has looked at here
+	texts    map[string]bool  // of the configuration, that it has read
 
 	// lost with the power
 	powered   bool
 	boot      cluster.BootID
 	gates     []gate
+	flushed   bool  // nothing is filtered: others took the gate out of the kernel
+	mapped    bool  // that left the deadlines in place (eBPF)
+	relic     relic // what a paused clock may leave
 	resources []resource
 	record    *cluster.Record
 
@@ -61,14 +65,17 @@ type machine struct {
 	run       cluster.RunID
 	recording *node.Record
 	late      []lateGate
+	unwritten []cluster.Gate // the newest write of each group that failed, to be tried again
 	inbox     []node.Input
 	applied   uint64
 	lead      uint64
 
 	frozen    bool
-	stalled   int64 // the machine does nothing until then
-	due       int64 // when the agent wants to be called
-	timer     int64 // the earliest wake event under way
+	still     bool    // suspended or paused: nothing happens in it
+	held      []event // what would have happened meanwhile
+	stalled   int64   // the machine does nothing until then
+	due       int64   // when the agent wants to be called
+	timer     int64   // the earliest wake event under way
 	busy      int
 	runsSince int64 // since when it says that its lease runs; 0: it does not
 	hurt      int64 // when a fault that has to do with it last began or ended
@@ -118,17 +125,18 @@ func (m *machine) powerOff() {
 		return
 	}
 	m.w.note(m, "power off")
+	m.unpause()
 	m.agentGone()
 	m.over(Kill) // the next boot starts the agent
 	m.over(Forget)
-	m.powered, m.record = false, nil
+	m.powered, m.record, m.flushed, m.relic = false, nil, false, relic{}
 	clear(m.gates)
 	for i := range m.resources {
 		r := &m.resources[i]
 		r.status, r.busy, r.open, r.cancel = cluster.StatusStopped, false, false, false
 		r.gen++
 	}
-	m.disk.off(m.survivors(len(m.disk.cached) + len(m.disk.queue)))
+	m.losePower()
 }
 
 // wipe replaces the data directory by an empty one.
@@ -171,7 +179,7 @@ func (m *machine) kill() {
 		return
 	}
 	m.w.note(m, "agent killed")
-	if m.recording != nil && m.coin(2) {
+	if m.recording != nil && m.coin(2) && !m.faultOn(FailRecord, -1) {
 		m.putRecord(&m.recording.Record)
 	}
 	for _, g := range m.late {
@@ -182,11 +190,12 @@ func (m *machine) kill() {
 	}
 	m.workersDied()
 	m.agentGone()
-	m.disk.killed(m.survivors(len(m.disk.queue)))
+	m.disk.killed(m.survivors(m.disk.written()))
+	m.gateUnheld()
 }
 
 func (m *machine) agentGone() {
-	m.agent, m.recording, m.late, m.inbox = nil, nil, nil, nil
+	m.agent, m.recording, m.late, m.inbox, m.unwritten = nil, nil, nil, nil, nil
 	m.life++
 	m.lead = 0
 	m.due = far
@@ -207,7 +216,7 @@ func (m *machine) over(k Kind) {
 func (m *machine) startAgent() {
 	m.runs++
 	m.run = cluster.NewRun(m.runs, uint32(m.id64()))
-	m.applied, m.busy, m.synced = 0, 0, 0
+	m.applied, m.busy, m.synced, m.flushed, m.disk.broken = 0, 0, 0, false, false
 	if m.record == nil {
 		clear(m.gates)
 	}
@@ -228,10 +237,13 @@ func (m *machine) startAgent() {
 	}
 	m.w.note(m, "agent starts, run %d, record %v, log to %d", m.runs, m.record != nil, lastIndex(&boot.Disk))
 	m.w.counts.Agents++
-	m.agent = node.New(node.Config{Self: m.id, Spec: m.file, Read: m.w.reader, Mutation: m.w.opt.Mutation, CompactAfter: m.w.plan.Compact})
+	m.agent = node.New(node.Config{Self: m.id, Spec: m.file, Read: m.read, Mutation: m.w.opt.Mutation, CompactAfter: m.w.plan.Compact})
 	m.deliver(boot)
 	if m.agent != nil && m.observing() {
 		m.deliver(m.observed())
+	}
+	if m.agent != nil && m.faultOn(Lack, -1) {
+		m.tellLacks()
 	}
 }
 
@@ -258,7 +270,7 @@ func cloneRecord(r *cluster.Record) *cluster.Record {
 	return &c
 }
 
-func (m *machine) blocked() bool { return m.frozen || m.w.now < m.stalled }
+func (m *machine) blocked() bool { return m.frozen || m.still || m.w.now < m.stalled }
 
 // deliver hands an input to the agent, now or as soon as it runs again.
 func (m *machine) deliver(in node.Input) {
@@ -308,6 +320,7 @@ func (m *machine) resume() {
 		m.step(in)
 	}
 	m.writeLateGates()
+	m.writeGatesAgain()
 	m.wake()
 }
 
@@ -371,7 +384,21 @@ func (m *machine) step(in node.Input) {
 		m.beginAnew()
 		return
 	}
+	if out.Halted != "" {
+		m.halted(out.Halted)
+		return
+	}
 	m.nextWake(out.WakeAt)
+}
+
+// halted ends the agent of a node that can't read what the log holds, and what it ran. It is started again once
+// it can.
+func (m *machine) halted(why string) {
+	m.w.note(m, "halts: %s", why)
+	m.stopAll()
+	if !m.faultOn(Unreadable, -1) {
+		m.w.fail("halted", "%s: %s", m.id, why)
+	}
 }
 
 // beginAnew ends the agent of a node whose data directory was set back, and what it ran. Another begins with
@@ -470,6 +497,9 @@ func (m *machine) done(d cluster.Done) { m.deliver(&node.Done{Done: d}) }
 
 // writeGate stores a gate in the kernel, at once or late, in order.
 func (m *machine) writeGate(g cluster.Gate) {
+	if m.gateFails(g) {
+		return
+	}
 	late := m.w.lateness(m.idx)
 	if late == 0 && len(m.late) == 0 {
 		m.setGate(g)
@@ -489,6 +519,9 @@ func (m *machine) writeLateGates() {
 	for len(m.late) > 0 && m.late[0].due <= m.w.now && !m.blocked() {
 		g := m.late[0].Gate
 		m.late = slices.Delete(m.late, 0, 1)
+		if m.gateFails(g) {
+			continue
+		}
 		m.setGate(g)
 		m.w.push(m.w.now+5_000, evGated, m.idx, m.life, g.N, 0)
 	}
@@ -505,6 +538,9 @@ func (m *machine) setGate(g cluster.Gate) {
 	if g.Left != 0 {
 		end = m.clock.read(m.w.now).Add(g.Left)
 	}
+	if m.flushed && !m.mapped && end > 0 {
+		m.flushed = false // an opening write makes the table anew
+	}
 	was := m.gates[i]
 	m.gates[i] = gate{g.Epoch, end}
 	m.w.opensRightly(m, i, was)
@@ -513,13 +549,19 @@ func (m *machine) setGate(g cluster.Gate) {
 
 // serves tells whether the kernel lets a group's traffic through here, now.
 func (m *machine) serves(group int) bool {
-	return m.powered && m.gates[group].end > m.clock.read(m.w.now)
+	if !m.powered || m.still {
+		return false
+	}
+	if m.flushed {
+		return m.fronts(group) // nothing filters: who has the address answers
+	}
+	return m.gates[group].end > m.clock.read(m.w.now)
 }
 
 // healthy tells whether clients get answers here: the gate is open, the uplink is there, and everything runs
 // but what a person has stopped.
 func (m *machine) healthy(group int) bool {
-	if !m.serves(group) || m.faultOn(Uplink, -1) {
+	if !m.serves(group) || m.uplinkDown() {
 		return false
 	}
 	for i := range m.resources {
@@ -550,8 +592,7 @@ func (m *machine) beginWrite() {
 }
 
 func (m *machine) written() {
-	if m.faultOn(HangDisk, -1) {
-		m.disk.stuck = true
+	if m.diskFails() {
 		return
 	}
 	n := m.disk.finish()
@@ -572,14 +613,14 @@ func (m *machine) written() {
 	}
 }
 
-func (m *machine) observing() bool { return m.faultOn(Uplink, -1) || len(m.linksDown()) > 0 }
+func (m *machine) observing() bool { return m.uplinkDown() || len(m.linksDown()) > 0 }
 
 func (m *machine) observed() *node.Observed {
 	return &node.Observed{Cut: m.cutGroups(), LinkDown: m.linksDown()}
 }
 
 func (m *machine) cutGroups() []cluster.GroupID {
-	if !m.faultOn(Uplink, -1) {
+	if !m.uplinkDown() {
 		return nil
 	}
 	var all []cluster.GroupID
@@ -592,7 +633,7 @@ func (m *machine) cutGroups() []cluster.GroupID {
 func (m *machine) linksDown() []bool {
 	down := make([]bool, m.w.plan.Links)
 	for i := range m.w.running {
-		if f := &m.w.running[i]; f.on && f.Kind == Carrier {
+		if f := &m.w.running[i]; f.on && (f.Kind == Carrier || f.Kind == FlapLink && f.down) {
 			for l := range down {
 				down[l] = down[l] || f.Link < 0 || f.Link == l
 			}

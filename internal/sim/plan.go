@@ -23,9 +23,12 @@ const (
 	Still
 	// Safety: nothing more.
 	Safety
+	// Mend: at every moment what can be served is served, within the takeover and the start after each change; nothing
+	// is kept off a node for what is mended, and no group moves twice for one cause.
+	Mend
 )
 
-var goalNames = []string{"converge", "takeover", "still", "safety"}
+var goalNames = []string{"converge", "takeover", "still", "safety", "mend"}
 
 func (g Goal) String() string { return goalNames[g] }
 
@@ -46,6 +49,7 @@ type Plan struct {
 	StallMax   time.Duration // and for how long at the most
 	Codec      bool          // every message is encoded and decoded on its way
 	Blind      bool          // agents do not measure how long their syncs take
+	Clients    time.Duration // for how long a client's ARP cache holds an address; 0: there are no clients
 	Compact    uint64        // entries after which a node makes a snapshot; 0: the core's default
 	Goal       Goal
 	Faults     []Fault       // in the order of At

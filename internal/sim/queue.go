@@ -6,22 +6,28 @@ import "baton/internal/core/cluster"
 type eventKind uint8
 
 const (
-	evWake     eventKind = iota + 1 // an agent asked to be called
-	evPacket                        // idx: the packet
-	evDisk                          // the running sync ends
-	evRecorded                      // n: number of the run record written
-	evGate                          // the oldest late gate write is due
-	evGated                         // n: number of the gate write to confirm
-	evDone                          // an operation on a resource ends; idx: the resource
-	evFault                         // idx: the fault begins
-	evFaultEnd                      // idx: the fault ends
-	evAgent                         // an agent starts
-	evStall                         // a machine stalls for a moment
-	evResume                        // a stall ends
-	evSample                        // the checkers look at who serves
-	evBoot                          // a machine powers up for the first time
-	evCopy                          // idx: a copy of the disks is made, for the fault that sets one back
-	evLook                          // the watcher looks at who serves
+	evWake      eventKind = iota + 1 // an agent asked to be called
+	evPacket                         // idx: the packet
+	evDisk                           // the running sync ends
+	evRecorded                       // n: number of the run record written
+	evGate                           // the oldest late gate write is due
+	evGated                          // n: number of the gate write to confirm
+	evDone                           // an operation on a resource ends; idx: the resource
+	evFault                          // idx: the fault begins
+	evFaultEnd                       // idx: the fault ends
+	evAgent                          // an agent starts
+	evStall                          // a machine stalls for a moment
+	evResume                         // a stall ends
+	evSample                         // the checkers look at who serves
+	evBoot                           // a machine powers up for the first time
+	evCopy                           // idx: a copy of the disks is made, for the fault that sets one back
+	evLook                           // the watcher looks at who serves
+	evFlap                           // idx: a fault that flaps turns
+	evStarve                         // idx: a fault starves its machine again
+	evGateAgain                      // gate writes that failed are tried again
+	evSweep                          // the agent looks whether its gate is whole
+	evClients                        // clients ask
+	evAnnounce                       // idx: the group whose address is made known again
 )
 
 // event is one thing that will happen. gen tells whether it still concerns the life it was meant for.

@@ -89,12 +89,16 @@ func (m *machine) finished(i int) {
 	switch report {
 	case cluster.StatusFailed:
 		reason = "simulated: it did not start"
+		if m.lacks(r) {
+			reason = lackReason
+		}
 	case cluster.StatusUnknown:
 		reason = "simulated: it did not stop in time"
 	}
 	if r.open && r.want.N == r.doing.N {
 		r.open = false
-		m.done(cluster.Done{N: r.doing.N, Group: r.doing.Group, Resource: r.doing.Resource, Status: report, Reason: reason})
+		m.done(cluster.Done{N: r.doing.N, Group: r.doing.Group, Resource: r.doing.Resource, Status: report, Reason: reason,
+			Surroundings: report == cluster.StatusFailed && m.lacks(r)})
 	}
 }
 
@@ -107,6 +111,10 @@ func (m *machine) effect(r *resource) cluster.Status {
 		}
 		r.status = cluster.StatusStopped
 	default:
+		if m.lacks(r) {
+			r.status = cluster.StatusStopped
+			return cluster.StatusFailed
+		}
 		if m.faultOn(NoStart, r.group) && !r.spec.Front && (r.doing.Restart || r.status != cluster.StatusRunning && r.status != cluster.StatusStandby) {
 			r.status = cluster.StatusStopped
 			return cluster.StatusFailed
@@ -117,6 +125,9 @@ func (m *machine) effect(r *resource) cluster.Status {
 			if r.spec.Depth == cluster.Cold {
 				r.status = cluster.StatusStopped
 			}
+		}
+		if r.spec.Front && r.status == cluster.StatusRunning {
+			m.madeKnown(r.group)
 		}
 	}
 	return r.status

@@ -147,6 +147,7 @@ func (w *world) adopted(m *machine) {
 	}
 	w.latest.revision, w.latest.spec = s.Revision(), s.Spec()
 	w.check.said.adopted(s.Spec())
+	w.check.kept.adopted(s.Spec())
 	w.check.length = max(w.check.length, s.Spec().Timing.L)
 	for _, o := range w.machines {
 		switch in := s.Spec().Node(o.id) != nil; {

@@ -25,6 +25,9 @@ func (p *Plan) Script() string {
 	if p.Spread > 0 {
 		fmt.Fprintf(b, "spread %v\n", p.Spread)
 	}
+	if p.Clients > 0 {
+		fmt.Fprintf(b, "clients %v\n", p.Clients)
+	}
 	if p.Compact > 0 {
 		fmt.Fprintf(b, "compact %d\n", p.Compact)
 	}
@@ -77,8 +80,9 @@ func (p *Plan) Script() string {
 //	group web alpha beta hot manual beyond failback=1s start=50ms
 //	out delta                        machines that are not in the first configuration
 //	links 2, latency 100us 200us, sync 200us 900us, stalls 1s 15ms, seed 7, codec, blind, compact 10
+//	clients 30s                      each group has a client, whose ARP cache holds an address for so long
 //	spread 20ms                      each fault comes up to so much later, as the seed says
-//	goal converge|takeover|still|safety
+//	goal converge|takeover|still|safety|mend
 //	at 2s power alpha for 500ms      a fault (see Kind)
 //	at 3s boot alpha                 ends an earlier fault of that node: boot, relaunch, thaw, heal
 //	run 5s                           every fault that has an end has ended then
@@ -142,6 +146,8 @@ func (p *Plan) parseLine(words []string) error {
 		err = durations(&p.SyncMin, &p.SyncMax)
 	case "stalls":
 		err = durations(&p.StallEvery, &p.StallMax)
+	case "clients":
+		err = durations(&p.Clients)
 	case "spread":
 		err = durations(&p.Spread)
 	case "run":
@@ -253,7 +259,8 @@ var ends = map[string][]Kind{
 	"relaunch": {Kill, Forget},
 	"thaw":     {Freeze},
 	"heal": {Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, Dup, Late, Replay, SlowDisk, HangDisk, LateGate,
-		NoStart, NoStop},
+		NoStart, NoStop, CutTCP, MTU, Starve, FailGate, FailRecord, DiskFull, DiskError, Suspend, PauseClock, Skew, Bloat, FlapLink,
+		FlapUplink, Unreadable, Lack},
 }
 
 func (p *Plan) parseAt(words []string) error {

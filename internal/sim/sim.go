@@ -33,23 +33,30 @@ func (v *Violation) Error() string { return fmt.Sprintf("%s at %v: %s", v.Rule, 
 
 // Counts tell what one run, or many together, have been through.
 type Counts struct {
-	Runs      int
-	Simulated time.Duration
-	Faults    [kindCount]int
-	Rules     map[string]int // decisions, by the planner's rule
-	Steps     int
-	Packets   int
-	Lost      int
-	Agents    int // lives of agents
-	Entries   int // committed
-	Openings  int // of gates
-	Moves     int // of groups
-	Groups    int // that ever served
-	Replies   int
-	Refusals  int
-	Looks     int // of an onlooker
-	Outages   int // of groups, in plans that measure the takeover
-	Worst     int // the longest of them, in thousandths of the takeover
+	Runs        int
+	Simulated   time.Duration
+	Faults      [kindCount]int
+	Rules       map[string]int // decisions, by the planner's rule
+	Steps       int
+	Packets     int
+	Lost        int
+	Large       int // messages that no datagram holds
+	Agents      int // lives of agents
+	Entries     int // committed
+	Openings    int // of gates
+	Moves       int // of groups
+	Groups      int // that ever served
+	Replies     int
+	Refusals    int
+	Looks       int // of an onlooker
+	Torn        int // power losses that took unsynced writes
+	Relics      int // times that a gate outlived its lease because its machine's clock had stood still
+	Unfiltered  int // times that two had a group's address while one's gate was taken away
+	Asked       int // requests of clients
+	Unanswered  int
+	ClientWorst time.Duration // the longest that a client got no answers
+	Outages     int           // of groups, in plans that measure the takeover
+	Worst       int           // the longest of them, in thousandths of the takeover
 }
 
 func (c *Counts) init() { c.Rules = map[string]int{} }
@@ -66,6 +73,7 @@ func (c *Counts) add(o *Counts) {
 	c.Steps += o.Steps
 	c.Packets += o.Packets
 	c.Lost += o.Lost
+	c.Large += o.Large
 	c.Agents += o.Agents
 	c.Entries += o.Entries
 	c.Openings += o.Openings
@@ -73,14 +81,24 @@ func (c *Counts) add(o *Counts) {
 	c.Groups += o.Groups
 	c.Replies += o.Replies
 	c.Refusals += o.Refusals
+	c.Torn += o.Torn
+	c.Relics += o.Relics
+	c.Unfiltered += o.Unfiltered
+	c.Asked += o.Asked
+	c.Unanswered += o.Unanswered
+	c.ClientWorst = max(c.ClientWorst, o.ClientWorst)
 	c.Outages += o.Outages
 	c.Worst = max(c.Worst, o.Worst)
 }
 
 func (c *Counts) String() string {
 	b := new(strings.Builder)
-	fmt.Fprintf(b, "runs %d, simulated %v, steps %d, packets %d (lost %d), agents started %d, entries %d, gates opened %d, groups moved %d, commands done %d and refused %d\n",
-		c.Runs, c.Simulated.Round(time.Second), c.Steps, c.Packets, c.Lost, c.Agents, c.Entries, c.Openings, c.Moves, c.Replies, c.Refusals)
+	fmt.Fprintf(b, "runs %d, simulated %v, steps %d, packets %d (lost %d, large %d), agents started %d, entries %d, gates opened %d, groups moved %d, commands done %d and refused %d\n",
+		c.Runs, c.Simulated.Round(time.Second), c.Steps, c.Packets, c.Lost, c.Large, c.Agents, c.Entries, c.Openings, c.Moves, c.Replies, c.Refusals)
+	fmt.Fprintf(b, "power losses that took writes %d, gates that outlived a pause %d, addresses twice without a gate %d\n", c.Torn, c.Relics, c.Unfiltered)
+	if c.Asked > 0 {
+		fmt.Fprintf(b, "requests of clients %d, not answered %d, for %v at the longest\n", c.Asked, c.Unanswered, c.ClientWorst.Round(time.Millisecond))
+	}
 	if c.Outages > 0 {
 		fmt.Fprintf(b, "outages %d, the longest %.1f %% of the takeover\n", c.Outages, float64(c.Worst)/10)
 	}

@@ -79,7 +79,11 @@ func (w *world) traceStep(m *machine, in node.Input, out *node.Output) {
 // tracePacket notes an arrival, before the step that it causes.
 func (w *world) tracePacket(m *machine, p *packet) {
 	if w.trace.packets {
-		w.note(m, "  from %s over %s: %s", w.machines[p.from].id, w.spec.Links[p.link].Name, brief(p.msg))
+		over := "tcp"
+		if p.link != wire.LinkTCP {
+			over = w.spec.Links[p.link].Name
+		}
+		w.note(m, "  from %s over %s: %s", w.machines[p.from].id, over, brief(p.msg))
 	}
 }
 

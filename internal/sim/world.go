@@ -33,6 +33,7 @@ func derive(takeover time.Duration) (cluster.Timing, error) {
 type active struct {
 	*Fault
 	on                bool
+	down              bool // a flap is at its bad turn
 	node, peer, group int
 	copies            []data // of every machine's data directory, for SetBack
 }
@@ -58,6 +59,7 @@ type world struct {
 	running  []active // all faults of the plan
 	rand     *rand.Rand
 	commands uint64
+	clients  []client // one per group, where the plan has them
 
 	check  checker
 	trace  *trace
@@ -85,6 +87,7 @@ func newWorld(p *Plan, opt Options) (*world, error) {
 	}
 	w.check.init(w)
 	w.scheduleFaults()
+	w.beginClients()
 	for i, m := range w.machines {
 		w.push(m.between(0, 50*time.Millisecond), evBoot, i, 0, 0, 0)
 		w.nextStall(m)
@@ -110,15 +113,7 @@ func makeWorld(p *Plan, opt Options, spec *cluster.Spec) *world {
 	for i := range spec.Nodes {
 		w.machines = append(w.machines, w.newMachine(i))
 	}
-	n := len(w.machines)
-	w.net = network{links: make([]condition, p.Links), rand: rand.New(rand.NewPCG(p.Seed, 2))}
-	for range p.Links {
-		l := make([][]bool, n)
-		for i := range l {
-			l[i] = make([]bool, n)
-		}
-		w.net.cut = append(w.net.cut, l)
-	}
+	w.net = newNetwork(p.Links, len(w.machines), rand.New(rand.NewPCG(p.Seed, 2)))
 	return w
 }
 
@@ -183,6 +178,9 @@ func (w *world) run() {
 
 func (w *world) happen(e *event) {
 	m := w.machines[e.node]
+	if m.still && m.keepsBack(e) {
+		return
+	}
 	switch e.kind {
 	case evPacket:
 		w.arrive(m, w.net.under.take(e.idx))
@@ -207,6 +205,15 @@ func (w *world) happen(e *event) {
 		return
 	case evLook:
 		w.watcher.look(w)
+		return
+	case evClients:
+		w.askClients()
+		return
+	case evFlap:
+		w.flap(int(e.idx))
+		return
+	case evStarve:
+		w.starve(int(e.idx))
 		return
 	case evStall:
 		w.stall(m)
@@ -238,19 +245,30 @@ func (w *world) happen(e *event) {
 		m.deliver(&m.in.gated)
 	case evGate:
 		m.writeLateGates()
+	case evGateAgain:
+		m.writeGatesAgain()
+	case evSweep:
+		m.sweep()
+	case evAnnounce:
+		m.announce(int(e.idx))
 	case evDisk:
 		m.written()
 	case evRecorded:
-		if m.recording == nil || m.recording.N != e.n {
+		if m.recording == nil || m.recording.N != e.n || m.faultOn(FailRecord, -1) {
 			return
 		}
 		m.putRecord(&m.recording.Record)
 		m.recording = nil
 		m.deliver(&node.Recorded{N: e.n})
 	case evAgent:
-		if m.powered && m.agent == nil && !w.killed(m) {
-			m.startAgent()
+		if !m.powered || m.agent != nil || w.killed(m) {
+			return
 		}
+		if m.refuses() {
+			w.push(w.now+int64(startsAgain), evAgent, m.idx, m.life, 0, 0)
+			return
+		}
+		m.startAgent()
 	}
 }
 
@@ -273,7 +291,7 @@ func (w *world) nextStall(m *machine) {
 }
 
 func (w *world) stall(m *machine) {
-	m.stalled = w.now + m.between(time.Millisecond, w.plan.StallMax)
+	m.stalled = max(m.stalled, w.now+m.between(time.Millisecond, w.plan.StallMax))
 	w.push(m.stalled, evResume, m.idx, 0, 0, 0)
 	w.nextStall(m)
 }
@@ -362,6 +380,7 @@ func (w *world) begin(i int) {
 	w.hurts(f)
 	w.counts.Faults[f.Kind]++
 	w.note(nil, "fault: %v", f.Fault)
+	w.check.changedBy(w, true)
 	if f.For > 0 && shapes[f.Kind].lasts {
 		w.push(w.now+int64(f.For), evFaultEnd, 0, 0, 0, int32(i))
 	}
@@ -393,6 +412,19 @@ func (w *world) begin(i int) {
 		m.wall += int64(f.Amount)
 	case Fail:
 		m.fail(f.group)
+	case FlushGate:
+		m.flush()
+	case Suspend, PauseClock:
+		m.stop(f.Kind)
+	case Starve:
+		w.starve(i)
+	case FlapLink, FlapUplink:
+		f.down = true
+		w.push(w.now+int64(f.Second), evFlap, 0, 0, 0, int32(i))
+	case Lack:
+		m.lack(f.group)
+	case DropAddr:
+		m.dropAddress(f.group)
 	case Switch, Failback, Pause, Resume, Pin, Unpin, Drain, Undrain, Stop, Start, Restart, Clear:
 		w.command(f)
 	case Apply:
@@ -413,12 +445,13 @@ func (w *world) end(i int) {
 	w.disturbed()
 	w.hurts(f)
 	w.note(nil, "fault ends: %v", f.Fault)
+	w.check.changedBy(w, false)
 	switch f.Kind {
 	case Power, Wipe, SetBack:
 		if m := w.machines[f.node]; !w.off(m) && (!m.out || m.disk.image.Hard.Term > 0) {
 			m.powerOn()
 		}
-	case Kill, Forget:
+	case Kill, Forget, Unreadable:
 		if m := w.machines[f.node]; m.powered && m.agent == nil && !w.killed(m) {
 			w.push(w.now+m.between(time.Millisecond, 5*time.Millisecond), evAgent, m.idx, m.life, 0, 0)
 		}
@@ -427,9 +460,22 @@ func (w *world) end(i int) {
 		m.frozen = m.faultOn(Freeze, -1)
 		m.resume()
 	case HangDisk:
-		if m := w.machines[f.node]; m.disk.stuck && !m.faultOn(HangDisk, -1) {
-			m.written()
+		w.machines[f.node].diskWell()
+	case DiskFull:
+		w.machines[f.node].diskWell()
+	case DiskError:
+		w.machines[f.node].restartOverDisk()
+	case FailGate:
+		m := w.machines[f.node]
+		w.push(w.now+m.between(0, gateAgain), evGateAgain, m.idx, m.life, 0, 0)
+	case FailRecord:
+		if m := w.machines[f.node]; m.recording != nil {
+			w.push(w.now+m.between(0, recordAgain), evRecorded, m.idx, m.life, m.recording.N, 0)
 		}
+	case Suspend, PauseClock:
+		w.machines[f.node].goOn(f.Kind)
+	case Lack:
+		w.machines[f.node].tellLacks()
 	}
 	w.conditions(f)
 }
@@ -437,25 +483,22 @@ func (w *world) end(i int) {
 // conditions works out what all faults together make of the network, and tells agents what they can see.
 func (w *world) conditions(f *active) {
 	switch f.Kind {
-	case Cut, OneWay, Isolate, Link, Carrier, Loss, Dup, Late, Replay:
-	case Uplink:
+	case Cut, OneWay, Isolate, Link, Carrier, Loss, Dup, Late, Replay, CutTCP, MTU, Skew, Bloat, FlapLink:
+	case Uplink, FlapUplink:
 		w.machines[f.node].tell()
 		return
 	default:
 		return
 	}
+	w.net.heal()
 	for l := range w.net.links {
-		w.net.links[l] = condition{}
-		for i := range w.machines {
-			clear(w.net.cut[l][i])
-		}
 		for i := range w.running {
 			if r := &w.running[i]; r.on && (r.Link < 0 || r.Link == l) {
 				w.impair(l, r)
 			}
 		}
 	}
-	if f.Kind == Carrier {
+	if f.Kind == Carrier || f.Kind == FlapLink {
 		for _, m := range w.machines {
 			m.tell()
 		}
@@ -489,6 +532,19 @@ func (w *world) impair(l int, f *active) {
 		c.late, c.lateBy = max(c.late, f.Percent), max(c.lateBy, f.Amount)
 	case Replay:
 		c.replay, c.replBy = max(c.replay, f.Percent), max(c.replBy, f.Amount)
+	case CutTCP:
+		w.net.cutTCP[f.node][f.peer], w.net.cutTCP[f.peer][f.node] = true, true
+	case MTU:
+		w.net.narrow = true
+		if c.mtu == 0 || f.Bytes < c.mtu {
+			c.mtu = f.Bytes
+		}
+	case Skew:
+		w.net.skew[f.node][f.peer] = max(w.net.skew[f.node][f.peer], int64(f.Amount))
+	case Bloat:
+		c.bloat = max(c.bloat, f.Amount)
+	case FlapLink:
+		c.dead = c.dead || f.down
 	}
 }
 

@@ -27,9 +27,14 @@ func SpecOf(self cluster.NodeID, disk *cluster.DiskImage, own *cluster.Spec, rea
 		if e.GetIndex() <= s.Applied || e.GetIndex() > disk.Hard.Commit || len(command(e)) == 0 {
 			continue
 		}
-		if c, err := cluster.DecodeEntry(command(e)); err == nil {
-			s.Apply(e.GetIndex(), c)
+		c, err := cluster.DecodeEntry(command(e))
+		if err == nil {
+			err = unread(s, c)
 		}
+		if err != nil {
+			return nil, fmt.Errorf("entry %d of the log in the data directory can't be read by this version: %w", e.GetIndex(), err)
+		}
+		s.Apply(e.GetIndex(), c)
 	}
 	return s.Spec(), nil
 }
@@ -86,7 +91,7 @@ func (n *Node) load(disk *cluster.DiskImage) *replica {
 	must(err)
 	r.durable, r.last = last, last
 	for _, e := range entries {
-		if e.GetIndex() > r.applied && e.GetIndex() <= r.hard.Commit {
+		if e.GetIndex() > r.applied && e.GetIndex() <= r.hard.Commit && !n.ended() {
 			n.applyOne(r, e)
 		}
 	}

@@ -2,9 +2,9 @@ package node
 
 import "baton/internal/core/cluster"
 
-// Mutation plants one bug, for the tests of the simulator: each must be caught (protocol.md marks the
-// rules with (m)). The zero value plants none. Binaries built without the tag `planted` hold no planted bug: what is
-// set here then counts for nothing.
+// Mutation plants one bug, for the tests of the simulator: each must be caught. Many leave out a rule with the
+// mark (m) (protocol.md, "How to read this page"). The zero value plants none. Binaries built without the tag
+// `planted` hold no planted bug: what is set here then counts for nothing.
 type Mutation uint8
 
 const (

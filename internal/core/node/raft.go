@@ -126,8 +126,14 @@ func (n *Node) raftIn(i int, m *raftpb.Message) {
 	if n.state.IsBlank() && m != nil && m.GetFrom() != uint64(p.inc) {
 		p.become(cluster.Incarnation(m.GetFrom()), p.det) // who has no copy yet takes the coordinator's word
 	}
-	if m == nil || m.GetFrom() != uint64(p.inc) || m.GetTo() != uint64(n.inc) || raft.IsLocalMsg(m.GetType()) {
+	if m == nil || m.GetTo() != uint64(n.inc) || raft.IsLocalMsg(m.GetType()) {
 		return
+	}
+	if m.GetFrom() != uint64(p.inc) {
+		if !n.mayKnowMore(m) {
+			return
+		}
+		p.unknown = cluster.Incarnation(m.GetFrom())
 	}
 	switch m.GetType() {
 	case raftpb.MsgAppResp:
@@ -163,9 +169,23 @@ func (n *Node) raftIn(i int, m *raftpb.Message) {
 			}
 			return
 		}
+		if s := m.GetSnapshot(); m.GetType() == raftpb.MsgSnap && !n.readable(s) {
+			return
+		}
 	default:
 	}
 	_ = n.raft.rn.Step(m) // what Raft refuses (an unknown peer, a late answer) needs no action
+}
+
+// mayKnowMore tells whether a message of Raft from an incarnation that the log here does not know is to be heard: of
+// one that leads, or asks for a vote, in no lower term than this node's. It is of a node whose disk was replaced
+// while this one was away. Raft's own rules make it safe: its log proves better, or it gets nothing.
+func (n *Node) mayKnowMore(m *raftpb.Message) bool {
+	switch m.GetType() {
+	case raftpb.MsgApp, raftpb.MsgSnap, raftpb.MsgHeartbeat, raftpb.MsgVote, raftpb.MsgPreVote:
+		return m.GetTerm() >= n.raft.term()
+	}
+	return false
 }
 
 // drainRaft carries out what Raft has become ready to do.
@@ -174,7 +194,7 @@ func (n *Node) drainRaft() {
 	if r == nil {
 		return
 	}
-	for r.rn.HasReady() {
+	for r.rn.HasReady() && !n.ended() {
 		rd := r.rn.Ready()
 		if rd.SoftState != nil {
 			n.softState(rd.SoftState)
@@ -222,13 +242,15 @@ func (n *Node) softState(s *raft.SoftState) {
 	r.leading = leads
 	if !leads {
 		for i := range n.peers {
-			n.peers[i].append.msg, n.peers[i].proposed, n.peers[i].snapshot, n.peers[i].matched = nil, nil, 0, 0
+			p := &n.peers[i]
+			p.append.msg, p.commit.msg, p.proposed, p.snapshot, p.matched = nil, nil, nil, 0, 0
 		}
 		n.leaderHeard() // from now on: others get their turn before this node campaigns again
 		n.event("coordinator.lost", n.id(), "%s no longer coordinates", n.id())
 		return
 	}
 	r.begins, r.proposed = true, 0
+	n.election.better = -1 // what was noted while it led before tells nothing now
 	r.since = n.now.Wall
 	n.election.tickAt = n.now.Mono.Add(n.timing.H)
 	n.planDue = true
@@ -339,16 +361,20 @@ func (n *Node) carryOn(u *unstored) {
 		n.raft.durable = u.entries[len(u.entries)-1].GetIndex()
 	}
 	for _, m := range u.responses {
-		if m.GetTo() == uint64(n.inc) {
+		switch {
+		case m.GetTo() == uint64(n.inc):
 			_ = n.raft.rn.Step(m)
-		} else {
+		case m.GetType() == raftpb.MsgAppResp && m.GetTerm() < n.raft.term():
+			// A later leader may have cut off meanwhile what this acknowledges; nobody counts it any more.
+		default:
 			n.sendRaft(m)
 		}
 	}
 }
 
-// sendRaft sends one message of Raft. An append with entries, and a request for a vote, are repeated
-// quickly until they are answered: a lost one must not cost a heartbeat's time.
+// sendRaft sends one message of Raft. An append with entries and a request for a vote are repeated quickly until they
+// are answered, and the word that entries are committed until the peer says that it has applied them: a lost one
+// must not cost a heartbeat's time.
 func (n *Node) sendRaft(m *raftpb.Message) {
 	to := n.holderOf(cluster.Incarnation(m.GetTo()))
 	if to < 0 || to == n.self || m.GetFrom() != uint64(n.inc) {
@@ -361,6 +387,9 @@ func (n *Node) sendRaft(m *raftpb.Message) {
 		if len(m.Entries) > 0 {
 			again.index = m.Entries[len(m.Entries)-1].GetIndex()
 			p.append = again
+		} else if m.GetCommit() > p.applied() && m.GetCommit() <= m.GetIndex() {
+			again.index = m.GetCommit()
+			p.commit = again
 		}
 	case raftpb.MsgVote, raftpb.MsgPreVote:
 		p.vote = again
@@ -382,7 +411,10 @@ func (n *Node) resendRaft() {
 			p.snapshot = 0
 			n.raft.rn.ReportSnapshot(uint64(p.inc), raft.SnapshotFailure)
 		}
-		for _, r := range []*resend{&p.append, &p.vote} {
+		if p.commit.msg != nil && p.applied() >= p.commit.index {
+			p.commit.msg = nil
+		}
+		for _, r := range []*resend{&p.append, &p.commit, &p.vote} {
 			if r.msg == nil || n.now.Mono < r.at {
 				continue
 			}
@@ -405,6 +437,9 @@ func (n *Node) apply(entries []*raftpb.Entry) {
 		}
 		revision := n.state.Revision()
 		c, applied := n.applyOne(r, e)
+		if n.ended() {
+			return
+		}
 		n.groupsDue, n.planDue = true, true
 		if cc := confChange(e); cc != nil {
 			if c != nil && !applied { // the state has refused it, and so must Raft: a change of node 0 is none
@@ -428,15 +463,20 @@ func (n *Node) apply(entries []*raftpb.Entry) {
 
 // applyOne applies one entry to the state. It reports whether any part of it did.
 func (n *Node) applyOne(r *replica, e *raftpb.Entry) (c *cluster.Entry, applied bool) {
-	r.applied = e.GetIndex()
 	data := command(e)
-	n.out.Applied = append(n.out.Applied, cluster.LogEntry{Index: e.GetIndex(), Term: e.GetTerm(), Type: int32(e.GetType()), Data: data})
-	if len(data) == 0 {
-		return nil, false
+	if len(data) > 0 {
+		var err error
+		if c, err = cluster.DecodeEntry(data); err != nil {
+			n.halt("entry %d of the log can't be read by this version: %v", e.GetIndex(), err)
+			return nil, false
+		}
+		if !n.adoptable(e.GetIndex(), c) {
+			return nil, false
+		}
 	}
-	c, err := cluster.DecodeEntry(data)
-	if err != nil {
-		n.event("log.unreadable", n.id(), "entry %d is skipped: %v", e.GetIndex(), err)
+	r.applied = e.GetIndex()
+	n.out.Applied = append(n.out.Applied, cluster.LogEntry{Index: e.GetIndex(), Term: e.GetTerm(), Type: int32(e.GetType()), Data: data})
+	if c == nil {
 		return nil, false
 	}
 	j := n.state.Apply(e.GetIndex(), c)
@@ -542,13 +582,10 @@ func (n *Node) answerAtOnce(u *unstored) {
 // restore replaces the state by a leader's snapshot.
 func (n *Node) restore(s *raftpb.Snapshot) {
 	st, err := state.Decode(s.GetData(), n.read, n.stateFlaws())
-	if err != nil {
-		n.event("snapshot.unreadable", n.id(), "a snapshot from the coordinator is refused: %v", err)
-		return
-	}
+	cluster.Assert(err == nil, "a snapshot that could be read when it came can't be any more: %v", err)
 	n.state, n.raft.applied, n.raft.snapped = st, s.GetMetadata().GetIndex(), s.GetMetadata().GetIndex()
 	n.raft.store.conf = s.GetMetadata().GetConfState()
-	n.raft.evicts = slices.DeleteFunc(n.raft.evicts, func(a appended) bool { return a.index <= n.raft.applied })
+	n.raft.evicts = nil // the log that they stood in is replaced
 	n.groupsDue, n.planDue = true, true
 	n.takeRevision()
 	n.restored()

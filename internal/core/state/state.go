@@ -32,6 +32,7 @@ type State struct {
 	Members   []Member               `json:"members"`             // who has a copy of the log
 	Former    []Node                 `json:"former,omitempty"`    // nodes that were removed: their numbers only grow
 	Epochs    []GroupEpoch           `json:"epochs,omitempty"`    // of groups that were removed
+	Freed     []Freed                `json:"freed,omitempty"`     // addresses that revisions took from groups
 
 	Instructions cluster.Instructions `json:"instructions"`
 	Asked        []Asked              `json:"asked,omitempty"` // answers to commands, oldest first
@@ -142,7 +143,7 @@ func (s *State) Encode() []byte {
 // Decode reads a stored state.
 func Decode(b []byte, read Reader, flaws Flaws) (*State, error) {
 	s := new(State)
-	if err := json.Unmarshal(b, s); err != nil {
+	if err := cluster.ReadStored(b, s); err != nil {
 		return nil, fmt.Errorf("snapshot of %d bytes: %w", len(b), err)
 	}
 	if len(s.Revisions) == 0 || len(s.Sets) == 0 {
@@ -276,7 +277,7 @@ func (s *State) applyPart(index uint64, e *cluster.Entry, p cluster.Part) string
 	case p.Draft != nil:
 		return s.draft(e, p.Draft)
 	case p.Adopt != nil:
-		return s.adopt(p.Adopt)
+		return s.adopt(index, p.Adopt)
 	case p.Drop != nil:
 		return s.drop(p.Drop)
 	case p.Voter != nil:
@@ -347,6 +348,7 @@ func (s *State) ended(e *cluster.Ended) string {
 		g := &s.Groups[i]
 		g.Tenures = slices.DeleteFunc(g.Tenures, func(t Tenure) bool { return t.Node == e.Node && t.Number <= e.Number })
 	}
+	s.Freed = slices.DeleteFunc(s.Freed, func(f Freed) bool { return f.Node == e.Node && f.Number <= e.Number })
 	return ""
 }
 
