@@ -82,7 +82,7 @@ func (c *checker) init(w *world) {
 	default:
 		// One look just before the fault: was the cluster well at all?
 		if len(w.plan.Faults) > 0 {
-			c.cause = w.plan.cause()
+			c.cause = w.plan.cause(w.settling() + 3*c.length)
 			c.from = int64(c.cause) - 1
 			c.deadline = c.from + 1 + int64(w.spec.Timing.Promised(w.plan.Takeover)) // in true time: clocks may run slow by rho
 		}
@@ -93,14 +93,29 @@ func (c *checker) init(w *world) {
 	w.push(c.from, evSample, 0, 0, 0, 0)
 }
 
-// cause returns when the fault comes whose takeover is measured: loss that was there before is none.
-func (p *Plan) cause() time.Duration {
+// cause returns when the fault comes whose takeover is measured: the last that comes once all before it have ended
+// and the cluster has settled. What follows sooner (a stall that must fit, say) belongs to it. Loss that was there
+// before is a condition of the network, and need not have ended.
+func (p *Plan) cause(settled time.Duration) time.Duration {
+	cause, quiet := time.Duration(-1), time.Duration(0)
 	for i := range p.Faults {
-		if p.Goal != Takeover || p.Faults[i].Kind != Loss {
-			return p.Faults[i].At
+		f := &p.Faults[i]
+		if p.Goal == Takeover && f.Kind == Loss {
+			continue
+		}
+		if cause < 0 || p.Goal == Takeover && f.At >= quiet {
+			cause = f.At
+		}
+		if end := f.At + f.For + settled; shapes[f.Kind].lasts && f.For == 0 {
+			quiet = time.Duration(far)
+		} else {
+			quiet = max(quiet, end)
 		}
 	}
-	return p.Faults[0].At
+	if cause < 0 {
+		return p.Faults[0].At
+	}
+	return cause
 }
 
 // settling bounds how long a cluster may need once all faults have ended: 3 L, and what boots and starts.

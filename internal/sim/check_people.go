@@ -77,6 +77,7 @@ func (w *world) keeps(e *cluster.LogEntry, d *cluster.Entry) {
 		}
 		k.keys[d.ID] = e.Index
 	}
+	w.outcome.entry(w, d)
 	if d.Rule != "" {
 		for _, p := range d.Parts {
 			if p.Assign != nil {

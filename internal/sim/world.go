@@ -48,6 +48,7 @@ type world struct {
 	planGroup []int // index in the plan of each group of the specification
 
 	reader   state.Reader // reads the texts of revisions
+	outcome  *outcome     // nil: nobody asks for it
 	onlooker *onlooker    // nil: nobody looks
 	watcher  *watcher     // keeps what happens to each group, for a forecast; nil: nobody asks
 	calendar int64        // what calendars show when the run begins
@@ -99,6 +100,9 @@ func newWorld(p *Plan, opt Options) (*world, error) {
 func makeWorld(p *Plan, opt Options, spec *cluster.Spec) *world {
 	w := &world{plan: p, opt: opt, spec: spec, calendar: wallStart, rand: rand.New(rand.NewPCG(p.Seed, 1)), hash: 14695981039346656037}
 	w.reader = w.read
+	if opt.Outcome {
+		w.outcome = new(outcome)
+	}
 	if opt.Looks {
 		w.onlooker = &onlooker{rand: rand.New(rand.NewPCG(p.Seed, 4))}
 	}
