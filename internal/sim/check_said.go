@@ -191,7 +191,7 @@ func (w *world) saysReleased(m *machine, t wire.Tenure) {
 	if i < 0 {
 		return
 	}
-	if m.gates[i].epoch == t.Epoch && m.serves(i) {
+	if m.gates[i].epoch == t.Epoch && m.serves(i) && !m.flushed {
 		w.fail("said", "%s releases epoch %d of %s, whose gate is open", m.id, t.Epoch, t.Group)
 	}
 	for _, g := range m.late {
