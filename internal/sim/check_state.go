@@ -56,17 +56,17 @@ func (w *world) states(m *machine, out *node.Output) {
 		return
 	}
 	if (out.Applied[n-1].Index+w.plan.Seed)%stateEvery == 0 {
-		w.compareStates(m, s, out.Applied[n-1].Index)
+		w.compareStates(a.states, m, s, out.Applied[n-1].Index)
 	}
 	w.journal(m, s, out.Applied)
 	w.lineage(m, s)
 }
 
-// compareStates compares a state with that of whoever came to the index first. The run's end calls it, too.
-func (w *world) compareStates(m *machine, s *state.State, index uint64) {
+// compareStates compares a state with that of whoever came to the index first.
+func (w *world) compareStates(by map[uint64]digest, m *machine, s *state.State, index uint64) {
 	c := *s
 	c.Journal = nil
-	w.agree(w.check.agreed.states, m, index, c.Encode(), "state")
+	w.agree(by, m, index, c.Encode(), "state")
 }
 
 func (w *world) agree(by map[uint64]digest, m *machine, index uint64, data []byte, what string) {
@@ -83,11 +83,13 @@ func (w *world) agree(by map[uint64]digest, m *machine, index uint64, data []byt
 	}
 }
 
-// compareAll compares at the end of a run, whatever the index.
+// compareAll compares at the end of a run, by the last entry that the state itself holds: a snapshot may be under
+// way to the disk.
 func (w *world) compareAll() {
+	ends := map[uint64]digest{}
 	for _, m := range w.machines {
 		if m.agent != nil && m.agent.State() != nil && !m.agent.State().IsBlank() {
-			w.compareStates(m, m.agent.State(), m.agent.State().Applied)
+			w.compareStates(ends, m, m.agent.State(), m.agent.State().Applied)
 		}
 	}
 }

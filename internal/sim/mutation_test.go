@@ -88,6 +88,17 @@ var plants = []plant{
 		"a shorter takeover, a slow disk of the owner"},
 	{node.SetBackUnseen, "SetBackUnseen", "set-back", "", 1, 3, "invariant 3", "none of 300 of mix, members, snapshots",
 		"a disk set back to before what was committed while the third node was cut off, and the other down"},
+	{node.ServeUnrecorded, "ServeUnrecorded", "", "mix", 1, 3, "said", "1 of mix", "none"},
+	{node.ReleaseUnrecorded, "ReleaseUnrecorded", "", "mix", 1, 3, "said", "1 of mix", "a switchover"},
+	{node.NumberUnrecorded, "NumberUnrecorded", "", "mix", 1, 3, "said", "1 of mix", "none"},
+	{node.VoteUndurable, "VoteUndurable", "", "mix", 1, 3, "said", "1 of mix", "none"},
+	{node.BanForgotten, "BanForgotten", "", "moves", 398, 3, "bans", "398 of moves; none of 600 of mix, short",
+		"a program that failed on one node, then on another, and another coordinator between"},
+	{node.JournalLost, "JournalLost", "", "mix", 26, 3, "history", "26 of mix, 1 of restarts", "an entry that comes too late"},
+	{node.PromiseUndurable, "PromiseUndurable", "", "mix", 10, 3, "said", "10 of mix", "a disk that is slow while the cluster forms, or another takeover"},
+	{node.NumberOfFormerRun, "NumberOfFormerRun", "", "mix", 1, 3, "said", "1 of mix", "a run record that is lost"},
+	{node.WanderingCoordinator, "WanderingCoordinator", "", "mix", 2, 3, "calm", "2 of mix, 2 of elections", "none"},
+	{node.SnapshotWithoutTenures, "SnapshotWithoutTenures", "", "mix", 22, 3, "state", "22 of mix, 129 of restarts", "a snapshot while a group is handed over"},
 }
 
 // TestMutations: each planted bug is caught by a seed or script under which the faithful core is right.

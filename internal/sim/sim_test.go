@@ -109,7 +109,9 @@ func TestCodec(t *testing.T) {
 	}
 }
 
-// TestScripts runs the scripts written by hand.
+var update = flag.Bool("update", false, "write into each script of testdata what its run comes to")
+
+// TestScripts runs the scripts written by hand: all invariants hold, and the outcome is that which stands in them.
 func TestScripts(t *testing.T) {
 	paths, err := filepath.Glob("testdata/*.script")
 	if err != nil || len(paths) == 0 {
@@ -117,13 +119,25 @@ func TestScripts(t *testing.T) {
 	}
 	for _, path := range paths {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".script"), func(t *testing.T) {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
 			p := readScript(t, path)
-			r, err := RunPlan(p, Options{})
+			r, err := RunPlan(p, Options{Outcome: true})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if r.Violation != nil {
-				t.Errorf("%v\n%s", r.Violation, Tail(p, Options{}, 60))
+				t.Fatalf("%v\n%s", r.Violation, Tail(p, Options{}, 60))
+			}
+			script, outcome, _ := strings.Cut(string(text), outcomeMark+"\n")
+			if *update {
+				if err := os.WriteFile(path, []byte(strings.TrimRight(script, "\n")+"\n"+outcomeMark+"\n"+r.Outcome), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			} else if outcome != r.Outcome {
+				t.Errorf("the outcome is\n%s\nand not\n%s\n(-update writes it into the script)", r.Outcome, outcome)
 			}
 		})
 	}
