@@ -1,5 +1,5 @@
 # What users and developers of baton type. Each target installs what it needs (apt-get, Go modules).
-.PHONY: all build deps install uninstall demo test sim soak bench idle fuzz generate clean
+.PHONY: all build deps install uninstall demo test models sim soak bench idle fuzz generate clean
 
 GO      ?= go
 SEEDS   ?= 1..2000
@@ -27,6 +27,10 @@ demo: build ## a real failover on this machine, with keys to break things; AUTO=
 
 test: deps ## everything that CI runs
 	@sh scripts/test.sh
+
+models: ## the protocol's models, exhaustively (hours): make models MODELS='lease voters'; SHORT=1: a minute's worth, as in CI
+	@sh scripts/deps.sh spin:spin
+	@SHORT=$(SHORT) sh models/run.sh $(MODELS)
 
 sim: ## the simulator: make sim SEEDS=1..100000 PROFILE=mix
 	$(GO) run ./cmd/baton simulate --seeds $(SEEDS) --profile $(PROFILE)

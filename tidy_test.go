@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,7 +53,11 @@ type source struct {
 func load(t *testing.T) *source {
 	t.Helper()
 	s := &source{files: token.NewFileSet()}
+	var others []string // directories of other modules: these rules are not theirs
 	walk(t, func(name string, text []byte) {
+		if path.Base(name) == "go.mod" && name != "go.mod" {
+			others = append(others, path.Dir(name))
+		}
 		if !strings.HasSuffix(name, ".go") {
 			return
 		}
@@ -65,6 +70,9 @@ func load(t *testing.T) *source {
 			path: name, dir: path.Dir(name), isTest: strings.HasSuffix(name, "_test.go"),
 			generated: ast.IsGenerated(syntax), text: text, syntax: syntax,
 		})
+	})
+	s.all = slices.DeleteFunc(s.all, func(f *goFile) bool {
+		return slices.ContainsFunc(others, func(dir string) bool { return within(f.dir, dir) })
 	})
 	if len(s.all) < 2 {
 		t.Fatal("no Go files found: this test must run in the module's root")
@@ -640,6 +648,114 @@ func TestFormat(t *testing.T) {
 			t.Errorf("%s can't be formatted: %v", f.path, err)
 		} else if !bytes.Equal(formatted, f.text) {
 			t.Errorf("%s is not formatted: gofmt -w %s", f.path, f.path)
+		}
+	}
+}
+
+// contract is the page that comments cite as protocol.md.
+const contract = "docs/internals/protocol.md"
+
+// cited is what a comment may cite of the contract: its headings, without a mark that it is planned, and the
+// numbers of the items under each.
+type cited map[string][]string
+
+var numberedItem = regexp.MustCompile(`^(\d+)\. `)
+
+// headings reads what can be cited of the contract.
+func headings(text string) cited {
+	out, heading, inCode := make(cited), "", false
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n ")
+		level, title, is := strings.Cut(line, " ")
+		switch item := numberedItem.FindStringSubmatch(line); {
+		case strings.HasPrefix(strings.TrimSpace(line), "```"):
+			inCode = !inCode
+		case inCode:
+		case is && len(level) > 1 && strings.Trim(level, "#") == "":
+			heading = strings.TrimSuffix(title, " (planned)")
+			out[heading] = nil
+		case item != nil && heading != "":
+			out[heading] = append(out[heading], item[1])
+		}
+	}
+	return out
+}
+
+var (
+	citation = regexp.MustCompile(`protocol\.md`)
+	// citedNext is one step of a citation: a heading in quotes, or the number of an item under the last one.
+	citedNext = regexp.MustCompile(`^,?\s+(?:and\s+)?(?:"([^"]+)"|(\d+)\b)`)
+)
+
+// wrong returns what is wrong with the citations of the contract in a comment. They read: protocol.md, "Heading",
+// 1, 2 and 3, and "Another heading".
+func (c cited) wrong(comment string) []string {
+	var out []string
+	comment = strings.Join(strings.Fields(comment), " ") // a heading may be wrapped
+	for _, at := range citation.FindAllStringIndex(comment, -1) {
+		heading, rest := "", comment[at[1]:]
+		for m := citedNext.FindStringSubmatch(rest); m != nil; m = citedNext.FindStringSubmatch(rest) {
+			rest = rest[len(m[0]):]
+			items, known := c[m[1]]
+			switch {
+			case m[1] != "" && !known:
+				return append(out, fmt.Sprintf("there is no heading %q", m[1]))
+			case m[1] != "":
+				heading = m[1]
+			case heading == "":
+				return append(out, fmt.Sprintf("item %s of no heading", m[2]))
+			default:
+				if items = c[heading]; !slices.Contains(items, m[2]) {
+					out = append(out, fmt.Sprintf("under %q there is no item %s", heading, m[2]))
+				}
+			}
+		}
+		if heading == "" {
+			out = append(out, "no heading is named")
+		}
+	}
+	return out
+}
+
+// TestCitations: a rule that the code carries out stands in the contract where the comment says, since a change
+// of it begins there.
+func TestCitations(t *testing.T) {
+	text, err := os.ReadFile(contract)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := headings(string(text))
+	s := load(t)
+	for _, f := range s.all {
+		if f.dir == "." {
+			continue // its examples are wrong on purpose
+		}
+		for _, group := range f.syntax.Comments {
+			for _, wrong := range known.wrong(group.Text()) {
+				t.Errorf("%s: cites %s, but %s: name a heading of that page in quotes, and an item's number where that helps", s.at(group.Pos()), contract, wrong)
+			}
+		}
+	}
+}
+
+// TestCitationsAreRead: the test above sees each kind of mistake.
+func TestCitationsAreRead(t *testing.T) {
+	known := headings("# Page\n## Clocks\n1. One.\n   3. in it\n2. Two.\n## Two nodes (planned)\n- no number\n```\n## Code\n3. no item\n```\n### Forming, and more\n1. One.\n")
+	for comment, want := range map[string]string{
+		"no citation at all, 7 and \"x\"":                           "",
+		"(protocol.md, \"Clocks\")":                                 "",
+		"(protocol.md,\n\"Clocks\", 1 and 2, and \"Two nodes\"): 9": "",
+		"protocol.md, \"Forming,\nand more\", 1":                    "",
+		"protocol.md says so":                                       "no heading is named",
+		"protocol.md, 1":                                            "item 1 of no heading",
+		"protocol.md, \"Clock\"":                                    "there is no heading \"Clock\"",
+		"protocol.md, \"Code\"":                                     "there is no heading \"Code\"",
+		"protocol.md, \"Clocks\", 1 and 3":                          "under \"Clocks\" there is no item 3",
+		"protocol.md, \"Two nodes\", 1":                             "under \"Two nodes\" there is no item 1",
+		"protocol.md, \"Clocks\"; protocol.md, \"Nothing\"":         "there is no heading \"Nothing\"",
+	} {
+		if got := strings.Join(known.wrong(comment), "; "); got != want {
+			t.Errorf("%q: %q is wrong with it, want %q", comment, got, want)
 		}
 	}
 }

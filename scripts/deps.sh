@@ -1,8 +1,9 @@
 #!/bin/sh
 # Installs what building and testing need and this machine lacks. Quiet when nothing is missing.
+# usage: scripts/deps.sh [PROGRAM:PACKAGE]...   what else is needed
 set -eu
 need=""
-for pair in nft:nftables ip:iproute2 ping:iputils-ping curl:curl gcc:gcc make:make systemctl:systemd; do
+for pair in nft:nftables ip:iproute2 ping:iputils-ping curl:curl gcc:gcc make:make systemctl:systemd "$@"; do
 	command -v "${pair%%:*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%:*}" ] || need="$need ${pair##*:}"
 done
 [ -n "$need" ] || exit 0

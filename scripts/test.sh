@@ -1,6 +1,6 @@
 #!/bin/sh
 # Everything that CI runs: formatting, vet, the house rules, unit tests, the simulator's fixed seeds and
-# mutations, and the real binary in the lab.
+# mutations, the short set of the protocol's models, and the real binary in the lab.
 set -eu
 cd "$(dirname "$0")/.."
 step() { echo "--- $*"; }
@@ -8,6 +8,10 @@ step "gofmt, vet"
 raw=$(gofmt -l $(git ls-files '*.go'))
 [ -z "$raw" ] || { echo "not gofmt-ed: $raw" >&2; exit 1; }
 go vet ./...
+(cd models/pair-raft && go vet ./...)
+step "models of the protocol: the short set"
+sh scripts/deps.sh spin:spin
+SHORT=1 sh models/run.sh
 step "unit tests, simulator, house rules"
 go test $(go list ./... | grep -v internal/trial)
 step "planted bugs: each is caught"

@@ -82,6 +82,7 @@ type agent struct {
 	disk     sync.WaitGroup
 	gates    map[cluster.GroupID]cluster.Gate // the newest of each group, to be translated anew each h
 	gatesAt  cluster.Instant
+	owed     owed
 	replies  map[uint64]chan node.Reply
 	commands uint64
 	keyFile  string
@@ -90,12 +91,18 @@ type agent struct {
 	leave    leave // what the agent was told; the loop's alone
 	manager  *supervisor
 	*fitting
-	file *fileKeeper
+	file  *fileKeeper
+	views views
 	observing
 }
 
 // RunAgent runs this node until the context ends, or SIGHUP comes. It returns nil if it was told to end.
-func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
+func RunAgent(ctx context.Context, opt AgentOptions) error {
+	return runAgent(ctx, opt, func(*agent) {})
+}
+
+// runAgent tells when the agent is about to begin.
+func runAgent(ctx context.Context, opt AgentOptions, begins func(*agent)) (err error) {
 	logs, err := openLog(cmp.Or(opt.LogFormat, "auto"), opt.LogLevel, os.Stderr, journalSocket)
 	if err != nil {
 		return err
@@ -141,6 +148,7 @@ func RunAgent(ctx context.Context, opt AgentOptions) (err error) {
 		helpers.Wait()
 		err = errors.Join(err, server.Close())
 	}()
+	begins(a)
 	return a.loop(boot)
 }
 

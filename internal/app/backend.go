@@ -3,13 +3,16 @@ package app
 import (
 	"context"
 	"errors"
+	"slices"
+	"time"
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/node"
 	"baton/internal/io/api"
 )
 
-// backend answers the API from the loop, between two steps of the core.
+// backend answers the API: by views of the core, and from the loop, between two steps of the core, where something
+// is to be done.
 type backend struct{ a *agent }
 
 var errEnded = errors.New("the agent is stopping")
@@ -23,27 +26,25 @@ func (b *backend) ask(f func(*node.Node)) error {
 }
 
 // Overview implements api.Backend.
-func (b *backend) Overview(context.Context) (*cluster.Overview, error) {
-	var o *cluster.Overview
-	err := b.ask(func(n *node.Node) {
-		o = n.Overview(b.a.clock.now())
-		if b.a.ending != nil {
-			o.Left = b.a.ending.text
-		}
-	})
-	if err == nil {
-		b.a.access.tellForeign(o)
-		b.a.tellReplaced(o)
-		o.Drift = b.a.file.drift()
+func (b *backend) Overview(ctx context.Context) (*cluster.Overview, error) {
+	p, err := b.a.look(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return o, err
+	o := p.seen(time.Now())
+	b.a.access.tellForeign(o)
+	b.a.tellReplaced(o)
+	o.Drift = b.a.file.drift()
+	return o, nil
 }
 
 // History implements api.Backend.
-func (b *backend) History(context.Context) ([]cluster.Line, error) {
-	var lines []cluster.Line
-	err := b.ask(func(n *node.Node) { lines = n.History() })
-	return lines, err
+func (b *backend) History(ctx context.Context) ([]cluster.Line, error) {
+	p, err := b.a.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Clone(p.history), nil
 }
 
 // Version implements api.Backend.

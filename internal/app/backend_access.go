@@ -97,9 +97,12 @@ func (b *backend) Propose(ctx context.Context, part cluster.Part, by string) (ap
 }
 
 // present returns the configuration that counts, and the cluster's identity if it is founded.
-func (b *backend) present() (spec *cluster.Spec, id string, err error) {
-	err = b.ask(func(n *node.Node) { spec, id = b.a.spec, n.Overview(b.a.clock.now()).ID })
-	return spec, id, err
+func (b *backend) present(ctx context.Context) (spec *cluster.Spec, id string, err error) {
+	p, err := b.a.look(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	return p.spec, p.overview.ID, nil
 }
 
 // deed puts into the journal what was done beside the log. A cluster that forms has none.
@@ -116,8 +119,8 @@ func (b *backend) deed(text, by string) {
 const deedTimeout = 2 * time.Second
 
 // Doors implements api.AccessBackend.
-func (b *backend) Doors(context.Context) (api.Doors, error) {
-	spec, _, err := b.present()
+func (b *backend) Doors(ctx context.Context) (api.Doors, error) {
+	spec, _, err := b.present(ctx)
 	if err != nil {
 		return api.Doors{}, err
 	}
@@ -153,7 +156,7 @@ func longAddress(a string) string {
 
 // Invite implements api.AccessBackend.
 func (b *backend) Invite(ctx context.Context, name cluster.NodeID, d time.Duration, by string) (api.Invitation, error) {
-	spec, _, err := b.present()
+	spec, _, err := b.present(ctx)
 	switch {
 	case err != nil:
 		return api.Invitation{}, err
@@ -173,7 +176,7 @@ func (b *backend) Invite(ctx context.Context, name cluster.NodeID, d time.Durati
 
 // Welcome implements api.AccessBackend.
 func (b *backend) Welcome(ctx context.Context, secret []byte, use bool) (api.Welcome, error) {
-	spec, id, err := b.present()
+	spec, id, err := b.present(ctx)
 	if err != nil {
 		return api.Welcome{}, err
 	}

@@ -17,17 +17,17 @@ import (
 const begunAfter = 500 * time.Millisecond
 
 // Configuration implements api.ConfigBackend.
-func (b *backend) Configuration(context.Context) (*cluster.Configuration, error) {
-	c := &cluster.Configuration{}
-	err := b.ask(func(n *node.Node) {
-		now := n.Configuration()
-		c.Revisions, c.Draft = slices.Clone(now.Revisions), now.Draft
-		if c.Draft != nil {
-			d := *c.Draft
-			c.Draft = &d
-		}
-	})
-	return c, err
+func (b *backend) Configuration(ctx context.Context) (*cluster.Configuration, error) {
+	p, err := b.a.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &cluster.Configuration{Revisions: slices.Clone(p.conf.Revisions)}
+	if p.conf.Draft != nil {
+		d := *p.conf.Draft
+		c.Draft = &d
+	}
+	return c, nil
 }
 
 // Compare implements api.ConfigBackend.

@@ -18,13 +18,38 @@ type devCmd struct {
 	Loopback bool          `help:"Run on loopback addresses, as without root."`
 
 	Service bool `hidden:"" help:"Be the service of the cluster on loopback."`
+	Sweep   bool `hidden:"" help:"Tidy up once the demo that has started this has ended."`
 }
 
 // Run runs the cluster until it is told to stop, and removes everything.
 func (c *devCmd) Run(k *console) (err error) {
-	if c.Service {
+	switch {
+	case c.Service:
 		return devService(k.ctx)
+	case c.Sweep:
+		return sweeper(k.in)
 	}
+	if err := c.check(); err != nil {
+		return err
+	}
+	open, err := c.prepare()
+	if err != nil {
+		return err
+	}
+	var stop context.CancelFunc
+	k.ctx, stop = endings(k.ctx)
+	defer stop()
+	_ = sweepDemos() // what can't be removed is nobody's trouble here
+	dismiss, err := startSweeper(k.in)
+	if err != nil {
+		return err
+	}
+	defer dismiss()
+	return c.play(k, open)
+}
+
+// check refuses flags that don't go together.
+func (c *devCmd) check() error {
 	for _, name := range c.Only {
 		if trickWords[name] == "" {
 			return fail(exitUsage, "baton dev --help", "--only: there is no fault %q", name)
@@ -33,10 +58,15 @@ func (c *devCmd) Run(k *console) (err error) {
 	if c.Auto && c.File != "" {
 		return fail(exitUsage, "leave FILE out, or leave --auto out", "--auto asks the demo's own service, and can't ask that of %s", c.File)
 	}
+	return nil
+}
+
+// play makes the cluster, lets it be played with, and takes it away.
+func (c *devCmd) play(k *console, open opener) (err error) {
 	if k.progress {
 		fmt.Fprint(k.err, "making the machines …\r") // what follows overwrites it
 	}
-	p, g, err := c.open()
+	p, g, err := open()
 	if err != nil {
 		return err
 	}
@@ -47,33 +77,35 @@ func (c *devCmd) Run(k *console) (err error) {
 	defer s.end()
 	defer stop()
 	if err := s.begin(ctx); err != nil {
-		return interrupted(k, err)
+		return c.interrupted(k, err)
 	}
 	if c.Auto {
-		return s.auto(ctx, c.Only)
+		return c.interrupted(k, s.auto(ctx, c.Only))
 	}
-	return interrupted(k, s.play(ctx))
+	return c.interrupted(k, s.play(ctx))
 }
 
-// interrupted turns the end by Ctrl-C, which is how a demo ends, into success.
-func interrupted(k *console, err error) error {
-	if k.ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return nil
+// interrupted turns the end by Ctrl-C, which is how a demo ends, into success; but not all was played then.
+func (c *devCmd) interrupted(k *console, err error) error {
+	switch {
+	case k.ctx.Err() == nil || !errors.Is(err, context.Canceled):
+		return err
+	case c.Auto:
+		return fail(exitFailed, "", "interrupted")
 	}
-	return err
+	return nil
 }
 
-// open makes the cluster: in lab hosts with root, else on loopback.
-func (c *devCmd) open() (*devPlan, ground, error) {
+// opener makes the cluster of a plan and runs it.
+type opener func() (*devPlan, ground, error)
+
+// prepare decides what to run, in lab hosts with root, else on loopback, and makes nothing yet.
+func (c *devCmd) prepare() (opener, error) {
 	if c.Loopback || os.Geteuid() != 0 {
 		if c.File != "" {
-			return nil, nil, fail(exitUsage, "run it as root", "a file's addresses take network namespaces, and those take root")
+			return nil, fail(exitUsage, "run it as root", "a file's addresses take network namespaces, and those take root")
 		}
-		g, err := newLoopbackGround(c.Takeover)
-		if err != nil {
-			return nil, nil, err
-		}
-		return g.plan, g, nil
+		return c.openLoopback, nil
 	}
 	name, self := c.File, ""
 	var text []byte
@@ -84,22 +116,38 @@ func (c *devCmd) open() (*devPlan, ground, error) {
 		name, text = "the demo's cluster file", fmt.Appendf(nil, labFile, c.Takeover, self, devPort)
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	p, err := newDevPlan(name, text)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	p.own = c.File != ""
-	g, err := newLabGround(p)
-	var told *failure
-	if err != nil && !errors.As(err, &told) && c.File == "" {
-		return nil, nil, fail(exitFailed, "baton dev --loopback needs none of that, and shows less", "no hosts can be made on this machine: %v", err)
+	nets, err := labNetworks(p.spec)
+	if err != nil {
+		return nil, err
 	}
+	return func() (*devPlan, ground, error) { return openLab(p, nets) }, nil
+}
+
+func (c *devCmd) openLoopback() (*devPlan, ground, error) {
+	g, err := newLoopbackGround(c.Takeover)
 	if err != nil {
 		return nil, nil, err
 	}
-	return p, g, nil
+	return g.plan, g, nil
+}
+
+func openLab(p *devPlan, nets []labNet) (*devPlan, ground, error) {
+	g, err := newLabGround(p, nets)
+	var told *failure
+	switch {
+	case err == nil:
+		return p, g, nil
+	case !errors.As(err, &told) && !p.own:
+		err = fail(exitFailed, "baton dev --loopback needs none of that, and shows less", "no hosts can be made on this machine: %v", err)
+	}
+	return nil, nil, err
 }
 
 // introduce says what runs, what is missing, and what to type next.

@@ -63,41 +63,35 @@ func keyHelp(p palette, width int) []string {
 }
 
 // readDeeds reads keys from a terminal, or else lines, and hands on what they ask for until ctx ends or
-// the input does; ended is closed then. What it returns restores the terminal and ends the reader.
+// the input does; asked is closed then. What it returns ends the reader and restores the terminal.
 func readDeeds(ctx context.Context, in io.Reader) (asked chan string, restore func()) {
 	asked = make(chan string)
-	f, isFile := in.(*os.File)
-	if !isFile || !isTerminal(f) {
-		// The reader can't be interrupted: it ends with the process, or with its input.
-		go func() {
-			defer close(asked)
-			lines := bufio.NewScanner(in)
-			for lines.Scan() {
-				select {
-				case asked <- lines.Text():
-				case <-ctx.Done():
-					return
-				}
-			}
-		}()
-		return asked, func() {}
-	}
+	over := func() { close(asked) }
 	ctx, cancel := context.WithCancel(ctx)
-	restore, ok := takeKeys(ctx, f, func(key byte) bool {
+	hand := func(what string) bool {
 		select {
-		case asked <- string(key):
+		case asked <- what:
 			return true
 		case <-ctx.Done():
 			return false
 		}
-	}, func() { close(asked) })
-	if !ok {
-		restore = func() {}
 	}
-	return asked, func() {
-		cancel() // first: the reader may wait for somebody who asks
-		restore()
+	if f, isFile := in.(*os.File); isFile {
+		key := func(k byte) bool { return hand(string(k)) }
+		if release, ok := takeKeys(ctx, f, key, over); ok {
+			return asked, func() {
+				cancel() // first: the reader may wait for somebody who asks
+				release()
+			}
+		}
 	}
+	// This reader can't be interrupted: it ends with the process, or with its input.
+	go func() {
+		defer over()
+		for lines := bufio.NewScanner(in); lines.Scan() && hand(lines.Text()); {
+		}
+	}()
+	return asked, cancel
 }
 
 // Times of a player.

@@ -70,15 +70,8 @@ type labGround struct {
 	shell   *lab.Process   // sleeps in the client's host, for people to enter it
 }
 
-// newLabGround makes the hosts, boots them, and starts the agents. It needs root.
-func newLabGround(p *devPlan) (*labGround, error) {
-	nets, err := labNetworks(p.spec)
-	if err != nil {
-		return nil, err
-	}
-	if dir := filepath.Dir(p.spec.KeyFile); dir != filepath.Dir(config.DefaultKeyFile) {
-		return nil, fail(exitUsage, "leave key_file out: baton dev makes a key of its own", "key_file is %s, and the hosts of baton dev have no %s", p.spec.KeyFile, dir)
-	}
+// newLabGround makes the hosts on the networks of labNetworks, boots them, and starts the agents. It needs root.
+func newLabGround(p *devPlan, nets []labNet) (*labGround, error) {
 	var names []string
 	for _, n := range nets {
 		names = append(names, n.name)
@@ -94,9 +87,12 @@ func newLabGround(p *devPlan) (*labGround, error) {
 	return g, nil
 }
 
-// labNetworks works out which networks the file's addresses need. All nodes of a link must be in one,
+// labNetworks works out which networks the file's addresses need, and refuses a file that fits into no lab. All nodes of a link must be in one,
 // since there is no router.
 func labNetworks(s *cluster.Spec) ([]labNet, error) {
+	if dir := filepath.Dir(s.KeyFile); dir != filepath.Dir(config.DefaultKeyFile) {
+		return nil, fail(exitUsage, "leave key_file out: baton dev makes a key of its own", "key_file is %s, and the hosts of baton dev have no %s", s.KeyFile, dir)
+	}
 	var nets []labNet
 	for _, l := range s.Links {
 		if l.UDP == nil {
@@ -234,11 +230,7 @@ func (g *labGround) addClient(taken map[netip.Addr]bool) error {
 func (g *labGround) linkSockets() {
 	g.sockets = g.lab.Dir()
 	for _, name := range []string{devSockets, fmt.Sprintf("%s-%d", devSockets, os.Getpid())} {
-		if to, err := os.Readlink(name); err == nil {
-			if _, err := os.Stat(to); err != nil {
-				os.Remove(name) // its lab is gone
-			}
-		}
+		removeDeadLink(name)
 		if os.Symlink(g.lab.Dir(), name) == nil {
 			g.sockets = name
 			return

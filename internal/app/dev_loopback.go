@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"net"
 	"net/netip"
@@ -25,9 +24,7 @@ import (
 
 // loopbackFile is the cluster without root. There is no address that moves: each node's service listens
 // on that node's loopback address, and answers only while its node serves.
-// The cluster's name has the user's id in it, since a process's cgroup has the cluster's, and what root left
-// there another user may not use; and the network's number, since two demos of one user are two clusters.
-const loopbackFile = `cluster: demo-%[1]d-%[2]d
+const loopbackFile = `cluster: %[8]s
 takeover: %[3]s
 key_file: %[4]q
 
@@ -55,9 +52,10 @@ const restartPause = 50 * time.Millisecond
 type loopbackGround struct {
 	plan   *devPlan
 	net    loopbackNet
-	claim  io.Closer // of net
-	disk   string    // temporary; what must outlive a power loss
-	memory string    // on tmpfs; what must not
+	claim  io.Closer  // of net
+	disk   string     // temporary; what must outlive a power loss
+	memory string     // on tmpfs; what must not
+	locks  []*os.File // of disk and memory
 	upsets *upsets
 
 	mu      sync.Mutex
@@ -77,12 +75,15 @@ func newLoopbackGround(takeover time.Duration) (g *loopbackGround, err error) {
 	if g.net, g.claim, err = claimLoopback(); err != nil {
 		return g, err
 	}
-	if g.disk, err = os.MkdirTemp("", "baton-dev-"); err != nil {
+	var lock *os.File
+	if g.disk, lock, err = claimDir(os.TempDir()); err != nil {
 		return g, fmt.Errorf("make the data directory: %w", err)
 	}
-	if g.memory, err = memoryDir(); err != nil {
+	g.locks = append(g.locks, lock)
+	if g.memory, lock, err = memoryDir(); err != nil {
 		return g, err
 	}
+	g.locks = append(g.locks, lock)
 	key, self := filepath.Join(g.disk, "key"), ""
 	if err = makeKey(key); err != nil {
 		return g, err
@@ -90,7 +91,7 @@ func newLoopbackGround(takeover time.Duration) (g *loopbackGround, err error) {
 	if self, err = os.Executable(); err != nil {
 		return g, err
 	}
-	text := fmt.Appendf(nil, loopbackFile, os.Getuid(), g.net, takeover, key, self, os.Getgid(), os.Getpid())
+	text := fmt.Appendf(nil, loopbackFile, os.Getuid(), g.net, takeover, key, self, os.Getgid(), os.Getpid(), demoCluster(g.disk))
 	if g.plan, err = newDevPlan("the demo's cluster file", text); err != nil {
 		return g, err
 	}
@@ -105,25 +106,31 @@ func newLoopbackGround(takeover time.Duration) (g *loopbackGround, err error) {
 	return g, nil
 }
 
-// memoryDir makes a directory on a tmpfs that this user may write to.
-func memoryDir() (string, error) {
+// memoryParents are where a user may have a tmpfs.
+func memoryParents() []string {
+	parents := []string{"/dev/shm", "/run"}
+	if own := os.Getenv("XDG_RUNTIME_DIR"); own != "" {
+		parents = slices.Insert(parents, 0, own)
+	}
+	return parents
+}
+
+// memoryDir makes a directory on a tmpfs that this user may write to, and locks it.
+func memoryDir() (string, *os.File, error) {
 	var errs []error
-	for _, parent := range []string{os.Getenv("XDG_RUNTIME_DIR"), "/dev/shm", "/run"} {
-		if parent == "" {
-			continue
-		}
+	for _, parent := range memoryParents() {
 		var fsys unix.Statfs_t
 		if err := unix.Statfs(parent, &fsys); err != nil || fsys.Type != tmpfsMagic {
 			errs = append(errs, fmt.Errorf("%s is no tmpfs", parent))
 			continue
 		}
-		dir, err := os.MkdirTemp(parent, "baton-dev-")
+		dir, lock, err := claimDir(parent)
 		if err == nil {
-			return dir, nil
+			return dir, lock, nil
 		}
 		errs = append(errs, err)
 	}
-	return "", fmt.Errorf("make the run directory on a tmpfs: %w", errors.Join(errs...))
+	return "", nil, fmt.Errorf("make the run directory on a tmpfs: %w", errors.Join(errs...))
 }
 
 func (g *loopbackGround) file() string { return filepath.Join(g.disk, "cluster.yaml") }
@@ -220,6 +227,7 @@ func (g *loopbackGround) powerOff(node string) error {
 	if g.plan != nil {
 		if pid, err := g.service(node, g.plan.group); err == nil {
 			_ = unix.Kill(-pid, unix.SIGKILL) // its process group; it may have ended
+			errs = append(errs, awaitProcess(pid, dyingLimit))
 		}
 	}
 	g.upsets.remove(node, "")
@@ -308,34 +316,17 @@ func (g *loopbackGround) close() error {
 		}
 	}
 	g.keepers.Wait()
-	g.removeCgroups()
-	if g.memory != "" {
-		errs = append(errs, os.RemoveAll(g.memory))
-	}
 	if g.disk != "" {
-		errs = append(errs, os.RemoveAll(g.disk))
+		errs = append(errs, removeDemoCgroup(g.disk), removeStubborn(g.disk))
+	}
+	if g.memory != "" {
+		errs = append(errs, removeStubborn(g.memory))
+	}
+	for _, l := range g.locks {
+		errs = append(errs, l.Close())
 	}
 	if g.claim != nil {
 		errs = append(errs, g.claim.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// removeCgroups removes what root's agents made for their processes; others could not make any.
-func (g *loopbackGround) removeCgroups() {
-	if g.plan == nil {
-		return
-	}
-	for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
-		var dirs []string
-		_ = filepath.WalkDir(filepath.Join(mount, "baton", g.plan.spec.Cluster), func(path string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				dirs = append(dirs, path)
-			}
-			return nil
-		})
-		for _, d := range slices.Backward(dirs) {
-			_ = os.Remove(d) // tidiness only
-		}
-	}
 }

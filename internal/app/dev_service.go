@@ -10,12 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
-
-// parentEvery is how often the service looks whether `baton dev` is there still.
-const parentEvery = 500 * time.Millisecond
 
 // devService is the service of a cluster on loopback: it listens on its node's own address, and answers
 // only while its node serves. BATON_NODE, BATON_STATE_FILE, BATON_DEV
@@ -29,8 +24,6 @@ func devService(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("BATON_DEV_NET names no network of the demo: %w", err)
 	}
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
 	at := loopbackNet(number).service(node)
 	packets, err := new(net.ListenConfig).ListenPacket(ctx, "udp4", at)
 	if err != nil {
@@ -41,21 +34,18 @@ func devService(ctx context.Context) error {
 		return errors.Join(err, packets.Close())
 	}
 	server := &http.Server{Handler: http.HandlerFunc(servePage), ReadHeaderTimeout: time.Second}
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	go func() { failed <- answerPackets(packets) }()
 	go func() { failed <- server.Serve(pages) }()
-	parent, _ := strconv.Atoi(os.Getenv("BATON_DEV"))
-	ticker := time.NewTicker(parentEvery)
-	defer ticker.Stop()
-	for err = nil; err == nil && ctx.Err() == nil; {
-		select {
-		case <-ctx.Done():
-		case err = <-failed:
-		case <-ticker.C:
-			if parent > 1 && errors.Is(unix.Kill(parent, 0), unix.ESRCH) {
-				stop() // baton dev was killed and could not tidy up
-			}
-		}
+	// It outlives its agent, so it ends by itself where baton dev is killed and can't end it.
+	demo, err := strconv.Atoi(os.Getenv("BATON_DEV"))
+	if err != nil {
+		return errors.Join(fmt.Errorf("BATON_DEV names no process: %w", err), packets.Close(), server.Close())
+	}
+	go func() { failed <- awaitProcess(demo, forever) }()
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
 	}
 	return errors.Join(err, packets.Close(), server.Close())
 }

@@ -35,6 +35,7 @@ type inbox struct {
 	calls   []func(*node.Node) // to be run in the loop, between two steps
 	counts  map[cluster.NodeID]int
 	dropped uint64
+	called  uint64 // how often something was to be run in the loop
 	woken   bool
 	event   int // eventfd
 	source  source
@@ -145,6 +146,7 @@ func (b *inbox) call(f func(*node.Node), ended <-chan struct{}) bool {
 	done := make(chan struct{})
 	b.mu.Lock()
 	b.calls = append(b.calls, func(n *node.Node) { f(n); close(done) })
+	b.called++
 	b.wake()
 	b.mu.Unlock()
 	select {
@@ -160,6 +162,7 @@ func (b *inbox) do(f func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.calls = append(b.calls, func(*node.Node) { f() })
+	b.called++
 	b.wake()
 }
 

@@ -10,7 +10,7 @@ import (
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/node"
-	"baton/internal/io/gate"
+	"baton/internal/io/disk"
 )
 
 const (
@@ -21,6 +21,9 @@ const (
 
 // slowWrite is how long a sync of the log may take before the log tells: it is on the takeover's path.
 const slowWrite = 5 * time.Millisecond
+
+// roomEvery is how often a write for which the disk had no room is tried again.
+const roomEvery = 100 * time.Millisecond
 
 // sweepEvery is how often the gate is put back where somebody took it off. New interfaces it sees by itself.
 const sweepEvery = time.Second
@@ -48,7 +51,7 @@ func (a *agent) loop(boot *node.Boot) (err error) {
 	for {
 		var calls []func(*node.Node)
 		now := a.clock.now()
-		inputs, calls = a.inbox.take(min(wake.Sub(now.Mono), idleMax), inputs)
+		inputs, calls = a.inbox.take(min(min(wake, a.owed.wake()).Sub(now.Mono), idleMax), inputs)
 		for i, in := range inputs {
 			before := a.spec
 			wake = a.step(in)
@@ -63,9 +66,13 @@ func (a *agent) loop(boot *node.Boot) (err error) {
 			a.metrics.Woke(now.Mono.Sub(wake))
 			wake = a.step(&node.Tick{})
 		}
+		for _, in := range a.tryAgain(now.Mono) {
+			wake = a.step(in)
+		}
 		if a.quit != nil {
 			return a.quit
 		}
+		a.publishNews()
 		a.refreshGates(now.Mono)
 		a.guardAgain(now.Mono)
 		a.manager.turns.Add(1)
@@ -97,6 +104,7 @@ func (a *agent) step(in node.Input) cluster.Instant {
 			in = s.told(a.spec)
 		}
 		out := a.node.Step(now, in)
+		a.views.stepped(out)
 		if out.Spec != nil {
 			if a.quit = a.reconfigure(out.Spec); a.quit != nil {
 				return now.Mono
@@ -110,19 +118,14 @@ func (a *agent) step(in node.Input) cluster.Instant {
 			a.left(now.Mono, fail(exitFailed, "its unit starts the agent again, and it is let in anew; without one, start it by hand",
 				"the data directory of %s was set back to a former state, as others remember: it is put aside", a.self))
 		}
-		a.access.noteTokens(a.node.Tokens())
-		var gated, recorded uint64
-		for _, g := range out.Gates {
-			if a.writeGate(g) {
-				gated = g.N
-			}
+		if out.Halted != "" && a.leftAt == 0 {
+			a.left(now.Mono, fail(exitFailed, "bring baton on "+string(a.self)+" up to the version of the others, and start it again: its data directory stays as it is",
+				"%s takes no part any more: %s", a.self, out.Halted))
 		}
+		a.access.noteTokens(a.node.Tokens())
+		gated, recorded := a.writeGates(out.Gates), uint64(0)
 		if out.Record != nil {
-			if err := a.run.store(&out.Record.Record); err != nil {
-				a.log.Error("the run record can't be written: nothing new is served", "cause", err)
-			} else {
-				recorded = out.Record.N
-			}
+			recorded = a.writeRecord(out.Record)
 		}
 		a.carryOut(out)
 		switch {
@@ -159,6 +162,9 @@ func (a *agent) carryOut(out *node.Output) {
 			s.Want(w)
 		}
 	}
+	if len(out.Replies) > 0 {
+		a.publish() // who has an answer sees what it has brought about
+	}
 	for _, r := range out.Replies {
 		if c := a.replies[r.ID]; c != nil {
 			c <- r // it has room for its one answer
@@ -169,22 +175,6 @@ func (a *agent) carryOut(out *node.Output) {
 		a.noteRevision()
 	}
 	a.tell(out)
-}
-
-// writeGate stores a deadline in the kernel. It reports whether the kernel has it.
-func (a *agent) writeGate(g cluster.Gate) bool {
-	err := a.gate.Set(g.Group, g.Epoch, a.clock.boottime(g.End))
-	if errors.Is(err, gate.ErrStaleEpoch) && g.End == 0 {
-		err = nil // a newer epoch of this node's own has the gate: the old one is shut
-	}
-	a.metrics.GateWritten(err)
-	if err != nil {
-		a.log.Error("the gate can't be written", "group", g.Group, "epoch", g.Epoch, "cause", err)
-		delete(a.gates, g.Group)
-		return false
-	}
-	a.gates[g.Group] = g
-	return true
 }
 
 // refreshGates translates open deadlines anew each heartbeat interval: that follows a clock being slewed.
@@ -200,21 +190,22 @@ func (a *agent) refreshGates(now cluster.Instant) {
 	}
 }
 
-// writeDisk carries writes out in order. After a failed one the disk is not trusted any more: nothing is
-// answered, so the core finds this node sick.
+// writeDisk carries writes out in order. One for which there was no room is tried again, so that a full disk needs
+// no restart. After any other failure the disk is not trusted any more: nothing is answered, so the core finds this
+// node sick.
 func (a *agent) writeDisk() {
 	broken := false
 	for p := range a.persists {
 		if broken {
 			continue
 		}
-		start := time.Now()
-		if err := a.store.Write(p); err != nil {
+		took, err := a.writeWhenRoom(p)
+		if err != nil {
 			a.log.Error("the log can't be written: this node takes no part in decisions until it is restarted", "cause", err)
 			broken = true
 			continue
 		}
-		if took := time.Since(start); p.Sync {
+		if p.Sync {
 			a.metrics.Synced(took)
 			if took > slowWrite {
 				a.log.Warn("a sync was slow", "took", took)
@@ -222,6 +213,28 @@ func (a *agent) writeDisk() {
 			a.inbox.put(&node.Observed{SyncNanos: took.Nanoseconds()})
 		}
 		a.inbox.put(&node.Stored{N: p.N})
+	}
+}
+
+// writeWhenRoom carries a write out, and waits for room on the disk until the loop has ended. It returns how long the
+// write itself took: elections pace themselves by that.
+func (a *agent) writeWhenRoom(p cluster.Persist) (took time.Duration, err error) {
+	var full complaint
+	for {
+		start := time.Now()
+		err = a.store.Write(p)
+		if !errors.Is(err, disk.ErrNoRoom) {
+			if err == nil {
+				full.worked(a.log, "the log can be written again")
+			}
+			return time.Since(start), err
+		}
+		full.failed(a.log, "the log can't be written: this node takes no part in decisions until there is room", "cause", err)
+		select {
+		case <-a.ended:
+			return 0, err
+		case <-time.After(roomEvery):
+		}
 	}
 }
 
@@ -315,14 +328,17 @@ func (a *agent) awaitStop(g cluster.GroupID, r cluster.ResourceSpec) {
 func (a *agent) sweepGate(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
+	var c complaint
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 			if err := a.gate.Sweep(); err != nil {
-				a.log.Error("the gate is not whole", "cause", err)
+				c.failed(a.log, "the gate is not whole", "cause", err)
+				continue
 			}
+			c.worked(a.log, "the gate is whole again")
 		}
 	}
 }

@@ -1,14 +1,14 @@
 package app
 
 import (
+	"context"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"baton/internal/core/cluster"
-	"baton/internal/core/node"
 	"baton/internal/io/api"
-	"baton/internal/io/link"
 	"baton/internal/io/resource"
 )
 
@@ -28,14 +28,14 @@ func (a *agent) observe() {
 // Metrics implements api.Observed.
 func (b *backend) Metrics() *api.Metrics { return b.a.metrics }
 
-// vitals gathers how this agent is. It waits for the loop.
+// vitals gathers how this agent is. It waits for the loop if that has not done anything for long.
 func (a *agent) vitals() (*api.Vitals, error) {
-	v := new(api.Vitals)
-	var nodes []cluster.NodeSpec
-	var links *link.Links
-	if !a.inbox.call(func(n *node.Node) { v.Overview, nodes, links = n.Overview(a.clock.now()), a.spec.Nodes, a.links }, a.ended) {
-		return nil, errEnded
+	p, err := a.look(context.Background())
+	if err != nil {
+		return nil, err
 	}
+	v := &api.Vitals{Overview: p.seen(time.Now())}
+	nodes, links := p.spec.Nodes, a.links
 	v.InboxDropped = a.inbox.drops()
 	v.LogDropped = a.logs.out.lost.Load()
 	for _, s := range links.Stats() {

@@ -39,6 +39,8 @@ type fitting struct {
 	retiring []*slot         // what the file does not name any more and is not known to be stopped
 	guarded  []gate.Group    // as the gate has them
 	guardAt  cluster.Instant // what is to be guarded is not, and is tried again then; 0: it is
+
+	guardComplaint complaint
 }
 
 func newFitting() *fitting {
@@ -271,11 +273,12 @@ func (a *agent) guard() {
 		return
 	}
 	if err := a.gate.Guard(groups); err != nil {
-		a.log.Error("the groups' addresses can't be guarded", "cause", err)
+		a.guardComplaint.failed(a.log, "the groups' addresses can't be guarded", "cause", err)
 		a.guardAt = a.clock.now().Mono.Add(guardEvery)
 		return
 	}
 	a.guarded, a.guardAt = groups, 0
+	a.guardComplaint.worked(a.log, "the groups' addresses are guarded")
 }
 
 // guardAgain guards what could not be guarded before.

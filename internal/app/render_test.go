@@ -82,7 +82,7 @@ func TestWatchOnATerminal(t *testing.T) {
 	go func() {
 		code <- runCommand(ctx, []string{"status", "--watch", "--socket", socket}, tty, tty, tty)
 	}()
-	until(t, func() bool { return strings.Contains(screen.String(), "healthy") })
+	until(t, func() bool { return strings.Contains(screen.String(), "more lines") }) // the last line of the picture
 	got := screen.String()
 	if !strings.HasPrefix(got, enterScreen+toTop) || !strings.Contains(got, "\x1b[32mhealthy\x1b[0m") || !strings.Contains(got, "… 6 more lines") {
 		t.Errorf("got %q", got)

@@ -14,10 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"baton/internal/core/cluster"
-	"baton/internal/core/node"
 	"baton/internal/io/api"
-	"baton/internal/io/link"
 	"baton/internal/io/nowait"
 )
 
@@ -65,18 +62,16 @@ const reportPatience = 2 * time.Second
 
 // reportOfLoop gathers what only the loop knows.
 func (b *backend) reportOfLoop() []api.ReportFile {
-	var spec *cluster.Spec
-	var conf *cluster.Configuration
-	var open *link.Links
-	if b.ask(func(n *node.Node) { spec, open, conf = b.a.spec, b.a.links, n.Configuration() }) != nil {
+	p, err := b.a.look(context.Background())
+	if err != nil {
 		return nil
 	}
-	links, err := json.MarshalIndent(open.Stats(), "", "  ")
+	links, err := json.MarshalIndent(b.a.links.Stats(), "", "  ")
 	if err != nil {
 		links = []byte(err.Error())
 	}
-	text := spec.Text
-	if c := conf.Current(); c != nil {
+	text := p.spec.Text
+	if c := p.conf.Current(); c != nil {
 		text = c.Text
 	}
 	return []api.ReportFile{{Name: "cluster.yaml", About: "the configuration that counts", Content: text},

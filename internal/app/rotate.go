@@ -68,7 +68,7 @@ func (b *backend) RotateKey(ctx context.Context, without []cluster.NodeID, by st
 		return api.Rotation{}, &api.Refusal{Text: "the key is being changed by this node already", Hint: "wait until that has ended"}
 	}
 	defer x.rotating.Unlock()
-	spec, _, err := b.present()
+	spec, _, err := b.present(ctx)
 	if err != nil {
 		return api.Rotation{}, err
 	}

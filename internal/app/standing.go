@@ -66,7 +66,7 @@ func (a *agent) watchStanding(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		own, led := a.ownRoll()
+		own, led := a.ownRoll(ctx)
 		if own == nil || led || !alone {
 			a.replaced.Store(nil)
 			alone = own != nil && !led
@@ -101,12 +101,12 @@ func (a *agent) tellReplaced(o *cluster.Overview) {
 
 // ownRoll returns who belongs to the cluster by this node's own log, and whether a coordinator is known. nil: the
 // agent ends, or belongs to no cluster.
-func (a *agent) ownRoll() (own *api.Roll, led bool) {
-	look := func(n *node.Node) { own, led = rollOf(n), n.Overview(a.clock.now()).Coordinator != "" }
-	if !a.inbox.call(look, a.ended) || own.ID == "" {
+func (a *agent) ownRoll(ctx context.Context) (own *api.Roll, led bool) {
+	p, err := a.look(ctx)
+	if err != nil || p.roll.ID == "" {
 		return nil, false
 	}
-	return own, led
+	return p.roll, p.overview.Coordinator != ""
 }
 
 // rollOf returns who belongs to the cluster by a node's log. It is called in the loop.
@@ -126,9 +126,12 @@ func rollOf(n *node.Node) *api.Roll {
 }
 
 // Roll implements api.MembersBackend.
-func (b *backend) Roll(context.Context) (r *api.Roll, err error) {
-	err = b.ask(func(n *node.Node) { r = rollOf(n) })
-	return r, err
+func (b *backend) Roll(ctx context.Context) (*api.Roll, error) {
+	p, err := b.a.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return p.roll, nil
 }
 
 // newestRoll asks every other node that this one knows, at all addresses at once, and returns the answer of the newest

@@ -27,8 +27,8 @@
 // With [HostConfig].Systemd a host has a root of its own and systemd as PID 1.
 //
 // Whatever happens to the program that made it, nothing of a lab goes on running: each host's PID 1
-// ends with the pipe that the program holds, or is killed with the program. Directories and cgroups that a killed program leaves are
-// removed by [Sweep], which [New] calls.
+// ends with the pipe that the program holds, or is killed with the program. Directories and cgroups that a killed
+// program leaves are removed by [Sweep], which [New] calls.
 //
 // What it is not: all hosts share one kernel, so one kernel's clocks, one page cache (a write that was
 // never synced survives PowerOff here, and would not survive a real one), and two cores' stalls hit

@@ -24,6 +24,8 @@ const (
 	maxLinkName = 15
 	// endWait is how long Close and PowerOff wait for killed processes and their cgroups to be gone.
 	endWait = 10 * time.Second
+	// lockTries is how often the labs' directory may vanish while it is made and locked.
+	lockTries = 100
 )
 
 // Options say what a lab is made of. The zero value is one network, "lan".
@@ -236,6 +238,9 @@ func (l *Lab) Close() error {
 	if l.lock != nil {
 		errs = append(errs, l.lock.Close())
 	}
+	if unlock, err := lockDir(filepath.Dir(l.dir)); err == nil {
+		unlock() // which removes the directory after its last lab
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close lab %s: %w", l.id, err)
 	}
@@ -283,26 +288,47 @@ func lives(dir string) bool {
 	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
 }
 
-// lockDir keeps New and Sweep of all programs apart while one looks at or adds to the directory.
+// lockDir keeps New and Sweep of all programs apart while one looks at or adds to the directory. Unlocking removes
+// the default directory once nothing of a lab is in it.
 func lockDir(dir string) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
+	path := filepath.Join(dir, ".lock")
+	for try := 1; ; try++ {
+		var f *os.File
+		if err = os.MkdirAll(dir, 0o755); err == nil {
+			f, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 		}
+		if (errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrExist)) && try < lockTries {
+			continue // somebody has just removed the directory
+		}
+		if err != nil {
+			return nil, err
+		}
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		switch {
+		case err == nil && isAt(f, path):
+			return func() {
+				if entries, err := os.ReadDir(dir); err == nil && len(entries) == 1 && dir == defaultDir {
+					os.Remove(path) // first: who waits for the lock sees that it is void
+					os.Remove(dir)
+				}
+				f.Close()
+			}, nil
+		case err != nil && !errors.Is(err, unix.EINTR):
+			f.Close()
+			return nil, err
+		}
+		f.Close() // interrupted, or it was removed while we waited
 	}
+}
+
+// isAt says whether an open file is what its path leads to still.
+func isAt(f *os.File, path string) bool {
+	a, err := f.Stat()
 	if err != nil {
-		f.Close()
-		return nil, err
+		return false
 	}
-	return func() { f.Close() }, nil
+	b, err := os.Lstat(path)
+	return err == nil && os.SameFile(a, b)
 }
 
 // cgroupMount returns where cgroup2 is mounted on this machine.
@@ -320,6 +346,22 @@ func cgroupMount() (string, error) {
 		}
 	}
 	return "", errors.New("find the cgroup2 mount: /proc/self/mountinfo names none")
+}
+
+// RemoveCgroup kills what runs in a cgroup, named by its path below the mount, and below it, and removes it and
+// those above it that are empty then. A missing one is no error.
+func RemoveCgroup(path string) error {
+	mount, err := cgroupMount()
+	if err != nil {
+		return nil // where none is mounted there is none
+	}
+	if err := removeCgroup(filepath.Join(mount, path)); err != nil {
+		return err
+	}
+	for above := filepath.Dir(path); above != "." && unix.Rmdir(filepath.Join(mount, above)) == nil; {
+		above = filepath.Dir(above)
+	}
+	return nil
 }
 
 // removeCgroup kills what runs in the cgroup and below, and removes it. A missing one is no error.

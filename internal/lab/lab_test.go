@@ -13,6 +13,8 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -738,6 +740,29 @@ func TestSweep(t *testing.T) {
 		t.Errorf("left after a sweep: %v", left)
 	}
 	want(t, "host of a living lab", run(t, spared, "echo lives"), "lives")
+}
+
+// One at a time has the directory, also while it is removed and made again.
+func TestLockDir(t *testing.T) {
+	var in atomic.Int32
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 100 {
+				unlock, err := lockDir(defaultDir)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if n := in.Add(1); n != 1 {
+					t.Errorf("%d have the lock", n)
+				}
+				in.Add(-1)
+				unlock()
+			}
+		})
+	}
+	all.Wait()
 }
 
 // A thread of higher priority that hogs a core for 30 ms is seen as a stall of about that.

@@ -24,6 +24,7 @@ type checker struct {
 	changed  int64         // when an instruction last took effect
 	watch    bool          // goal Still: the tolerated faults have begun
 	length   time.Duration // the longest lease of any revision
+	heard    heardFrom     // of leases, by the log
 }
 
 // served is what is known of a group's service.
@@ -46,6 +47,7 @@ type applied struct {
 
 func (c *checker) init(w *world) {
 	c.said.init()
+	c.heard.init(w.plan)
 	c.groups = make([]served, len(w.spec.Groups))
 	for i := range c.groups {
 		c.groups[i].server = -1
@@ -193,6 +195,8 @@ func (w *world) observe(m *machine, out *node.Output) {
 	for i := range out.Applied {
 		w.applied(m, &out.Applied[i])
 	}
+	m.speaker.reach = max(m.speaker.reach, m.applied)
+	w.saysOver(m, out)
 	w.adopted(m)
 	for i := range out.Persists { // after what was applied: a node's own snapshot is of what it has just applied
 		if s := out.Persists[i].Snapshot; s != nil {
@@ -269,6 +273,7 @@ func (w *world) announced(e *cluster.LogEntry) {
 	if w.watcher != nil {
 		w.watcher.entry(w, d)
 	}
+	w.check.heard.entry(e.Index, d)
 	if w.check.said.read(d) {
 		w.check.changed = w.now
 	}

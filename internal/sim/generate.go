@@ -126,6 +126,10 @@ func Generate(seed uint64, name string) (*Plan, error) {
 	default:
 		g.faults()
 	}
+	if dice := rand.New(rand.NewPCG(seed, 5)); dice.IntN(5) == 0 { // its own: what it draws changes nothing else
+		g.rand = dice
+		g.plan.Clients = g.between(g.l, time.Minute)
+	}
 	slices.SortStableFunc(g.plan.Faults, func(a, b Fault) int { return int(a.At - b.At) })
 	return g.plan, g.plan.check()
 }
@@ -192,9 +196,6 @@ func (g *generator) cluster() {
 		p.StallEvery, p.StallMax = g.between(100*time.Millisecond, 5*time.Second), g.between(2*time.Millisecond, 50*time.Millisecond)
 	}
 	p.Codec = g.chance(10)
-	if g.chance(20) {
-		p.Clients = g.between(g.l, time.Minute)
-	}
 	if g.chance(40) {
 		p.Compact = 2 + g.rand.Uint64N(30)
 	}

@@ -33,19 +33,21 @@ type lateGate struct {
 
 // machine is one node: its hardware, its kernel, and the agent's process if that runs.
 type machine struct {
-	w     *world
-	idx   int
-	id    cluster.NodeID
-	rand  *rand.Rand
-	clock clock
-	wall  int64 // by which its wall clock has jumped
-	disk  disk
-	inc   cluster.Incarnation
-	runs  uint64          // agents started on this data directory
-	wiped bool            // it has lost its disk, or never had one: it is to be let in
-	out   bool            // it is not in the configuration
-	file  *cluster.Spec   // its own cluster file
-	texts map[string]bool // of the configuration, that it has read
+	w       *world
+	idx     int
+	id      cluster.NodeID
+	rand    *rand.Rand
+	clock   clock
+	wall    int64 // by which its wall clock has jumped
+	disk    disk
+	inc     cluster.Incarnation
+	runs    uint64          // agents started on this data directory
+	wiped   bool            // it has lost its disk, or never had one: it is to be let in
+	out     bool            // it is not in the configuration
+	file    *cluster.Spec   // its own cluster file
+	unread  bool            // it has halted over a text that it can't read
+	texts   map[string]bool // of the configuration, that it has read
+	speaker speaker         // what an observer keeps of what it has said
 
 	// lost with the power
 	powered   bool
@@ -138,6 +140,7 @@ func (m *machine) powerOff() {
 // wipe replaces the data directory by an empty one.
 func (m *machine) wipe() {
 	inc := cluster.Incarnation(m.id64())
+	m.w.check.heard.lost(m)
 	if m.inc == 0 || m.w.opt.Mutation != node.FormerSelf {
 		m.inc, m.runs = inc, 0
 	}
@@ -175,7 +178,7 @@ func (m *machine) kill() {
 	}
 	m.w.note(m, "agent killed")
 	if m.recording != nil && m.coin(2) && !m.faultOn(FailRecord, -1) {
-		m.record = &m.recording.Record
+		m.putRecord(&m.recording.Record)
 	}
 	for _, g := range m.late {
 		if !m.coin(2) {
@@ -215,6 +218,7 @@ func (m *machine) startAgent() {
 	if m.record == nil {
 		clear(m.gates)
 	}
+	m.begins()
 	m.w.founding(m, m.disk.image.Founding)
 	boot := &node.Boot{Boot: m.boot, Run: m.run, Disk: m.disk.read(), Record: cloneRecord(m.record)}
 	if m.disk.image.Snapshot != nil {
@@ -346,6 +350,7 @@ func (m *machine) step(in node.Input) {
 	}
 	w.counts.Steps++
 	w.digest(m, out)
+	w.says(m, in, out)
 	if w.trace != nil {
 		w.traceStep(m, in, out)
 	}
@@ -377,7 +382,20 @@ func (m *machine) step(in node.Input) {
 		m.beginAnew()
 		return
 	}
+	if out.Halted != "" {
+		m.halted(out.Halted)
+		return
+	}
 	m.nextWake(out.WakeAt)
+}
+
+// halted ends the agent of a node that can't read what the log holds, and what it ran.
+func (m *machine) halted(why string) {
+	m.w.note(m, "halts: %s", why)
+	m.stopAll()
+	if m.unread = m.faultOn(Unreadable, -1); !m.unread {
+		m.w.fail("halted", "%s: %s", m.id, why)
+	}
 }
 
 // beginAnew ends the agent of a node whose data directory was set back, and what it ran. Another begins with
@@ -464,6 +482,7 @@ func (m *machine) want(w cluster.Want) {
 	for i := range m.resources {
 		r := &m.resources[i]
 		if r.spec.ID == w.Resource && m.w.spec.Groups[r.group].ID == w.Group {
+			m.started(&w)
 			m.pursue(i, w)
 			return
 		}
@@ -521,6 +540,7 @@ func (m *machine) setGate(g cluster.Gate) {
 	}
 	was := m.gates[i]
 	m.gates[i] = gate{g.Epoch, end}
+	m.w.opensRightly(m, i, was)
 	m.w.gateChanged(m, i, was)
 }
 
@@ -573,6 +593,7 @@ func (m *machine) written() {
 		return
 	}
 	n := m.disk.finish()
+	m.noted()
 	m.w.founding(m, m.disk.image.Founding)
 	if d := -m.synced; d > 0 && !m.w.plan.Blind {
 		m.synced = d

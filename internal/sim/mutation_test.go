@@ -34,7 +34,7 @@ var plants = []plant{
 		"an owner with a slow clock cut off from voters with fast ones"},
 	{node.SenderStamp, "SenderStamp", "isolate", "", 1, 3, "invariant", "5 of mix, 7 of short", "a node cut off or dead, clocks apart"},
 	{node.StaleNow, "StaleNow", "", "short", 10, 60, "invariant 1", "9 of mix, 14 of short", "a node cut off"},
-	{node.AckArrival, "AckArrival", "late-acks", "", 1, 3, "invariant 1", "319 of mix, 153 of short, 7 of acks", "late packets, a node cut off"},
+	{node.AckArrival, "AckArrival", "late-acks", "", 1, 12, "invariant 1", "319 of mix, 153 of short, 7 of acks", "late packets, a node cut off"},
 	{node.AckNoRun, "AckNoRun", "former-run", "", 1, 3, "invariant 1", "none of 600 of mix; 908 of acks",
 		"late packets, an agent killed, then cut off"},
 	{node.SayAtAppend, "SayAtAppend", "cut-off", "", 1, 3, "invariant 1", "none of 600 of mix, 1000 of short",

@@ -84,8 +84,8 @@ func (m *machine) unpause() {
 	m.over(PauseClock)
 }
 
-// holds keeps what would happen within the machine until it runs again, and reports whether it does.
-func (m *machine) holds(e *event) bool {
+// keeps holds back what would happen within the machine until it runs again, and reports whether it does.
+func (m *machine) keeps(e *event) bool {
 	switch e.kind {
 	case evDisk, evRecorded, evGate, evGated, evGateAgain, evSweep, evDone, evAgent, evAnnounce:
 		m.held = append(m.held, *e)
@@ -292,6 +292,14 @@ func (m *machine) read(text []byte) (*cluster.Spec, error) {
 	}
 	m.texts[string(text)] = true
 	return m.w.reader(text)
+}
+
+// readsAgain starts the agent that could not read what the log holds: somebody has put another version there.
+func (m *machine) readsAgain() {
+	if m.unread && !m.faultOn(Unreadable, -1) {
+		m.unread = false
+		m.w.push(m.w.now+m.between(time.Millisecond, 50*time.Millisecond), evAgent, m.idx, m.life, 0, 0)
+	}
 }
 
 // lacks tells whether the host lacks what a resource needs.

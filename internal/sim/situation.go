@@ -84,6 +84,7 @@ func (s *standing) world(p *Plan, opt Options) *world {
 	w.check.init(w)
 	w.check.before = s.state.Applied
 	w.check.said.begin(s.state)
+	w.check.heard.begin(s.state)
 	for i := range w.spec.Groups {
 		g := s.state.Group(w.spec.Groups[i].ID)
 		c := &w.check.groups[i]

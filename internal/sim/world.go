@@ -172,7 +172,7 @@ func (w *world) run() {
 
 func (w *world) happen(e *event) {
 	m := w.machines[e.node]
-	if m.still && m.holds(e) {
+	if m.still && m.keeps(e) {
 		return
 	}
 	switch e.kind {
@@ -251,7 +251,8 @@ func (w *world) happen(e *event) {
 		if m.recording == nil || m.recording.N != e.n || m.faultOn(FailRecord, -1) {
 			return
 		}
-		m.record, m.recording = &m.recording.Record, nil
+		m.putRecord(&m.recording.Record)
+		m.recording = nil
 		m.deliver(&node.Recorded{N: e.n})
 	case evAgent:
 		if !m.powered || m.agent != nil || w.killed(m) {
@@ -465,6 +466,8 @@ func (w *world) end(i int) {
 		w.machines[f.node].goOn(f.Kind)
 	case Lack:
 		w.machines[f.node].tellLacks()
+	case Unreadable:
+		w.machines[f.node].readsAgain()
 	}
 	w.conditions(f)
 }

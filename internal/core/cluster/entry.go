@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 )
 
@@ -118,6 +120,8 @@ type Ban struct {
 	Reason string   `json:"reason"`
 	// Resource that failed, if that is known.
 	Resource ResourceID `json:"resource,omitempty"`
+	// Surroundings says that what is around it was to blame: the ban ends once the node says that this is mended.
+	Surroundings bool `json:"surroundings,omitempty"`
 }
 
 // Unban ends a Ban.
@@ -137,12 +141,14 @@ type Draft struct {
 
 // Adopt makes the draft made on Base the configuration, as revision Base+1.
 type Adopt struct {
-	Base Revision `json:"base"`
+	Base  Revision `json:"base"`
+	Draft string   `json:"draft,omitempty"` // the draft's ID: on one base several may follow each other; empty: whichever
 }
 
 // Drop gives the draft made on Base up.
 type Drop struct {
 	Base   Revision `json:"base"`
+	Draft  string   `json:"draft,omitempty"` // as in Adopt
 	Reason string   `json:"reason"`
 }
 
@@ -266,10 +272,24 @@ func (e *Entry) Encode() []byte {
 	return b
 }
 
+// ReadStored reads a stored form into a value. A field that this version does not know is an error: to pass it over
+// would be to apply something else than the nodes that know it.
+func ReadStored(b []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return err
+	}
+	if d.More() {
+		return errors.New("something follows its end")
+	}
+	return nil
+}
+
 // DecodeEntry reads an entry's stored form.
 func DecodeEntry(b []byte) (*Entry, error) {
 	e := new(Entry)
-	if err := json.Unmarshal(b, e); err != nil {
+	if err := ReadStored(b, e); err != nil {
 		return nil, fmt.Errorf("log entry of %d bytes: %w", len(b), err)
 	}
 	return e, nil
@@ -405,7 +425,7 @@ func (f *Founding) Encode() []byte {
 // DecodeFounding reads a founding record's stored form.
 func DecodeFounding(b []byte) (*Founding, error) {
 	f := new(Founding)
-	if err := json.Unmarshal(b, f); err != nil {
+	if err := ReadStored(b, f); err != nil {
 		return nil, fmt.Errorf("founding record of %d bytes: %w", len(b), err)
 	}
 	return f, nil

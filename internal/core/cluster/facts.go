@@ -35,10 +35,10 @@ type NodeFacts struct {
 	NewBoot     bool          // admitted, but heard under a boot that the log does not know
 	SaidOver    bool          // a quorum has said that nothing is left of the number
 	SilentTo    []NodeID      // voters that have not heard it for D
+	Lost        bool          // one of them had heard it before: it is no node that is yet to come
 	LeaseDown   time.Duration // for how long it says that its lease does not run; 0: it runs
 	LeaseRuns   bool          // by its last heartbeat
 	Sick        bool
-	Well        time.Duration // for how long it has been fresh, admitted and serving its lease
 
 	// Of the set of voters.
 	Rests   uint64        // the log index of the set that its present number was said to rest on
@@ -70,6 +70,7 @@ type SetFacts struct {
 // DraftFacts is a draft of the configuration under way.
 type DraftFacts struct {
 	Base  Revision
+	ID    string // of the command that made it
 	Spec  *Spec  // nil: this node can't read it
 	Err   string // why not
 	Waits string // what of it is still in use; empty: it can be adopted
@@ -121,5 +122,7 @@ type Report struct {
 	Failed  bool
 	Hot     bool
 	Cut     bool // the interface of its addresses has no carrier there
+	Lacks   bool // that host lacks what the group needs to run; Reason says what
 	Reason  string
+	Well    time.Duration // for how long the node has been fit to serve it, without a change
 }

@@ -157,6 +157,15 @@ func (s *Spec) Node(id NodeID) *NodeSpec {
 	return nil
 }
 
+// Addresses returns the addresses that a group's resources serve under, in the order of the file.
+func (g *GroupSpec) Addresses() []netip.Addr {
+	var out []netip.Addr
+	for i := range g.Resources {
+		out = append(out, g.Resources[i].Addresses...)
+	}
+	return out
+}
+
 // Group returns the group's specification, or nil.
 func (s *Spec) Group(id GroupID) *GroupSpec {
 	for i := range s.Groups {

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -372,8 +371,8 @@ func handedOver(before, after *cluster.Spec) (out []string) {
 			if other.ID == g.ID || after.Group(other.ID) == nil {
 				continue
 			}
-			for _, a := range addressesOf(&g) {
-				if slices.Contains(addressesOf(&other), a) {
+			for _, a := range g.Addresses() {
+				if slices.Contains(other.Addresses(), a) {
 					out = append(out, fmt.Sprintf("the address %s goes from group %s to group %s", a, other.ID, g.ID))
 				}
 			}
@@ -384,13 +383,6 @@ func handedOver(before, after *cluster.Spec) (out []string) {
 				}
 			}
 		}
-	}
-	return out
-}
-
-func addressesOf(g *cluster.GroupSpec) (out []netip.Addr) {
-	for i := range g.Resources {
-		out = append(out, g.Resources[i].Addresses...)
 	}
 	return out
 }

@@ -10,7 +10,7 @@ import (
 
 const ms = time.Millisecond
 
-// TestDeriveKnown holds Derive to the figures that protocol.md names.
+// TestDeriveKnown holds Derive to the figures of the contract (protocol.md, "Timing").
 func TestDeriveKnown(t *testing.T) {
 	for _, c := range []struct{ takeover, l, h time.Duration }{
 		{100 * ms, 80 * ms, 8 * ms},

@@ -30,6 +30,11 @@ var groupRules = []groupRule{
 			b := expired(p, g)
 			return []cluster.Part{{Unban: &cluster.Unban{Group: g.ID, Node: b.Node}}}
 		}},
+	{id: "G04", verdict: Record, why: "a ban's cause is mended: it was not the group that failed, but what is around it",
+		when: func(p *planner, g *cluster.GroupFacts) bool { return p.mended(g) != nil },
+		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+			return []cluster.Part{{Unban: &cluster.Unban{Group: g.ID, Node: p.mended(g).Node}}}
+		}},
 	{id: "G05", verdict: Stay, why: "somebody has stopped it, and it stays so until it is started", when: stopped, then: toldToStop},
 	{id: "G10", verdict: Record, why: "the move has ended: the target serves",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return moved(g) && reportOf(p, g, g.Move.To).Serving },
@@ -64,7 +69,7 @@ var groupRules = []groupRule{
 		when: func(p *planner, g *cluster.GroupFacts) bool { return g.Owner == "" && p.mayStillCome(g) }},
 	{id: "G21", verdict: Stay, why: "its failover is manual: it waits for a command",
 		when: func(p *planner, g *cluster.GroupFacts) bool {
-			return g.Owner == "" && p.manual(g) && g.Epoch > 0 && p.refusal(g, g.Last) != "" && !p.pinnedElsewhere(g)
+			return g.Owner == "" && p.manual(g) && g.Epoch > 0 && p.best(g) == nil && !p.pinnedElsewhere(g)
 		}},
 	{id: "G22", verdict: Move, why: "nobody owns it",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return g.Owner == "" && p.best(g) != nil },
@@ -82,17 +87,17 @@ var groupRules = []groupRule{
 			d.Evidence = append(d.Evidence, fmt.Sprintf("%s: %s", g.Owner, r.Reason))
 			return append(place(p, g, d), p.ban(g, r.Reason, r.Reason))
 		}},
-	{id: "G32", verdict: Move, why: "its node has lost its uplink or its disk, and another can take it",
+	{id: "G32", verdict: Move, why: "its node has lost its uplink or is sick, and another can take it",
 		when: func(p *planner, g *cluster.GroupFacts) bool {
 			return (p.report(g, g.Owner).Cut || p.f.Node(g.Owner).Sick) && !p.manual(g) && p.best(g) != nil
 		},
 		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 			o := p.f.Node(g.Owner)
-			d.Evidence = append(d.Evidence, fmt.Sprintf("%s: uplink gone %v, disk does not answer %v", o.ID, p.report(g, o.ID).Cut, o.Sick))
+			d.Evidence = append(d.Evidence, fmt.Sprintf("%s: uplink gone %v, sick (disk, run record or gate does not answer) %v", o.ID, p.report(g, o.ID).Cut, o.Sick))
 			if !o.Sick {
 				return place(p, g, d)
 			}
-			// Its disk keeps it from seeing that it is to hand over: what it does not release ends with its lease.
+			// What is sick keeps it from seeing that it is to hand over: what it does not release ends with its lease.
 			return append(evict(o), place(p, g, d)...)
 		}},
 	servedRule,
@@ -181,7 +186,8 @@ func giveBack(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 
 // ban keeps the group off its owner, on which it has failed. What was seen begins with the resource's name.
 func (p *planner) ban(g *cluster.GroupFacts, reason, seen string) cluster.Part {
-	b := cluster.Ban{Group: g.ID, Node: g.Owner, Until: p.f.Now.Wall + cluster.WallTime(BanFor), Reason: reason}
+	b := cluster.Ban{Group: g.ID, Node: g.Owner, Until: p.f.Now.Wall + cluster.WallTime(BanFor), Reason: reason,
+		Surroundings: p.report(g, g.Owner).Lacks}
 	name, _, _ := strings.Cut(seen, ": ")
 	if r := p.f.Spec.Group(g.ID).Resource(cluster.ResourceID(name)); r != nil {
 		b.Resource = r.ID
@@ -223,12 +229,24 @@ func expired(p *planner, g *cluster.GroupFacts) *cluster.Ban {
 	return nil
 }
 
+// mended returns a ban whose cause was the node's surroundings and is no more, by the node's word, or nil.
+func (p *planner) mended(g *cluster.GroupFacts) *cluster.Ban {
+	for i := range g.Bans {
+		if b := &g.Bans[i]; b.Surroundings {
+			if r := reportOf(p, g, b.Node); r.Known && !r.Failed && !r.Lacks && !r.Cut {
+				return b
+			}
+		}
+	}
+	return nil
+}
+
 // Refusal tells why a node can't take a group now, or "" if it can. Commands use it before they ask.
 func Refusal(f *cluster.Facts, g *cluster.GroupFacts, to cluster.NodeID) string {
 	return (&planner{f: f}).refusal(g, to)
 }
 
-// refusal is what keeps a group off a node: an instruction, a ban, or that it is not able.
+// refusal is what keeps a move that somebody has planned off a node: an instruction, a ban, or that it is not able.
 func (p *planner) refusal(g *cluster.GroupFacts, to cluster.NodeID) string {
 	if why := p.inability(g, to); why != "" {
 		return why
@@ -236,10 +254,13 @@ func (p *planner) refusal(g *cluster.GroupFacts, to cluster.NodeID) string {
 	if d := p.f.Instructions.Drain(to); d != nil {
 		return "is drained " + d.Note.String()
 	}
+	if b := p.banned(g, to); b != nil && !p.report(g, to).Hot {
+		return "is banned after a failure: " + b.Reason
+	}
 	return ""
 }
 
-// inability is refusal but for a drain, which a move that has failed may go back to.
+// inability is why a node can't run a group now, or may not at all. A ban is no such reason: it is a preference.
 func (p *planner) inability(g *cluster.GroupFacts, to cluster.NodeID) string {
 	n, pin := p.f.Node(to), p.f.Instructions.Pin(g.ID)
 	switch {
@@ -263,11 +284,10 @@ func (p *planner) inability(g *cluster.GroupFacts, to cluster.NodeID) string {
 		return "says that its lease does not run"
 	case p.report(g, to).Cut:
 		return "has lost its uplink"
+	case p.report(g, to).Lacks:
+		return "can't run it: " + p.report(g, to).Reason
 	case n.Sick:
-		return "says that its disk does not answer"
-	}
-	if b := p.banned(g, to); b != nil && !p.report(g, to).Hot {
-		return "is banned after a failure: " + b.Reason
+		return "says that it is sick: its disk, run record or gate does not answer"
 	}
 	return ""
 }
@@ -278,12 +298,15 @@ func (p *planner) banned(g *cluster.GroupFacts, node cluster.NodeID) *cluster.Ba
 		return nil
 	}
 	for i := range g.Bans {
-		if g.Bans[i].Node == node && g.Bans[i].Until > p.f.Now.Wall {
+		if g.Bans[i].Node == node { // also one that has run out: it ends by an entry
 			return &g.Bans[i]
 		}
 	}
 	return nil
 }
+
+// made returns when a ban was made.
+func made(b *cluster.Ban) cluster.WallTime { return b.Until - cluster.WallTime(BanFor) }
 
 // best returns the node that should take the group, other than its present owner, or nil.
 func (p *planner) best(g *cluster.GroupFacts) *cluster.NodeFacts {
@@ -291,22 +314,26 @@ func (p *planner) best(g *cluster.GroupFacts) *cluster.NodeFacts {
 	return n
 }
 
-// choose returns the best candidate other than the owner: members before spares, where it has not failed
-// before where it has, a hot standby before one that must start, then by the group's preference; and for
-// all others why not. A node on which the group failed counts only where its standby is up again, and never
-// when the group fails where it is now: else it would go to and fro. A manual group that nobody owns may
-// only go back to where it was.
+// choose returns the best candidate other than the owner: where the group has not failed before where it has,
+// members before spares, a hot standby before one that must start, then by the group's preference; and for all
+// others why not. A node on which it failed is better than none; but while it fails where it is now it goes there
+// only once that is a while ago: else it would go to and fro. A node that is being drained keeps a group that it
+// had to keep, also through a blip. A manual group that nobody owns may only go back to where it was.
 func (p *planner) choose(g *cluster.GroupFacts) (*cluster.NodeFacts, []Alternative) {
 	spec := p.f.Spec.Group(g.ID)
 	var best *cluster.NodeFacts
-	var bestRank [4]int
+	var bestRank [5]int
 	var rejected []Alternative
 	for i := range spec.Nodes {
 		id := spec.Nodes[i]
 		if id == g.Owner {
 			continue
 		}
-		if why := p.refusal(g, id); why != "" {
+		why, drain := p.inability(g, id), p.f.Instructions.Drain(id)
+		if why == "" && drain != nil && (g.Owner != "" || id != g.Last) {
+			why = "is drained " + drain.Note.String()
+		}
+		if why != "" {
 			rejected = append(rejected, Alternative{id, why})
 			continue
 		}
@@ -315,20 +342,23 @@ func (p *planner) choose(g *cluster.GroupFacts) (*cluster.NodeFacts, []Alternati
 			continue
 		}
 		ban := p.banned(g, id)
-		if ban != nil && reportOf(p, g, g.Owner).Failed {
-			rejected = append(rejected, Alternative{id, "failed it before: " + ban.Reason})
+		if ban != nil && reportOf(p, g, g.Owner).Failed && p.f.Now.Wall-made(ban) < cluster.WallTime(BanTryAgain) {
+			rejected = append(rejected, Alternative{id, "has just failed it: " + ban.Reason})
 			continue
 		}
 		n := p.f.Node(id)
-		rank := [4]int{int(n.Role), 0, 1, 1}
+		rank := [5]int{0, 0, int(n.Role), 1, 1}
+		if drain != nil {
+			rank[0] = 1
+		}
 		if ban != nil {
 			rank[1] = 1
 		}
 		if g.Owner == "" && id == g.Last {
-			rank[2] = 0 // it served here last: after a cold start it goes on where it was
+			rank[3] = 0 // it served here last: after a cold start it goes on where it was
 		}
 		if p.report(g, id).Hot {
-			rank[3] = 0
+			rank[4] = 0
 		}
 		if best != nil && slices.Compare(bestRank[:], rank[:]) <= 0 {
 			rejected = append(rejected, Alternative{id, fmt.Sprintf("could, but %s comes first", best.ID)})
@@ -366,7 +396,7 @@ func (p *planner) mayStillCome(g *cluster.GroupFacts) bool {
 		home = pin.Node
 	}
 	n := p.f.Node(home)
-	return n != nil && (!n.Admitted || !n.LeaseRuns) && (!n.Heard || n.Fresh)
+	return n != nil && !n.Lost && (!n.Admitted || !n.LeaseRuns) && (!n.Heard || n.Fresh)
 }
 
 // failback tells whether the group should return to its preferred node by itself.
@@ -376,7 +406,7 @@ func (p *planner) failback(g *cluster.GroupFacts) bool {
 		return false
 	}
 	home := p.f.Node(spec.Nodes[0])
-	return p.refusal(g, home.ID) == "" && home.Well >= spec.Failback.After
+	return p.refusal(g, home.ID) == "" && p.report(g, home.ID).Well >= spec.Failback.After
 }
 
 // Best returns the node that a person who names none moves a group to, or "": manual groups have one too.

@@ -160,7 +160,11 @@ func drainEvidence(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Par
 
 func onDrainedStays(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 	drainEvidence(p, g, d)
-	_, d.Rejected = p.choose(g)
+	best, rejected := p.choose(g)
+	d.Rejected = rejected
+	if best != nil { // it serves here, so where it failed before is no better place
+		d.Rejected = append(d.Rejected, Alternative{best.ID, p.refusal(g, best.ID)})
+	}
 	return nil
 }
 

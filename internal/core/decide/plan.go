@@ -11,7 +11,9 @@ import (
 
 // Ban and start times of the planner, in units that people think in.
 const (
-	BanFor = 30 * time.Minute // how long a group stays off a node on which it failed
+	BanFor = 30 * time.Minute // how long a group stays off a node on which it failed, where another can take it
+	// BanTryAgain is after what time it may go there all the same while it fails where it is and no other is left.
+	BanTryAgain = 30 * time.Second
 	// startGraceExtra is added to `takeover` for nodes that boot together with this one.
 	startGraceExtra = time.Second
 )

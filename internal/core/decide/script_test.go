@@ -20,10 +20,11 @@ var update = flag.Bool("update", false, "write the outcomes into testdata")
 // A script is a page: what is known, one line a node or a group, then ---- and what the planner decides.
 //
 //	node NAME [role=spare|witness] [admitted=N | evicted=N] [over] [said] [fresh] [lease] [boot=new]
-//	     [silent=V1,V2] [down=DURATION] [sick] [well=DURATION]
+//	     [silent=V1,V2] [lost] [down=DURATION] [sick] [well=DURATION]
 //	group NAME nodes=A,B [manual] [failback=DURATION] [owner=N] [last=N] [epoch=E] [released=E] [behind=N]
-//	     [move=TO[@EPOCH]] [ban=NODE[!]] [serves=DURATION]  (! has run out; the outage to be put on record)
-//	     NODE=FLAGS of serving, failed, hot, cut    (its report)
+//	     [move=TO[@EPOCH]] [serves=DURATION]  (the outage to be put on record)
+//	     [ban=NODE[:over|:old|:surroundings]]       (just now; or it has run out, was made a while ago, was not the group's fault)
+//	     NODE=FLAGS of serving, failed, hot, cut, lacks    (its report)
 //	     node also takes [asks=INC] [former] and its incarnations that copy the log, oldest first:
 //	     member=INC[:votes][:heard][:silent][:copied][:knows]; none named: 1, which votes
 //	set TEXT                                        the next voter change waits for this
@@ -55,7 +56,7 @@ func runFile(t *testing.T, file string, used map[string]string) {
 	var out strings.Builder
 	for i, page := range strings.Split(strings.TrimSpace(string(text)), "\n\n") {
 		given, want, _ := strings.Cut(page+"\n", "\n----\n")
-		want = strings.TrimSuffix(want, "\n")
+		given, want = strings.TrimSpace(given), strings.TrimSpace(want)
 		f := parse(t, given)
 		got := render(Make(f))
 		for _, id := range rulesIn(got) {
@@ -121,13 +122,16 @@ func render(p Plan) string {
 		}
 		fmt.Fprintf(&b, "propose %s\n", strings.Join(parts, " + "))
 	}
+	if b.Len() == 0 {
+		return "nothing"
+	}
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
 func rulesIn(text string) []string {
 	var ids []string
 	for line := range strings.Lines(text) {
-		if f := strings.Fields(line); !strings.HasPrefix(line, " ") && f[0] != "propose" {
+		if f := strings.Fields(line); !strings.HasPrefix(line, " ") && len(f) > 1 && f[0] != "propose" {
 			ids = append(ids, f[1])
 		}
 	}
@@ -146,6 +150,7 @@ func parse(t *testing.T, text string) *cluster.Facts {
 	}
 	var pending []reports
 	var draft []string
+	well := map[cluster.NodeID]time.Duration{}
 	for scanner.Scan() {
 		w := strings.Fields(scanner.Text())
 		switch {
@@ -158,6 +163,11 @@ func parse(t *testing.T, text string) *cluster.Facts {
 			f.Age = duration(t, w[1])
 		case w[0] == "node":
 			n := parseNode(t, w)
+			for _, word := range w[2:] {
+				if d, ok := strings.CutPrefix(word, "well="); ok {
+					well[n.ID] = duration(t, d)
+				}
+			}
 			f.Nodes = append(f.Nodes, n)
 			f.Spec.Nodes = append(f.Spec.Nodes, cluster.NodeSpec{ID: n.ID, Role: n.Role})
 		case w[0] == "group":
@@ -183,7 +193,12 @@ func parse(t *testing.T, text string) *cluster.Facts {
 		}
 		has := func(flag string) bool { return slices.Contains(strings.Split(r.flags, ","), flag) }
 		f.Groups[r.group].Reports[i] = cluster.Report{Known: true, Epoch: f.Groups[r.group].Epoch, Serving: has("serving"),
-			Failed: has("failed"), Hot: has("hot"), Cut: has("cut"), Reason: map[bool]string{true: "app: exited with status 1"}[has("failed")]}
+			Failed: has("failed"), Hot: has("hot"), Cut: has("cut"), Lacks: has("lacks"), Well: well[r.node]}
+		if rep := &f.Groups[r.group].Reports[i]; rep.Failed {
+			rep.Reason = "app: exited with status 1"
+		} else if rep.Lacks {
+			rep.Reason = "lacks: app: there is no user www-data"
+		}
 	}
 	return f
 }
@@ -290,6 +305,8 @@ func parseNode(t *testing.T, w []string) cluster.NodeFacts {
 			for v := range strings.SplitSeq(value, ",") {
 				n.SilentTo = append(n.SilentTo, cluster.NodeID(v))
 			}
+		case "lost":
+			n.Lost = true
 		case "down":
 			n.LeaseDown = duration(t, value)
 		case "sick":
@@ -303,8 +320,7 @@ func parseNode(t *testing.T, w []string) cluster.NodeFacts {
 			has := func(flag string) bool { return slices.Contains(strings.Split(flags, ":"), flag) }
 			n.Members = append(n.Members, cluster.MemberFacts{Incarnation: cluster.Incarnation(number(t, inc)), Votes: has("votes"),
 				Heard: has("heard"), Silent: has("silent"), Copied: has("copied"), Knows: has("knows")})
-		case "well":
-			n.Well = duration(t, value)
+		case "well": // of the node's reports: see below
 		default:
 			t.Fatalf("word %q", word)
 		}
@@ -342,12 +358,17 @@ func parseGroupWord(t *testing.T, word string, g *cluster.GroupFacts, s *cluster
 	case "serves":
 		g.Serves = &cluster.Served{Group: g.ID, Node: g.Owner, Epoch: g.Epoch, Count: 2, Down: duration(t, value)}
 	case "ban":
-		node, expired := strings.CutSuffix(value, "!")
-		until := cluster.WallTime(2 * time.Hour)
-		if expired {
-			until = 0
+		node, flags, _ := strings.Cut(value, ":")
+		b := cluster.Ban{Group: g.ID, Node: cluster.NodeID(node), Until: cluster.WallTime(time.Hour + BanFor), Reason: "app: exited with status 1"}
+		switch flags {
+		case "over":
+			b.Until = 0
+		case "old":
+			b.Until -= cluster.WallTime(BanTryAgain)
+		case "surroundings":
+			b.Surroundings, b.Reason = true, "ip: the address was taken off the interface"
 		}
-		g.Bans = append(g.Bans, cluster.Ban{Group: g.ID, Node: cluster.NodeID(node), Until: until, Reason: "app: exited with status 1"})
+		g.Bans = append(g.Bans, b)
 	default:
 		return cluster.NodeID(key), value, true
 	}

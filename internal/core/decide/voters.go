@@ -128,7 +128,7 @@ var draftRules = []draftRule{
 		when: func(f *cluster.Facts, d *cluster.DraftFacts) bool { return unfit(f, d) != "" },
 		then: func(f *cluster.Facts, d *cluster.DraftFacts, to *Decision) []cluster.Part {
 			to.Evidence = []string{unfit(f, d)}
-			return []cluster.Part{{Drop: &cluster.Drop{Base: d.Base, Reason: unfit(f, d)}}}
+			return []cluster.Part{{Drop: &cluster.Drop{Base: d.Base, Draft: d.ID, Reason: unfit(f, d)}}}
 		}},
 	{id: "D04", verdict: Record, why: "the draft removes a group: it is stopped first",
 		when: func(f *cluster.Facts, d *cluster.DraftFacts) bool { return len(stops(f, d)) > 0 },
@@ -136,7 +136,7 @@ var draftRules = []draftRule{
 	{id: "D01", verdict: Record, why: "nothing that the draft removes is in use any more",
 		when: func(_ *cluster.Facts, d *cluster.DraftFacts) bool { return d.Waits == "" },
 		then: func(_ *cluster.Facts, d *cluster.DraftFacts, _ *Decision) []cluster.Part {
-			return []cluster.Part{{Adopt: &cluster.Adopt{Base: d.Base}}}
+			return []cluster.Part{{Adopt: &cluster.Adopt{Base: d.Base, Draft: d.ID}}}
 		}},
 	{id: "D03", verdict: Wait, why: "the draft waits: what it removes is still in use",
 		when: func(*cluster.Facts, *cluster.DraftFacts) bool { return true },

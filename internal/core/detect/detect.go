@@ -14,7 +14,8 @@ type Peer struct {
 	links []cluster.Instant // per link: the last arrival; 0: none
 	last  cluster.Instant
 	heard bool
-	since cluster.Instant // silence counts from here at the earliest: the start, or the end of a stall of our own
+	since cluster.Instant // silence counts from here at the earliest: the start
+	slept time.Duration   // the longest stall of this node itself since the peer was heard: it counts as no silence
 	d     time.Duration   // 0.9 of the lease length that the last heartbeat named
 	// was is the D before that length shrank. It counts for what others report until wasUntil: till then
 	// they may not have heard the shorter one.
@@ -32,7 +33,7 @@ func (p *Peer) Arrived(link int, now cluster.Instant, l time.Duration) {
 	if link >= 0 && link < len(p.links) {
 		p.links[link] = now
 	}
-	p.last, p.heard = now, true
+	p.last, p.heard, p.slept = now, true, 0
 	p.Named(now, l)
 }
 
@@ -58,8 +59,10 @@ func (p *Peer) Reported(now cluster.Instant) time.Duration {
 	return p.d
 }
 
-// Doubt makes all silence so far unknown: this node itself was not looking.
-func (p *Peer) Doubt(now cluster.Instant) { p.since = max(p.since, now) }
+// Stalled notes that this node itself stood still for so long. What arrived meanwhile waits in its sockets and is
+// heard next, so the stall is deducted from the silence, and restarts nothing. Of several stalls in one silence
+// only the longest is: a node that stalls again and again must not hide for ever that a peer is dead.
+func (p *Peer) Stalled(d time.Duration) { p.slept = max(p.slept, d) }
 
 // Relink carries what arrived on each link over to another list of links: from names, for each of them, its
 // former place, or -1.
@@ -77,16 +80,18 @@ func (p *Peer) Relink(from []int) {
 func (p *Peer) Heard() bool { return p.heard }
 
 // Ago returns how long ago the peer was heard on any link, as far as this node can vouch for it.
-func (p *Peer) Ago(now cluster.Instant) time.Duration { return now.Sub(max(p.last, p.since)) }
+func (p *Peer) Ago(now cluster.Instant) time.Duration {
+	return max(0, now.Sub(max(p.last, p.since))-p.slept)
+}
 
-// Fresh tells whether the peer was heard within its D.
+// Fresh tells whether the peer was heard within its D, whatever this node did meanwhile.
 func (p *Peer) Fresh(now cluster.Instant) bool { return p.heard && now.Sub(p.last) < p.d }
 
-// Silent tells whether the peer has been silent for its D, this node looking all the while.
+// Silent tells whether the peer has been silent for its D, a stall of this node deducted.
 func (p *Peer) Silent(now cluster.Instant) bool { return p.Ago(now) >= p.d }
 
 // SilentAt returns when the peer will have been silent for its D if nothing more is heard.
-func (p *Peer) SilentAt() cluster.Instant { return max(p.last, p.since).Add(p.d) }
+func (p *Peer) SilentAt() cluster.Instant { return max(p.last, p.since).Add(p.d + p.slept) }
 
 // Link returns when the peer was last heard on a link; 0: never.
 func (p *Peer) Link(i int) cluster.Instant { return p.links[i] }

@@ -28,16 +28,25 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// Its own stall makes a node doubt what it thinks of others: silence counts from the end of the stall.
-func TestOwnStallIsDoubt(t *testing.T) {
+// Its own stall is no silence of others; but stalling again and again hides nobody's death.
+func TestOwnStallIsDeducted(t *testing.T) {
 	p := NewPeer(1, 0, cluster.Timing{D: 90 * time.Millisecond})
 	p.Arrived(0, 10*ms, 100*time.Millisecond)
-	p.Doubt(500 * ms)
-	if p.Silent(589*ms) || !p.Silent(590*ms) {
-		t.Error("after a stall, D must pass again")
+	p.Stalled(400 * time.Millisecond)
+	if p.Ago(450*ms) != 40*time.Millisecond || p.Silent(499*ms) || !p.Silent(500*ms) || p.SilentAt() != 500*ms {
+		t.Error("D counts without the stall, and nothing restarts")
 	}
-	if p.Fresh(500 * ms) {
-		t.Error("doubt is no sign of life")
+	if p.Fresh(450 * ms) {
+		t.Error("a stall is no sign of life")
+	}
+	p.Stalled(35 * time.Millisecond)
+	p.Stalled(410 * time.Millisecond)
+	if p.SilentAt() != 510*ms {
+		t.Errorf("of several stalls the longest is deducted, so the peer is silent at 510 ms, not at %d", p.SilentAt()/ms)
+	}
+	p.Arrived(0, 600*ms, 100*time.Millisecond)
+	if p.SilentAt() != 690*ms {
+		t.Error("what was heard since counts from then on")
 	}
 }
 

@@ -48,6 +48,7 @@ type Outcome struct {
 	Hot     bool   // every resource but the fronts is up: a takeover needs no start
 	Closed  bool   // nothing runs here whose effects go beyond gate and cgroup
 	Failed  string // which resource failed, and what was seen
+	Lacks   bool   // not it is to blame, but what is around it
 	Note    string // what is to be told of a resource that runs (another host answers for its address)
 	WakeAt  cluster.Instant
 }
@@ -341,7 +342,7 @@ func (g *Group) judge(s Situation, o *Outcome) {
 			o.Note = string(r.spec.ID) + ": " + r.reason
 		}
 		if r.status == cluster.StatusFailed && r.pending == 0 && o.Failed == "" && !r.held {
-			o.Failed = string(r.spec.ID) + ": " + r.reason
+			o.Failed, o.Lacks = string(r.spec.ID)+": "+r.reason, r.surroundings
 		}
 	}
 }

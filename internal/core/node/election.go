@@ -143,7 +143,7 @@ func (n *Node) fresh() int {
 // nothing. The better place must last 2 L, unless this node's own disk does not answer.
 func (n *Node) placeLeader() {
 	e := &n.election
-	best, bestRank := -1, 2*(n.fresh()-1)+n.idle(n.self)
+	best, bestRank := -1, 2*n.hears(n.self)+n.idle(n.self)
 	if n.pulse.sick || n.leaves(n.id()) {
 		bestRank = -1
 	}
@@ -152,15 +152,12 @@ func (n *Node) placeLeader() {
 		if i == n.self || !p.votes || n.leaves(p.id) || p.hb == nil || !p.det.Fresh(n.now.Mono) || p.hb.Sick {
 			continue
 		}
-		hears := 0
-		for _, h := range p.hb.Heard {
-			if x := n.index(h.Node); x >= 0 && n.peers[x].votes && h.Run != 0 && h.Ago < n.silenceOf(x) {
-				hears++
-			}
-		}
-		if rank := 2*hears + n.idle(i); rank > bestRank {
+		if rank := 2*n.hears(i) + n.idle(i); rank > bestRank {
 			best, bestRank = i, rank
 		}
+	}
+	if next := (n.self + 1) % len(n.peers); best < 0 && n.flawed(WanderingCoordinator) && n.peers[next].votes {
+		best = next
 	}
 	if best < 0 {
 		e.better = -1
@@ -173,6 +170,26 @@ func (n *Node) placeLeader() {
 		e.betterSince = n.now.Mono
 		n.raft.rn.TransferLeader(uint64(n.peers[best].inc))
 	}
+}
+
+// hears counts the other voters that a node hears, by its own word and one measure for all: silence as each of
+// them judges it, a stall of its own deducted.
+func (n *Node) hears(i int) int {
+	count := 0
+	if i == n.self {
+		for k := range n.peers {
+			if p := &n.peers[k]; k != n.self && p.votes && p.run != 0 && p.det.Ago(n.now.Mono) < n.silenceOf(k) {
+				count++
+			}
+		}
+		return count
+	}
+	for _, h := range n.peers[i].hb.Heard {
+		if k := n.index(h.Node); k >= 0 && n.peers[k].votes && h.Run != 0 && h.Ago < n.silenceOf(k) {
+			count++
+		}
+	}
+	return count
 }
 
 // idle is 1 for a node that may run groups and serves none, else 0.

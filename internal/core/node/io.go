@@ -132,7 +132,10 @@ type Output struct {
 	// SetBack says that the data directory was set back to a former state of itself. Nothing more will come. The
 	// caller stops everything, and begins anew with an empty data directory.
 	SetBack bool
-	WakeAt  cluster.Instant // call Step again no later
+	// Halted says why this node can't go on, in a sentence: what the cluster's log holds it can't read. Nothing more
+	// will come. The caller stops everything, keeps the data directory, and ends.
+	Halted string
+	WakeAt cluster.Instant // call Step again no later
 }
 
 // Record is a numbered run record.

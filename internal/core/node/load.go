@@ -27,9 +27,14 @@ func SpecOf(self cluster.NodeID, disk *cluster.DiskImage, own *cluster.Spec, rea
 		if e.GetIndex() <= s.Applied || e.GetIndex() > disk.Hard.Commit || len(command(e)) == 0 {
 			continue
 		}
-		if c, err := cluster.DecodeEntry(command(e)); err == nil {
-			s.Apply(e.GetIndex(), c)
+		c, err := cluster.DecodeEntry(command(e))
+		if err == nil {
+			err = unread(s, c)
 		}
+		if err != nil {
+			return nil, fmt.Errorf("entry %d of the log in the data directory can't be read by this version: %w", e.GetIndex(), err)
+		}
+		s.Apply(e.GetIndex(), c)
 	}
 	return s.Spec(), nil
 }
@@ -86,7 +91,7 @@ func (n *Node) load(disk *cluster.DiskImage) *replica {
 	must(err)
 	r.durable, r.last = last, last
 	for _, e := range entries {
-		if e.GetIndex() > r.applied && e.GetIndex() <= r.hard.Commit {
+		if e.GetIndex() > r.applied && e.GetIndex() <= r.hard.Commit && !n.ended() {
 			n.applyOne(r, e)
 		}
 	}
@@ -109,7 +114,7 @@ func (n *Node) open(index, term uint64, s *state.State, hard cluster.HardState) 
 	r.store.made = func() *raftpb.Snapshot {
 		term, err := r.store.Term(r.applied)
 		must(err)
-		return &raftpb.Snapshot{Data: n.state.Encode(),
+		return &raftpb.Snapshot{Data: n.encode(),
 			Metadata: &raftpb.SnapshotMetadata{Index: new(r.applied), Term: new(term), ConfState: r.store.conf}}
 	}
 	must(r.store.SetHardState(&raftpb.HardState{Term: new(hard.Term), Vote: new(hard.Vote), Commit: new(hard.Commit)}))
@@ -120,7 +125,7 @@ func (n *Node) open(index, term uint64, s *state.State, hard cluster.HardState) 
 // startRaft begins this node's part in Raft.
 func (n *Node) startRaft(r *replica) {
 	n.raft = r
-	if n.rec.Number == 0 {
+	if n.rec.Number == 0 && !n.flawed(NumberOfFormerRun) {
 		r.usable = r.last
 	}
 	var err error

@@ -193,9 +193,9 @@ func (n *Node) incarnation(i int) cluster.Incarnation {
 	return n.peers[i].inc
 }
 
-// holderOf returns the peer whose newest incarnation this is, or -1.
+// holderOf returns the peer whose newest incarnation this is, or one that the log here does not know yet; or -1.
 func (n *Node) holderOf(inc cluster.Incarnation) int {
-	return slices.IndexFunc(n.peers, func(p peer) bool { return p.inc == inc })
+	return slices.IndexFunc(n.peers, func(p peer) bool { return inc != 0 && (p.inc == inc || p.unknown == inc) })
 }
 
 // leaves tells whether the draft under way does not name a node.
@@ -375,7 +375,7 @@ func (n *Node) draftFacts() *cluster.DraftFacts {
 	if d == nil {
 		return nil
 	}
-	f := &cluster.DraftFacts{Base: d.Base, By: d.By}
+	f := &cluster.DraftFacts{Base: d.Base, ID: d.ID, By: d.By}
 	next, err := n.state.DraftSpec()
 	if err != nil {
 		f.Err = err.Error()

@@ -2,52 +2,62 @@ package node
 
 import "baton/internal/core/cluster"
 
-// Mutation plants one bug, for the tests of the simulator: each must be caught (protocol.md marks the
-// rules with (m)). The zero value plants none. Binaries built without the tag `planted` hold no planted bug: what is
-// set here then counts for nothing.
+// Mutation plants one bug, for the tests of the simulator: each must be caught. Many leave out a rule with the
+// mark (m) (protocol.md, "How to read this page"). The zero value plants none. Binaries built without the tag
+// `planted` hold no planted bug: what is set here then counts for nothing.
 type Mutation uint8
 
 const (
 	// Faithful is the protocol as it is.
-	Faithful          Mutation = iota
-	NoGrace                    // a restarted voter answers at once that nothing is left
-	LeaseQuorumOne             // a lease rests on one voter's promise
-	SaidQuorumOne              // one voter's word ends a lease
-	NoWait                     // the new owner does not wait until the former tenures are over
-	NoRho                      // a promise lasts L, not L(1+rho)
-	SenderStamp                // a promise counts from the sender's time stamp
-	StaleNow                   // a promise counts from a clock read before the packet came
-	AckArrival                 // a lease counts from the arrival of the ack
-	AckNoRun                   // an ack to a former run renews the lease
-	SayAtAppend                // "nothing left" is said when the Evict is appended
-	SayUndurable               // "nothing left" is said before the Evict is durable here
-	OnlyLastTenure             // only the tenure just before has to be over
-	EvictKeepsOwner            // Evict leaves the ownership
-	EarlyNumber                // a lease number is used before its Admit is applied
-	AnyBoot                    // a lease number outlives a reboot
-	ForgetActivated            // the run record does not keep the activated epoch
-	ForgetReleased             // the run record does not keep the released epochs
-	BootProves                 // a new boot is taken for proof that the former one is over
-	ReleaseEarly               // Released is said before the gate is known to be closed
-	ReleaseServedOnly          // Released is not said for a tenure that was skipped
-	RelativeGate               // the gate's deadline counts from the write
-	ApplyStale                 // an entry is applied though what it was decided on has changed
-	TwoFoundings               // whoever sees only empty nodes founds the cluster
-	NoBackoff                  // the step between campaigns is never doubled
-	RestsTimed                 // the next voter change waits for L(1+rho), not for what leases rest on
-	RestsNone                  // the next voter change waits for nothing
-	RestsAtApply               // "it rests on this set" is said when the set is applied
-	ForgetRests                // the run record does not keep what the lease rests on
-	EvictedIsOver              // an evicted number is taken for over where the next voter change is decided
-	SwapVoters                 // a lost disk's voter is replaced in one step
-	FormerSelf                 // an empty disk answers as its former incarnation
-	OwnLength                  // a promise is for the promiser's own lease length, not for the one named
-	AckCurrentL                // an acked heartbeat counts with the lease length of now
-	LaterAck                   // an ack of a later, shorter heartbeat backs an earlier, longer one
-	GraceState                 // the grace is for the lease length of the state, not the longest promised
-	SilenceOwnD                // a peer is silent after this node's D, not after that of the length it named
-	Heedless                   // what people forbade is not heeded when a placement is applied
-	SetBackUnseen              // a node whose data directory has gone back in time goes on with it
+	Faithful               Mutation = iota
+	NoGrace                         // a restarted voter answers at once that nothing is left
+	LeaseQuorumOne                  // a lease rests on one voter's promise
+	SaidQuorumOne                   // one voter's word ends a lease
+	NoWait                          // the new owner does not wait until the former tenures are over
+	NoRho                           // a promise lasts L, not L(1+rho)
+	SenderStamp                     // a promise counts from the sender's time stamp
+	StaleNow                        // a promise counts from a clock read before the packet came
+	AckArrival                      // a lease counts from the arrival of the ack
+	AckNoRun                        // an ack to a former run renews the lease
+	SayAtAppend                     // "nothing left" is said when the Evict is appended
+	SayUndurable                    // "nothing left" is said before the Evict is durable here
+	OnlyLastTenure                  // only the tenure just before has to be over
+	EvictKeepsOwner                 // Evict leaves the ownership
+	EarlyNumber                     // a lease number is used before its Admit is applied
+	AnyBoot                         // a lease number outlives a reboot
+	ForgetActivated                 // the run record does not keep the activated epoch
+	ForgetReleased                  // the run record does not keep the released epochs
+	BootProves                      // a new boot is taken for proof that the former one is over
+	ReleaseEarly                    // Released is said before the gate is known to be closed
+	ReleaseServedOnly               // Released is not said for a tenure that was skipped
+	RelativeGate                    // the gate's deadline counts from the write
+	ApplyStale                      // an entry is applied though what it was decided on has changed
+	TwoFoundings                    // whoever sees only empty nodes founds the cluster
+	NoBackoff                       // the step between campaigns is never doubled
+	RestsTimed                      // the next voter change waits for L(1+rho), not for what leases rest on
+	RestsNone                       // the next voter change waits for nothing
+	RestsAtApply                    // "it rests on this set" is said when the set is applied
+	ForgetRests                     // the run record does not keep what the lease rests on
+	EvictedIsOver                   // an evicted number is taken for over where the next voter change is decided
+	SwapVoters                      // a lost disk's voter is replaced in one step
+	FormerSelf                      // an empty disk answers as its former incarnation
+	OwnLength                       // a promise is for the promiser's own lease length, not for the one named
+	AckCurrentL                     // an acked heartbeat counts with the lease length of now
+	LaterAck                        // an ack of a later, shorter heartbeat backs an earlier, longer one
+	GraceState                      // the grace is for the lease length of the state, not the longest promised
+	SilenceOwnD                     // a peer is silent after this node's D, not after that of the length it named
+	Heedless                        // what people forbade is not heeded when a placement is applied
+	SetBackUnseen                   // a node whose data directory has gone back in time goes on with it
+	ServeUnrecorded                 // what serves is started before its epoch is in the run record
+	ReleaseUnrecorded               // Released is said before the run record holds it
+	NumberUnrecorded                // a lease number is used before the run record holds it
+	VoteUndurable                   // votes and appends are acknowledged before they are durable
+	BanForgotten                    // a ban is forgotten with the coordinator that gave it
+	JournalLost                     // an entry of which a part no longer fits leaves no line of history
+	PromiseUndurable                // a promise is given under a length that is not noted durably yet
+	NumberOfFormerRun               // a former run's lease number is used though its run record is gone
+	WanderingCoordinator            // leadership moves on though no place is better
+	SnapshotWithoutTenures          // a snapshot holds the newest tenure of each group only
 	MutationCount
 )
 

@@ -66,14 +66,18 @@ type Node struct {
 	askAt    cluster.Instant // of a node that has no copy of the log yet
 	left     bool            // this node was made to leave the cluster
 	setBack  bool            // its data directory has gone back in time: it takes no part any more
+	halted   string          // why it takes no part any more: it can't read what the log holds
 
 	number  cluster.Number // in use; 0: none
+	passed  cluster.Number // a voter's log knows this one: lower ones are over, whatever the log here says
 	rec     cluster.Record
-	recN    uint64 // number of the newest Record; written when it is emitted
-	recOK   uint64 // the newest that was answered
+	recN    uint64          // number of the newest Record; written when it is emitted
+	recOK   uint64          // the newest that was answered
+	recAt   cluster.Instant // since when one is unanswered
 	recDue  bool
 	gateN   uint64
 	gateOK  uint64
+	gateAt  cluster.Instant // since when one is unanswered
 	wantN   uint64
 	storeN  uint64
 	storeOK uint64          // the newest that was answered
@@ -121,6 +125,7 @@ type local struct {
 	heard     []heardRelease
 	behindAt  cluster.Instant // since when the newest Assign is applied here
 	behindIdx uint64
+	fit       map[cluster.NodeID]cluster.Instant // since when each node is fit to serve it; 0: it is not
 	watch     watch
 }
 
@@ -152,17 +157,19 @@ func (n *Node) Step(now cluster.Now, in Input) *Output {
 	n.last, n.now = n.now.Mono, now
 	if b, ok := in.(*Boot); ok {
 		n.bootUp(b)
-	} else if !n.setBack {
+	} else if !n.ended() {
 		cluster.Assert(n.booted, "the first input must be Boot, not %T", in)
 		n.noticeStall()
 		n.take(in)
 	}
-	if n.setBack {
+	if !n.ended() {
+		n.settle()
+	}
+	if n.ended() {
 		n.wakeAt = cluster.Never
-		n.out.SetBack, n.out.WakeAt = true, n.wakeAt
+		n.out.SetBack, n.out.Halted, n.out.WakeAt = n.setBack, n.halted, n.wakeAt
 		return &n.out
 	}
-	n.settle()
 	n.alive, n.out.Left = true, n.left
 	n.wakeAt = max(n.nextWake(), n.now.Mono) // what a shorter lease makes overdue is no stall
 	n.out.WakeAt = n.wakeAt
@@ -172,7 +179,7 @@ func (n *Node) Step(now cluster.Now, in Input) *Output {
 func (o *Output) reset() {
 	o.Gates, o.Sends, o.Persists, o.Wants = o.Gates[:0], o.Sends[:0], o.Persists[:0], o.Wants[:0]
 	o.Events, o.Decided, o.Replies, o.Applied = o.Events[:0], o.Decided[:0], o.Replies[:0], o.Applied[:0]
-	o.Record, o.Spec, o.Left, o.SetBack = nil, nil, false, false
+	o.Record, o.Spec, o.Left, o.SetBack, o.Halted = nil, nil, false, false, ""
 }
 
 // bootUp begins a run.
@@ -183,6 +190,9 @@ func (n *Node) bootUp(b *Boot) {
 	n.start, n.lived = n.now.Mono, b.Lived
 	n.notes, n.durable = b.Disk.Notes, b.Disk.Notes
 	r := n.load(&b.Disk)
+	if n.ended() {
+		return
+	}
 	n.seat(nil)
 	n.holder = lease.NewHolder(lease.Flaws{QuorumOne: n.flawed(LeaseQuorumOne), AckArrival: n.flawed(AckArrival),
 		CurrentL: n.flawed(AckCurrentL), LaterAck: n.flawed(LaterAck)})
@@ -261,17 +271,17 @@ func (n *Node) forget(r cluster.GroupRecord) cluster.GroupRecord {
 	return r
 }
 
-// noticeStall makes a node that was not looking doubt its verdicts on others. It never doubts its lease,
-// which is judged by its end alone.
+// noticeStall makes a node that was not looking deduct that time from the silence of others. It never doubts its
+// lease, which is judged by its end alone.
 func (n *Node) noticeStall() {
 	late := n.now.Mono.Sub(n.wakeAt)
 	if n.wakeAt == cluster.Never || late <= max(n.timing.Stall, n.timing.L/4) {
 		return
 	}
 	for i := range n.peers {
-		n.peers[i].det.Doubt(n.now.Mono)
+		n.peers[i].det.Stalled(late)
 	}
-	n.event("stall", "", "this node stood still for %v: for %v it has no opinion on others", late.Round(time.Millisecond), n.timing.D)
+	n.event("stall", "", "this node stood still for %v: that time counts as nobody's silence", late.Round(time.Millisecond))
 }
 
 // take applies one input.
@@ -283,10 +293,10 @@ func (n *Node) take(in Input) {
 	case *Stored:
 		n.stored(in.N)
 	case *Recorded:
-		n.recOK = max(n.recOK, min(in.N, n.recN))
+		n.recOK, n.recAt = max(n.recOK, min(in.N, n.recN)), n.now.Mono
 		n.groupsDue = true
 	case *Gated:
-		n.gateOK = max(n.gateOK, min(in.N, n.gateN))
+		n.gateOK, n.gateAt = max(n.gateOK, min(in.N, n.gateN)), n.now.Mono
 		n.groupsDue = true
 	case *Done:
 		if l := n.local(in.Group); l != nil && l.group != nil && l.group.Done(in.Done, n.now.Mono) {
@@ -308,6 +318,9 @@ func (n *Node) take(in Input) {
 func (n *Node) settle() {
 	n.tend()
 	n.drainRaft()
+	if n.ended() {
+		return
+	}
 	n.tendNumber()
 	n.tendSaying()
 	n.tendRests()
@@ -354,7 +367,7 @@ func (n *Node) tend() {
 		n.urgent()
 		n.planDue, n.groupsDue = true, true
 		if sick {
-			n.event("sick", n.id(), "the disk of %s has not answered for %v: it leaves decisions to others", n.id(), n.timing.L)
+			n.event("sick", n.id(), "the %s of %s has not answered for %v: it leaves decisions to others", n.unwell(), n.id(), n.timing.L)
 		} else {
 			n.election.afresh(n)
 		}

@@ -10,8 +10,17 @@ import (
 	"baton/internal/core/wire"
 )
 
+// at returns a copy of the node at a later instant, to look at: what is worked out there changes nothing here.
+func (n *Node) at(now cluster.Now) *Node {
+	look := *n
+	look.now = cluster.Now{Mono: max(n.now.Mono, now.Mono), Wall: now.Wall}
+	return &look
+}
+
 // Overview returns how the cluster looks from here. It changes nothing.
-func (n *Node) Overview(now cluster.Now) *cluster.Overview {
+func (n *Node) Overview(now cluster.Now) *cluster.Overview { return n.at(now).overview() }
+
+func (n *Node) overview() *cluster.Overview {
 	o := &cluster.Overview{Cluster: n.spec.Cluster, Node: n.id(), Timing: n.timing}
 	for _, l := range n.spec.Links {
 		o.Links = append(o.Links, l.Name)
@@ -20,8 +29,6 @@ func (n *Node) Overview(now cluster.Now) *cluster.Overview {
 		o.Forming = "the agent starts"
 		return o
 	}
-	n.now.Mono = max(n.now.Mono, now.Mono)
-	n.now.Wall = now.Wall
 	o.Quorum = n.voters > 0 && n.fresh() >= cluster.Quorum(n.voters)
 	o.Forming = n.Waits()
 	if n.founding != nil && o.Forming == "" {
@@ -134,8 +141,7 @@ func (n *Node) WouldMove(now cluster.Now, c *Command) (cluster.NodeID, *Reply) {
 	if n.state == nil {
 		return "", refuse("baton status", "the cluster is still forming: %s", n.Waits())
 	}
-	n.now.Mono = max(n.now.Mono, now.Mono)
-	f := n.facts()
+	f := n.at(now).facts()
 	g := f.Group(c.Group)
 	if g == nil {
 		return "", refuse("baton status lists the groups", "there is no group %q", c.Group)

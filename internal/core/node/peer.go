@@ -29,7 +29,6 @@ type peer struct {
 
 	leaseDown  cluster.Instant // since when it says that its lease does not run; 0: it runs
 	admitted   cluster.Instant // when its newest Admit was applied here
-	well       cluster.Instant // since when it has been well; 0: it is not
 	silentTold bool
 	deaf       bool // it has not heard this node for half a lease length
 
@@ -43,6 +42,7 @@ type peer struct {
 
 	// Raft messages to it that are repeated until answered
 	append   resend
+	commit   resend // that the log is committed so far, until its heartbeat says that it has applied it
 	vote     resend
 	snapshot cluster.Instant // when a snapshot sent to it counts as lost; 0: none is under way
 	proposed []byte          // the proposal that it last forwarded here
@@ -51,6 +51,7 @@ type peer struct {
 	askedAt  cluster.Instant
 	textAt   cluster.Instant // not before this is it sent the cluster file again
 
+	unknown    cluster.Incarnation // not in the log here, heard of in Raft's messages: answers go to it
 	stranger   cluster.Incarnation // of the last heartbeat that was not of its newest incarnation
 	strangerAt cluster.Instant
 }
@@ -79,7 +80,7 @@ func (p *peer) admitRun(run cluster.RunID) (ok, fresh bool) {
 	if run <= p.run {
 		return run == p.run, false
 	}
-	p.run, p.hb, p.leaseDown, p.well = run, nil, 0, 0
+	p.run, p.hb, p.leaseDown = run, nil, 0
 	p.formerAt = p.hbAt
 	clear(p.seqs)
 	return true, true
@@ -92,9 +93,9 @@ func (p *peer) become(inc cluster.Incarnation, det *detect.Peer) {
 		p.det, p.silentTold = det, false
 		p.acked, p.waiting, p.durable, p.matched, p.deaf = 0, 0, 0, 0, false
 	}
-	p.inc, p.run, p.hb, p.leaseDown, p.well = inc, 0, nil, 0, 0
+	p.inc, p.run, p.hb, p.leaseDown = inc, 0, nil, 0
 	p.formerAt = p.hbAt
-	p.append.msg, p.vote.msg, p.proposed, p.snapshot = nil, nil, nil, 0
+	p.append.msg, p.commit.msg, p.vote.msg, p.proposed, p.snapshot = nil, nil, nil, nil, 0
 	clear(p.seqs)
 }
 
@@ -107,11 +108,22 @@ func (p *peer) slot(link int) *uint64 {
 	return &p.seqs[link]
 }
 
+// applied is the log index that the peer has applied, by its newest heartbeat.
+func (p *peer) applied() uint64 {
+	if p.hb == nil {
+		return 0
+	}
+	return p.hb.Applied
+}
+
 // resendAt returns when a Raft message is due again.
 func (p *peer) resendAt() cluster.Instant {
 	at := cluster.Never
 	if p.append.msg != nil {
 		at = min(at, p.append.at)
+	}
+	if p.commit.msg != nil {
+		at = min(at, p.commit.at)
 	}
 	if p.vote.msg != nil {
 		at = min(at, p.vote.at)

@@ -31,7 +31,8 @@ func (n *Node) tendPlan() {
 	}
 }
 
-// facts makes the picture that the planner decides on.
+// facts makes the picture that the planner decides on. It changes nothing: whoever looks at the cluster asks for
+// it too, on any node and at any time.
 func (n *Node) facts() *cluster.Facts {
 	f := &cluster.Facts{Now: n.now, Self: n.id(), Spec: n.spec, Voters: n.voters, Set: n.setFacts(), Draft: n.draftFacts(),
 		Age: n.now.Mono.Sub(n.start), Instructions: &n.state.Instructions}
@@ -63,29 +64,21 @@ func (n *Node) nodeFacts(i int) cluster.NodeFacts {
 		x.LeaseDown = n.now.Mono.Sub(max(p.leaseDown, p.admitted))
 	}
 	x.NewBoot = s.Admitted && x.Boot != 0 && (x.Boot != s.Boot || x.Incarnation != s.Incarnation)
-	x.SilentTo = n.silentTo(i)
-	if x.Fresh && x.Admitted && x.LeaseRuns {
-		if p.well == 0 {
-			p.well = n.now.Mono
-		}
-		x.Well = n.now.Mono.Sub(p.well)
-	} else {
-		p.well = 0
-	}
+	x.SilentTo, x.Lost = n.silentTo(i)
 	return x
 }
 
 // silentTo names the voters that have not heard a node for its D. A report older than 2 h of its sender
-// (h is a tenth of the lease length that it names) does not count.
-func (n *Node) silentTo(i int) []cluster.NodeID {
-	var out []cluster.NodeID
+// (h is a tenth of the lease length that it names) does not count. It also tells whether one of them had heard the
+// node before.
+func (n *Node) silentTo(i int) (out []cluster.NodeID, lost bool) {
 	for v := range n.peers {
 		if v == i || !n.peers[v].votes {
 			continue
 		}
 		if v == n.self {
 			if n.peers[i].det.Silent(n.now.Mono) {
-				out = append(out, n.id())
+				out, lost = append(out, n.id()), lost || n.peers[i].det.Heard()
 			}
 			continue
 		}
@@ -95,18 +88,18 @@ func (n *Node) silentTo(i int) []cluster.NodeID {
 		}
 		for _, h := range p.hb.Heard {
 			if h.Node == n.peers[i].id && h.Ago >= n.silenceOf(i) {
-				out = append(out, p.id)
+				out, lost = append(out, p.id), lost || h.Run != 0
 			}
 		}
 	}
-	return out
+	return out, lost
 }
 
 func (n *Node) groupFacts(i int) cluster.GroupFacts {
 	l, st := &n.groups[i], &n.state.Groups[i]
 	g := cluster.GroupFacts{ID: st.ID, Owner: st.Owner, Last: st.Last, Epoch: st.Epoch, Move: st.Move, Bans: st.Bans}
-	if l.behindIdx != st.Index {
-		l.behindIdx, l.behindAt = st.Index, n.now.Mono
+	if n.flawed(BanForgotten) {
+		g.Bans = slices.DeleteFunc(slices.Clone(st.Bans), func(b cluster.Ban) bool { return b.Until-cluster.WallTime(decide.BanFor) < n.raft.since })
 	}
 	for _, t := range st.Tenures {
 		x := n.index(t.Node)
@@ -123,7 +116,11 @@ func (n *Node) groupFacts(i int) cluster.GroupFacts {
 		}
 	}
 	for k := range n.peers {
-		g.Reports = append(g.Reports, n.reportOf(k, i))
+		r := n.reportOf(k, i)
+		if since := l.fit[n.peers[k].id]; since != 0 {
+			r.Well = n.now.Mono.Sub(since)
+		}
+		g.Reports = append(g.Reports, r)
 	}
 	g.Serves = n.toRecord(i)
 	return g
@@ -154,5 +151,5 @@ func (n *Node) reportOf(k, i int) cluster.Report {
 		return cluster.Report{}
 	}
 	return cluster.Report{Known: true, Epoch: r.Epoch, Serving: r.Phase == wire.PhaseServing, Failed: r.Phase == wire.PhaseFailed,
-		Hot: r.Hot, Cut: r.Cut, Reason: r.Reason}
+		Hot: r.Hot, Cut: r.Cut, Lacks: r.Lacks, Reason: r.Reason}
 }

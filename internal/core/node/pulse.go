@@ -127,9 +127,21 @@ func (n *Node) heartbeat() *wire.Heartbeat {
 // leaseRuns tells whether this node's lease runs now.
 func (n *Node) leaseRuns() bool { return n.number != 0 && n.holder.Runs(n.now.Mono) }
 
-// isSick tells whether the disk has owed an answer for L.
-func (n *Node) isSick() bool {
-	return len(n.stores) > 0 && n.now.Mono.Sub(n.stores[0].at) >= n.timing.L
+// isSick tells whether what decisions wait for has not answered for L: the disk, the run record, the gate.
+func (n *Node) isSick() bool { return n.unwell() != "" }
+
+// unwell names what has not answered for L; empty: nothing.
+func (n *Node) unwell() string {
+	since := func(at cluster.Instant) bool { return n.now.Mono.Sub(at) >= n.timing.L }
+	switch {
+	case len(n.stores) > 0 && since(n.stores[0].at):
+		return "disk"
+	case n.recOK < n.recN && since(n.recAt):
+		return "run record"
+	case n.gateOK < n.gateN && since(n.gateAt):
+		return "gate"
+	}
+	return ""
 }
 
 // packet takes what a peer has sent.
@@ -207,6 +219,9 @@ func (n *Node) heard(i int, in *Packet, hb *wire.Heartbeat) {
 		n.promise(i, hb)
 		ack.Number = hb.Number
 	}
+	if n.state != nil {
+		ack.Newest = n.state.Nodes[i].Number
+	}
 	n.send(i, ack)
 	n.learn(i, hb, fresh)
 }
@@ -254,7 +269,8 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 		}
 	}
 	if fresh || old == nil || old.Boot != hb.Boot || old.LeaseRuns != hb.LeaseRuns || old.Sick != hb.Sick || old.Number != hb.Number ||
-		!slices.Equal(old.Groups, hb.Groups) || p.nowSilent(old, hb) {
+		!slices.Equal(old.Groups, hb.Groups) || p.nowSilent(old, hb) ||
+		(n.state != nil && len(n.state.Freed) > 0 && old.Applied != hb.Applied) {
 		n.planDue, n.groupsDue = true, true
 	}
 	for _, s := range hb.Said {
@@ -308,7 +324,7 @@ func (l *local) hearRelease(e cluster.Epoch, node cluster.NodeID) bool {
 // mayPromise tells whether this voter may promise the sender of a heartbeat not to take its lease away:
 // the log knows number, incarnation and boot as current, and no Evict of it has been appended.
 func (n *Node) mayPromise(i int, hb *wire.Heartbeat) bool {
-	if n.state == nil || hb.L > n.durable.LongestPromise {
+	if n.state == nil || hb.L > n.durable.LongestPromise && !n.flawed(PromiseUndurable) {
 		return false
 	}
 	s := &n.state.Nodes[i]
@@ -355,9 +371,23 @@ func (n *Node) ackIn(i int, a *wire.Ack) {
 			}
 		}
 	}
+	if n.number != 0 && a.Newest > n.number {
+		n.outlived(p.id, a.Newest)
+		return
+	}
 	if a.Number != 0 && a.Number == n.number {
 		n.acked(i, a.Seq)
 	}
+}
+
+// outlived ends what is served under a lease number of which a voter's log knows a higher one: it is over, and this
+// node has only not read that far. It uses no number until it has.
+func (n *Node) outlived(by cluster.NodeID, newest cluster.Number) {
+	n.event("lease.outlived", n.id(), "%s says that number %d was given to %s: number %d, which is in use here, is over", by, newest, n.id(), n.number)
+	n.passed, n.number, n.rests = newest, 0, 0
+	n.holder.Reset()
+	n.groupsDue = true
+	n.urgent()
 }
 
 // acked counts an ack towards the lease.
@@ -382,6 +412,9 @@ func (n *Node) renewed() {
 
 // gate asks for a group's gate.
 func (n *Node) gate(l *local, e cluster.Epoch, end cluster.Instant) {
+	if n.gateOK == n.gateN {
+		n.gateAt = n.now.Mono
+	}
 	n.gateN++
 	g := cluster.Gate{N: n.gateN, Group: l.spec.ID, Epoch: e, End: end}
 	if n.flawed(RelativeGate) && end > 0 {

@@ -40,11 +40,12 @@ type replica struct {
 	hard     cluster.HardState // the newest handed to the disk
 	early    cluster.Number    // planted bug EarlyNumber: the newest Admit of this node appended
 	leading  bool
-	last     uint64 // index of the newest entry appended
-	begins   bool   // it has just begun to lead: its first own entry is being appended
-	ready    uint64 // index of that entry: nothing is planned before it is applied
-	proposes bool   // a proposal is being appended
-	proposed uint64 // index of the last proposal: nothing is planned before it is applied
+	last     uint64           // index of the newest entry appended
+	begins   bool             // it has just begun to lead: its first own entry is being appended
+	ready    uint64           // index of that entry: nothing is planned before it is applied
+	proposes bool             // a proposal is being appended
+	proposed uint64           // index of the last proposal: nothing is planned before it is applied
+	since    cluster.WallTime // planted bug BanForgotten only: when this node began to lead
 }
 
 // appended is an Evict in the log that is not applied yet.
@@ -67,7 +68,7 @@ type unstored struct {
 
 func (n *Node) stateFlaws() state.Flaws {
 	return state.Flaws{EvictKeepsOwner: n.flawed(EvictKeepsOwner), ApplyStale: n.flawed(ApplyStale),
-		Heedless: n.flawed(Heedless), Swap: n.flawed(SwapVoters)}
+		Heedless: n.flawed(Heedless), Swap: n.flawed(SwapVoters), JournalLost: n.flawed(JournalLost)}
 }
 
 func must(err error) { cluster.Assert(err == nil, "raft storage: %v", err) }
@@ -125,8 +126,14 @@ func (n *Node) raftIn(i int, m *raftpb.Message) {
 	if n.state.IsBlank() && m != nil && m.GetFrom() != uint64(p.inc) {
 		p.become(cluster.Incarnation(m.GetFrom()), p.det) // who has no copy yet takes the coordinator's word
 	}
-	if m == nil || m.GetFrom() != uint64(p.inc) || m.GetTo() != uint64(n.inc) || raft.IsLocalMsg(m.GetType()) {
+	if m == nil || m.GetTo() != uint64(n.inc) || raft.IsLocalMsg(m.GetType()) {
 		return
+	}
+	if m.GetFrom() != uint64(p.inc) {
+		if !n.mayKnowMore(m) {
+			return
+		}
+		p.unknown = cluster.Incarnation(m.GetFrom())
 	}
 	switch m.GetType() {
 	case raftpb.MsgAppResp:
@@ -162,9 +169,23 @@ func (n *Node) raftIn(i int, m *raftpb.Message) {
 			}
 			return
 		}
+		if s := m.GetSnapshot(); m.GetType() == raftpb.MsgSnap && !n.readable(s) {
+			return
+		}
 	default:
 	}
 	_ = n.raft.rn.Step(m) // what Raft refuses (an unknown peer, a late answer) needs no action
+}
+
+// mayKnowMore tells whether a message of Raft from an incarnation that the log here does not know is to be heard: of
+// one that leads, or asks for a vote, in no lower term than this node's. It is of a node whose disk was replaced
+// while this one was away. Raft's own rules make it safe: its log proves better, or it gets nothing.
+func (n *Node) mayKnowMore(m *raftpb.Message) bool {
+	switch m.GetType() {
+	case raftpb.MsgApp, raftpb.MsgSnap, raftpb.MsgHeartbeat, raftpb.MsgVote, raftpb.MsgPreVote:
+		return m.GetTerm() >= n.raft.term()
+	}
+	return false
 }
 
 // drainRaft carries out what Raft has become ready to do.
@@ -173,7 +194,7 @@ func (n *Node) drainRaft() {
 	if r == nil {
 		return
 	}
-	for r.rn.HasReady() {
+	for r.rn.HasReady() && !n.ended() {
 		rd := r.rn.Ready()
 		if rd.SoftState != nil {
 			n.softState(rd.SoftState)
@@ -221,13 +242,16 @@ func (n *Node) softState(s *raft.SoftState) {
 	r.leading = leads
 	if !leads {
 		for i := range n.peers {
-			n.peers[i].append.msg, n.peers[i].proposed, n.peers[i].snapshot, n.peers[i].matched = nil, nil, 0, 0
+			p := &n.peers[i]
+			p.append.msg, p.commit.msg, p.proposed, p.snapshot, p.matched = nil, nil, nil, 0, 0
 		}
 		n.leaderHeard() // from now on: others get their turn before this node campaigns again
 		n.event("coordinator.lost", n.id(), "%s no longer coordinates", n.id())
 		return
 	}
 	r.begins, r.proposed = true, 0
+	n.election.better = -1 // what was noted while it led before tells nothing now
+	r.since = n.now.Wall
 	n.election.tickAt = n.now.Mono.Add(n.timing.H)
 	n.planDue = true
 	n.urgent()
@@ -261,6 +285,9 @@ func (n *Node) persistRaft(m *raftpb.Message) {
 	r.note(m.GetEntries(), n.id())
 	if p.Sync {
 		u.responses = m.GetResponses()
+		if n.flawed(VoteUndurable) {
+			n.answerAtOnce(&u)
+		}
 		n.persist(p, u)
 		return
 	}
@@ -342,8 +369,9 @@ func (n *Node) carryOn(u *unstored) {
 	}
 }
 
-// sendRaft sends one message of Raft. An append with entries, and a request for a vote, are repeated
-// quickly until they are answered: a lost one must not cost a heartbeat's time.
+// sendRaft sends one message of Raft. An append with entries and a request for a vote are repeated quickly until they
+// are answered, and the word that entries are committed until the peer says that it has applied them: a lost one
+// must not cost a heartbeat's time.
 func (n *Node) sendRaft(m *raftpb.Message) {
 	to := n.holderOf(cluster.Incarnation(m.GetTo()))
 	if to < 0 || to == n.self || m.GetFrom() != uint64(n.inc) {
@@ -356,6 +384,9 @@ func (n *Node) sendRaft(m *raftpb.Message) {
 		if len(m.Entries) > 0 {
 			again.index = m.Entries[len(m.Entries)-1].GetIndex()
 			p.append = again
+		} else if m.GetCommit() > p.applied() && m.GetCommit() <= m.GetIndex() {
+			again.index = m.GetCommit()
+			p.commit = again
 		}
 	case raftpb.MsgVote, raftpb.MsgPreVote:
 		p.vote = again
@@ -377,7 +408,10 @@ func (n *Node) resendRaft() {
 			p.snapshot = 0
 			n.raft.rn.ReportSnapshot(uint64(p.inc), raft.SnapshotFailure)
 		}
-		for _, r := range []*resend{&p.append, &p.vote} {
+		if p.commit.msg != nil && p.applied() >= p.commit.index {
+			p.commit.msg = nil
+		}
+		for _, r := range []*resend{&p.append, &p.commit, &p.vote} {
 			if r.msg == nil || n.now.Mono < r.at {
 				continue
 			}
@@ -400,6 +434,9 @@ func (n *Node) apply(entries []*raftpb.Entry) {
 		}
 		revision := n.state.Revision()
 		c, applied := n.applyOne(r, e)
+		if n.ended() {
+			return
+		}
 		n.groupsDue, n.planDue = true, true
 		if cc := confChange(e); cc != nil {
 			if c != nil && !applied { // the state has refused it, and so must Raft: a change of node 0 is none
@@ -423,15 +460,20 @@ func (n *Node) apply(entries []*raftpb.Entry) {
 
 // applyOne applies one entry to the state. It reports whether any part of it did.
 func (n *Node) applyOne(r *replica, e *raftpb.Entry) (c *cluster.Entry, applied bool) {
-	r.applied = e.GetIndex()
 	data := command(e)
-	n.out.Applied = append(n.out.Applied, cluster.LogEntry{Index: e.GetIndex(), Term: e.GetTerm(), Type: int32(e.GetType()), Data: data})
-	if len(data) == 0 {
-		return nil, false
+	if len(data) > 0 {
+		var err error
+		if c, err = cluster.DecodeEntry(data); err != nil {
+			n.halt("entry %d of the log can't be read by this version: %v", e.GetIndex(), err)
+			return nil, false
+		}
+		if !n.adoptable(e.GetIndex(), c) {
+			return nil, false
+		}
 	}
-	c, err := cluster.DecodeEntry(data)
-	if err != nil {
-		n.event("log.unreadable", n.id(), "entry %d is skipped: %v", e.GetIndex(), err)
+	r.applied = e.GetIndex()
+	n.out.Applied = append(n.out.Applied, cluster.LogEntry{Index: e.GetIndex(), Term: e.GetTerm(), Type: int32(e.GetType()), Data: data})
+	if c == nil {
 		return nil, false
 	}
 	j := n.state.Apply(e.GetIndex(), c)
@@ -492,7 +534,7 @@ func (n *Node) prune() {
 // compact writes a snapshot of the state and drops most of the log before it.
 func (n *Node) compact() {
 	r := n.raft
-	snap, err := r.store.CreateSnapshot(r.applied, r.store.conf, n.state.Encode())
+	snap, err := r.store.CreateSnapshot(r.applied, r.store.conf, n.encode())
 	if err != nil {
 		return // not that far yet
 	}
@@ -506,16 +548,41 @@ func (n *Node) compact() {
 	}
 }
 
+// encode returns the state's stored form, for a snapshot.
+func (n *Node) encode() []byte {
+	if !n.flawed(SnapshotWithoutTenures) {
+		return n.state.Encode()
+	}
+	s := *n.state
+	s.Groups = slices.Clone(s.Groups)
+	for i := range s.Groups {
+		if t := s.Groups[i].Tenures; len(t) > 1 {
+			s.Groups[i].Tenures = t[len(t)-1:]
+		}
+	}
+	return s.Encode()
+}
+
+// answerAtOnce is a planted bug: what others wait for is said before it is durable.
+func (n *Node) answerAtOnce(u *unstored) {
+	own := u.responses[:0:0]
+	for _, m := range u.responses {
+		if m.GetTo() == uint64(n.inc) {
+			own = append(own, m)
+		} else {
+			n.sendRaft(m)
+		}
+	}
+	u.responses = own
+}
+
 // restore replaces the state by a leader's snapshot.
 func (n *Node) restore(s *raftpb.Snapshot) {
 	st, err := state.Decode(s.GetData(), n.read, n.stateFlaws())
-	if err != nil {
-		n.event("snapshot.unreadable", n.id(), "a snapshot from the coordinator is refused: %v", err)
-		return
-	}
+	cluster.Assert(err == nil, "a snapshot that could be read when it came can't be any more: %v", err)
 	n.state, n.raft.applied, n.raft.snapped = st, s.GetMetadata().GetIndex(), s.GetMetadata().GetIndex()
 	n.raft.store.conf = s.GetMetadata().GetConfState()
-	n.raft.evicts = slices.DeleteFunc(n.raft.evicts, func(a appended) bool { return a.index <= n.raft.applied })
+	n.raft.evicts = nil // the log that they stood in is replaced
 	n.groupsDue, n.planDue = true, true
 	n.takeRevision()
 	n.restored()

@@ -35,12 +35,7 @@ func (n *Node) logEnd() uint64 {
 // goneBack ends what this node takes part in: it shuts its gates, and hears and says nothing from now on.
 func (n *Node) goneBack(who cluster.NodeID) {
 	n.setBack = true
-	for i := range n.groups {
-		if l := &n.groups[i]; l.open != 0 {
-			n.gate(l, l.open, 0)
-			l.open = 0
-		}
-	}
+	n.shutAll()
 	n.event("set-back", n.name, "the data directory of %s was set back to a former state: %s has heard more of it than it holds. It begins anew, like one that was lost", n.name, who)
 }
 

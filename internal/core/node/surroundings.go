@@ -21,11 +21,14 @@ func (n *Node) lacking(in *Lacking) {
 	n.groupsDue = true
 }
 
-// lack returns what this host lacks for a group to run here, or "".
-func (n *Node) lack(id cluster.GroupID) string {
-	for _, l := range n.lacks {
-		if l.Group == id {
-			return string(l.Resource) + ": " + l.Why
+// lack returns what this host lacks for a group to run here, or "". What is up shows that it lacks nothing.
+func (n *Node) lack(l *local) string {
+	for _, x := range n.lacks {
+		if x.Group != l.spec.ID {
+			continue
+		}
+		if s, _ := l.group.Resource(x.Resource); s != cluster.StatusRunning && s != cluster.StatusStandby {
+			return string(x.Resource) + ": " + x.Why
 		}
 	}
 	return ""

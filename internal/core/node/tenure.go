@@ -30,6 +30,9 @@ func (n *Node) tendNumber() {
 		target = n.raft.early
 		n.rec.Number, n.rec.First = target, max(n.rec.First, 1)
 	}
+	if target < n.passed {
+		target = 0
+	}
 	if target == n.number {
 		return
 	}
@@ -39,9 +42,11 @@ func (n *Node) tendNumber() {
 			n.rec.First = target
 		}
 		n.recDue = true
-		return
+		if !n.flawed(NumberUnrecorded) {
+			return
+		}
 	}
-	if target != 0 && (n.recDue || n.recOK < n.recN) && !n.flawed(EarlyNumber) {
+	if target != 0 && (n.recDue || n.recOK < n.recN) && !n.flawed(EarlyNumber) && !n.flawed(NumberUnrecorded) {
 		return // until Recorded
 	}
 	n.number, n.rests = target, 0
@@ -145,6 +150,7 @@ func (n *Node) tendGroups() {
 		reports = append(reports, n.report(i))
 	}
 	n.watchServices()
+	n.tendFitness()
 	n.sayReleased()
 	if !slices.Equal(reports, n.pulse.reports) {
 		n.pulse.reports = reports
@@ -177,8 +183,8 @@ func (n *Node) tendGroup(i int) {
 		if rec.Activated < st.Epoch {
 			n.activate(l, st.Epoch)
 		}
-		s.MayStart = n.recOK >= l.activated
-		s.MayServe = s.MayStart && n.leaseRuns() && n.tenuresOver(i)
+		s.MayStart = n.recOK >= l.activated || n.flawed(ServeUnrecorded)
+		s.MayServe = s.MayStart && n.leaseRuns() && n.tenuresOver(i) && n.addressesFree(l.spec)
 		s.HotElsewhere = n.takerElsewhere(i, true)
 	}
 	n.heed(l, mine, &s)
@@ -235,6 +241,20 @@ func (n *Node) tenuresOver(i int) bool {
 	return true
 }
 
+// addressesFree tells whether every node from whose group a revision took one of these addresses has applied that
+// revision, by its present run's word, or lost its lease: before that two may answer for the address.
+func (n *Node) addressesFree(g *cluster.GroupSpec) bool {
+	for _, f := range n.state.FreedFor(g) {
+		if f.Node == n.id() || n.saidOver(f.Node, f.Number) {
+			continue
+		}
+		if k := n.index(f.Node); k >= 0 && (n.peers[k].hb == nil || n.peers[k].hb.Applied < f.Index) {
+			return false
+		}
+	}
+	return true
+}
+
 // over tells whether a tenure is over: a quorum has said so of its number, or its owner has released it.
 func (n *Node) over(i int, t state.Tenure) bool {
 	if n.saidOver(t.Node, t.Number) || slices.Contains(n.groups[i].heard, heardRelease{t.Epoch, t.Node}) {
@@ -259,11 +279,11 @@ func (n *Node) takerElsewhere(i int, hot bool) bool {
 			continue
 		}
 		if k == n.self || p.hb == nil || !p.det.Fresh(n.now.Mono) || !n.state.Nodes[k].Admitted || !p.hb.LeaseRuns || p.hb.Sick ||
-			slices.ContainsFunc(st.Bans, func(b cluster.Ban) bool { return b.Node == p.id && b.Until > n.now.Wall }) {
+			slices.ContainsFunc(st.Bans, func(b cluster.Ban) bool { return b.Node == p.id }) {
 			continue
 		}
 		for _, r := range p.hb.Groups {
-			if r.Group == st.ID && (r.Hot || !hot) && !r.Cut && r.Phase != wire.PhaseFailed {
+			if r.Group == st.ID && (r.Hot || !hot) && !r.Cut && !r.Lacks && r.Phase != wire.PhaseFailed {
 				return true
 			}
 		}
@@ -303,7 +323,7 @@ func (n *Node) release(i int) {
 
 // sayReleased says, until the log has it, each release that the run record holds.
 func (n *Node) sayReleased() {
-	if n.recDue || n.recOK < n.recN {
+	if (n.recDue || n.recOK < n.recN) && !n.flawed(ReleaseUnrecorded) {
 		return
 	}
 	var released []wire.Tenure
@@ -329,6 +349,9 @@ func (n *Node) tendRecord() {
 		return
 	}
 	n.recDue = false
+	if n.recOK == n.recN {
+		n.recAt = n.now.Mono
+	}
 	n.recN++
 	r := n.rec
 	r.Groups = make(map[cluster.GroupID]cluster.GroupRecord, len(n.rec.Groups))
@@ -375,6 +398,13 @@ func shorten(s string) string {
 
 func (n *Node) report(i int) wire.GroupReport {
 	l := &n.groups[i]
-	return wire.GroupReport{Group: l.spec.ID, Epoch: n.state.Groups[i].Epoch, Phase: l.phase,
-		Cut: slices.Contains(n.cut, l.spec.ID), Hot: l.outcome.Hot, Reason: l.reason}
+	r := wire.GroupReport{Group: l.spec.ID, Epoch: n.state.Groups[i].Epoch, Phase: l.phase,
+		Cut: slices.Contains(n.cut, l.spec.ID), Hot: l.outcome.Hot, Lacks: l.phase == wire.PhaseFailed && l.outcome.Lacks, Reason: l.reason}
+	if why := n.lack(l); why != "" {
+		r.Lacks = true
+		if r.Reason == "" {
+			r.Reason = shorten("lacks: " + why)
+		}
+	}
+	return r
 }

@@ -61,8 +61,13 @@ func (s *State) draft(e *cluster.Entry, d *cluster.Draft) string {
 	return ""
 }
 
-func (s *State) adopt(a *cluster.Adopt) string {
-	if s.Draft == nil || s.Draft.Base != a.Base {
+// drafted tells whether this is the draft under way.
+func (s *State) drafted(base cluster.Revision, id string) bool {
+	return s.Draft != nil && s.Draft.Base == base && (id == "" || s.Draft.ID == id)
+}
+
+func (s *State) adopt(index uint64, a *cluster.Adopt) string {
+	if !s.drafted(a.Base, a.Draft) {
 		return "there is no such draft"
 	}
 	next, err := s.DraftSpec()
@@ -77,12 +82,13 @@ func (s *State) adopt(a *cluster.Adopt) string {
 	}
 	s.DraftEnd = &DraftEnd{ID: d.ID, Revision: d.Base + 1}
 	s.Draft, s.draftSpec, s.draftErr = nil, nil, nil
+	s.free(index, next)
 	s.fit(next)
 	return ""
 }
 
 func (s *State) drop(d *cluster.Drop) string {
-	if s.Draft == nil || s.Draft.Base != d.Base {
+	if !s.drafted(d.Base, d.Draft) {
 		return "there is no such draft"
 	}
 	s.DraftEnd = &DraftEnd{ID: s.Draft.ID, Revision: d.Base + 1, Reason: d.Reason}

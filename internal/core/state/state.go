@@ -32,6 +32,7 @@ type State struct {
 	Members   []Member               `json:"members"`             // who has a copy of the log
 	Former    []Node                 `json:"former,omitempty"`    // nodes that were removed: their numbers only grow
 	Epochs    []GroupEpoch           `json:"epochs,omitempty"`    // of groups that were removed
+	Freed     []Freed                `json:"freed,omitempty"`     // addresses that revisions took from groups
 
 	Instructions cluster.Instructions `json:"instructions"`
 	Asked        []Asked              `json:"asked,omitempty"` // answers to commands, oldest first
@@ -50,6 +51,7 @@ type Flaws struct {
 	ApplyStale      bool
 	Heedless        bool // what people forbade is not heeded
 	Swap            bool // two voters change in one entry
+	JournalLost     bool // an entry of which a part is dropped leaves no line
 }
 
 // Node is a node's lease by the log.
@@ -141,7 +143,7 @@ func (s *State) Encode() []byte {
 // Decode reads a stored state.
 func Decode(b []byte, read Reader, flaws Flaws) (*State, error) {
 	s := new(State)
-	if err := json.Unmarshal(b, s); err != nil {
+	if err := cluster.ReadStored(b, s); err != nil {
 		return nil, fmt.Errorf("snapshot of %d bytes: %w", len(b), err)
 	}
 	if len(s.Revisions) == 0 || len(s.Sets) == 0 {
@@ -196,6 +198,9 @@ func (s *State) Apply(index uint64, e *cluster.Entry) cluster.Line {
 	}
 	if e.ID != "" {
 		s.answer(index, e.ID, j.Dropped)
+	}
+	if cluster.Planted && s.flaws.JournalLost && len(j.Dropped) > 0 {
+		return j
 	}
 	s.Journal = append(s.Journal, j)
 	if len(s.Journal) > journalMax {
@@ -272,7 +277,7 @@ func (s *State) applyPart(index uint64, e *cluster.Entry, p cluster.Part) string
 	case p.Draft != nil:
 		return s.draft(e, p.Draft)
 	case p.Adopt != nil:
-		return s.adopt(p.Adopt)
+		return s.adopt(index, p.Adopt)
 	case p.Drop != nil:
 		return s.drop(p.Drop)
 	case p.Voter != nil:
@@ -343,6 +348,7 @@ func (s *State) ended(e *cluster.Ended) string {
 		g := &s.Groups[i]
 		g.Tenures = slices.DeleteFunc(g.Tenures, func(t Tenure) bool { return t.Node == e.Node && t.Number <= e.Number })
 	}
+	s.Freed = slices.DeleteFunc(s.Freed, func(f Freed) bool { return f.Node == e.Node && f.Number <= e.Number })
 	return ""
 }
 

@@ -223,7 +223,7 @@ var readMetrics = []metric{
 			}
 		}},
 
-	{MetricInfo{"baton_loop_stalls_total", counter, nil, "How often this node stood still for so long that it has no opinion on others for a while."},
+	{MetricInfo{"baton_loop_stalls_total", counter, nil, "How often this node stood still for so long that the time is deducted from the silence of others."},
 		one(func(m *Metrics, _ *Vitals) float64 { return float64(m.stalls.Load()) })},
 	{MetricInfo{"baton_gate_writes_total", counter, nil, "Deadlines written to the gate in the kernel."},
 		one(func(m *Metrics, _ *Vitals) float64 { return float64(m.gateWrites.Load()) })},

@@ -47,6 +47,9 @@ var (
 	ErrCorrupt = errors.New("data directory is corrupt")
 	// ErrInUse says that another process holds the directory.
 	ErrInUse = errors.New("data directory is in use")
+	// ErrNoRoom says that the disk, or a quota, has no room for a write, of which nothing counts: the store is as
+	// before, and the same Write may be tried again.
+	ErrNoRoom = errors.New("no room on the disk")
 	// ErrClosed is what Write returns after Close.
 	ErrClosed = errors.New("store is closed")
 )
@@ -56,6 +59,9 @@ type Options struct {
 	// SyncHook is called before every fsync and fdatasync, those of Open included; a slow or hung disk is
 	// a hook that sleeps or blocks.
 	SyncHook func()
+	// WriteHook is called before every write to the log, to a new one, and before its rename; an error stands for
+	// the kernel's. nil: nothing fails.
+	WriteHook func() error
 	// Size is the least size of the log file in bytes; 0 means 4 MiB.
 	Size int64
 }
@@ -80,7 +86,8 @@ type Store struct {
 	buf      []byte
 	syncTime time.Duration
 	report   Report
-	err      error // the first failure; the store is dead from then on
+	waits    bool  // the image has a write for which there was no room: it is tried again
+	err      error // the first other failure; the store is dead from then on
 }
 
 // Open opens the data directory, which it makes with a new incarnation if there is none, and returns what
@@ -267,22 +274,34 @@ func (s *Store) SyncTime() time.Duration { return s.syncTime }
 // Report returns what Open found beside the content.
 func (s *Store) Report() Report { return s.report }
 
-// Write carries out one write. If p.Sync, it and all before it are durable when Write returns. After an
+// Write carries out one write. If p.Sync, it and all before it are durable when Write returns. After
+// ErrNoRoom the caller tries the same write again, and no other before that has succeeded. After any other
 // error the store is dead and every later Write returns that error, since after a failed fsync nobody
 // knows what the disk holds (the kernel drops the pages and the error): the caller must restart. The
 // bytes that p refers to must not be changed afterwards.
 func (s *Store) Write(p cluster.Persist) error {
-	if s.err == nil {
-		if err := s.write(p); err != nil {
-			s.err = fmt.Errorf("write %d to %s: %w", p.N, s.path(logName), err)
-		}
+	if s.err != nil {
+		return s.err
 	}
-	return s.err
+	err := s.write(p)
+	if err == nil {
+		s.waits = false
+		return nil
+	}
+	err = fmt.Errorf("write %d to %s: %w", p.N, s.path(logName), err)
+	if errors.Is(err, ErrNoRoom) {
+		s.waits = true
+		return err
+	}
+	s.err = err
+	return err
 }
 
 func (s *Store) write(p cluster.Persist) error {
-	if err := apply(&s.image, p); err != nil {
-		return err
+	if !s.waits {
+		if err := apply(&s.image, p); err != nil {
+			return err
+		}
 	}
 	if p.Founding == nil && p.Hard == nil && p.Snapshot == nil && p.Entries == nil && p.Notes == nil {
 		return s.settle(p.Sync)
@@ -294,9 +313,16 @@ func (s *Store) write(p cluster.Persist) error {
 	}
 	end := s.tail.at + int64(len(s.buf))
 	if end > s.size || (p.Snapshot != nil && end > s.size/2) {
-		return s.rewrite()
+		err := s.rewrite()
+		if !errors.Is(err, ErrNoRoom) || end > s.size {
+			return err
+		}
+		// There is no room for a new file, and this one has some left.
+		t = s.tail
+		s.buf = t.append(s.buf[:0], func(b []byte) []byte { return appendChange(append(b, kindChange), p) })
 	}
-	if _, err := s.file.WriteAt(s.buf, s.tail.at); err != nil {
+	// Beyond the tail nothing counts: a write that was cut short there is written over, by the same bytes.
+	if err := s.writeAt(s.file, s.buf, s.tail.at); err != nil {
 		return err
 	}
 	t.at = end
@@ -316,6 +342,33 @@ func (s *Store) settle(wanted bool) error {
 	return nil
 }
 
+// writeAt writes to a file. Where there is no room for it the error is ErrNoRoom: the kernel says so before it has
+// taken what it could not place.
+func (s *Store) writeAt(f *os.File, b []byte, at int64) error {
+	err := s.mayWrite()
+	if err == nil {
+		_, err = f.WriteAt(b, at)
+	}
+	return noRoom(err)
+}
+
+func (s *Store) mayWrite() error {
+	if s.opts.WriteHook == nil {
+		return nil
+	}
+	return s.opts.WriteHook()
+}
+
+// noRoom marks an error that means only that there is no room.
+func noRoom(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrNoRoom, err)
+	}
+	return err
+}
+
+// sync makes a file's content durable. None of its errors is ever tried again: the kernel may have dropped the
+// pages, and a second sync would say that all is well.
 func (s *Store) sync(f *os.File) error {
 	if s.opts.SyncHook != nil {
 		s.opts.SyncHook()
@@ -383,34 +436,42 @@ func (s *Store) rewrite() error {
 	return nil
 }
 
-// makeFile puts a durable file of the given size, which begins with head, in the log's place.
+// makeFile puts a durable file of the given size, which begins with head, in the log's place. After ErrNoRoom the
+// log is as it was.
 func (s *Store) makeFile(head []byte, size int64) (*os.File, error) {
 	f, err := os.OpenFile(s.path(tempName), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return nil, err
+		return nil, noRoom(err)
 	}
 	err = func() error {
-		if _, err := f.WriteAt(head, 0); err != nil {
+		if err := s.writeAt(f, head, 0); err != nil {
 			return err
 		}
 		zeros := make([]byte, zeroChunk)
 		for at := int64(len(head)); at < size; {
-			n, err := f.WriteAt(zeros[:min(zeroChunk, size-at)], at)
-			if err != nil {
+			n := min(zeroChunk, size-at)
+			if err := s.writeAt(f, zeros[:n], at); err != nil {
 				return err
 			}
-			at += int64(n)
+			at += n
 		}
 		if err := s.sync(f); err != nil {
 			return err
 		}
-		if err := os.Rename(f.Name(), s.path(logName)); err != nil {
-			return err
+		err := s.mayWrite()
+		if err == nil {
+			err = os.Rename(f.Name(), s.path(logName))
+		}
+		if err != nil {
+			return noRoom(err)
 		}
 		return s.syncDir(s.dir)
 	}()
 	if err != nil {
 		f.Close()
+		if errors.Is(err, ErrNoRoom) {
+			_ = os.Remove(f.Name()) // what room it has taken others may need; the next one replaces it anyway
+		}
 		return nil, fmt.Errorf("write the log anew (%d bytes): %w", size, err)
 	}
 	return f, nil

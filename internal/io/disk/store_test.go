@@ -249,8 +249,8 @@ func TestFailedWriteIsFinal(t *testing.T) {
 	}
 }
 
-// A full disk: the file is preallocated, so that writes go on until it must be written anew; then the
-// store says so and dies, what was confirmed stays, and an agent can start again.
+// A full disk: the file is preallocated, so that writes go on until it must be written anew; then the store says so,
+// and goes on once there is room again. What was confirmed stays, whenever it ends.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
@@ -262,20 +262,105 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	confirmed := uint64(0)
-	var err error
-	for err == nil && confirmed < 10_000 {
-		if err = s.Write(cluster.Persist{Entries: entries(confirmed+1, confirmed+1, 1), Sync: true}); err == nil {
+	next := func() error {
+		err := s.Write(cluster.Persist{Entries: entries(confirmed+1, confirmed+1, 1), Sync: true})
+		if err == nil {
 			confirmed++
 		}
+		return err
 	}
-	if !errors.Is(err, unix.ENOSPC) || confirmed < 20 {
+	var err error
+	for err == nil && confirmed < 10_000 {
+		err = next()
+	}
+	if !errors.Is(err, ErrNoRoom) || !errors.Is(err, unix.ENOSPC) || confirmed < 20 {
 		t.Fatalf("%d writes, then %v", confirmed, err)
 	}
-	s.Close()
+	if err := next(); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("tried again on the full disk: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, tempName)); err == nil {
+		t.Error("what there was no room for was left on the full disk")
+	}
 	os.Remove(filepath.Join(dir, "ballast"))
+	for range 3 {
+		if err := next(); err != nil {
+			t.Fatalf("there is room again: %v", err)
+		}
+	}
+	s.Close()
 	if _, image := open(t, dir); uint64(len(image.Entries)) != confirmed {
 		t.Errorf("%d entries after the restart, %d were confirmed", len(image.Entries), confirmed)
 	}
+}
+
+// There is no room at any one of the writes: nothing of it counts, whenever the power goes, and tried again all is
+// there once. Any other error is final.
+func TestNoRoomAtAnyWrite(t *testing.T) {
+	for _, fault := range []error{unix.ENOSPC, unix.EDQUOT, unix.EIO} {
+		for at := 1; ; at++ {
+			dir, calls := t.TempDir(), 0
+			s, _, err := Open(dir, Options{Size: testSize})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.opts.WriteHook = func() error {
+				if calls++; calls >= at && calls < at+3 {
+					return fault
+				}
+				return nil
+			}
+			failed := 0
+			for i := uint64(1); i <= 60 && failed < 20; i++ {
+				p := cluster.Persist{Entries: entries(i, i, 1), Hard: &cluster.HardState{Commit: i}, Sync: true}
+				if i%20 == 0 {
+					p.Snapshot = &cluster.Snapshot{Index: i - 2, Term: 1, Data: make([]byte, 1000)}
+				}
+				before := clone(s.image)
+				err := s.Write(p)
+				for ; errors.Is(err, ErrNoRoom); err = s.Write(p) {
+					failed++
+					if other := copyOf(t, dir); !equal(other, before) {
+						t.Fatalf("%v at write %d: power lost, got %+v", fault, at, other)
+					}
+				}
+				if err != nil {
+					if failed++; fault != unix.EIO || !errors.Is(err, fault) || s.Write(p) != err {
+						t.Fatalf("%v at write %d: %v, then %v", fault, at, err, s.Write(p))
+					}
+					break
+				}
+			}
+			want := clone(s.image)
+			if s.Close(); calls < at {
+				break // it was never reached
+			}
+			if failed == 0 && fault == unix.EIO {
+				t.Errorf("%v at write %d went unnoticed", fault, at)
+			}
+			if fault == unix.EIO {
+				continue
+			}
+			if _, got := open(t, dir); !equal(got, want) {
+				t.Errorf("%v at write %d: got %+v, want %+v", fault, at, got, want)
+			}
+		}
+	}
+}
+
+// copyOf reads a directory as it would be found after a power loss now.
+func copyOf(t *testing.T, dir string) cluster.DiskImage {
+	t.Helper()
+	other := t.TempDir()
+	b, err := os.ReadFile(filepath.Join(dir, logName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(other, logName), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, image := open(t, other)
+	return image
 }
 
 func TestSyncHookAndSync(t *testing.T) {

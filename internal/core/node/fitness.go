@@ -1,0 +1,48 @@
+package node
+
+import (
+	"baton/internal/core/cluster"
+	"baton/internal/core/wire"
+)
+
+// This file keeps, on every node, since when the others are fit to serve: whoever comes to coordinate goes on
+// from what it has seen itself.
+
+// tendFitness brings into line since when each node is fit to serve each group. Any change begins the time anew.
+func (n *Node) tendFitness() {
+	for i := range n.groups {
+		l, st := &n.groups[i], &n.state.Groups[i]
+		if l.behindIdx != st.Index {
+			l.behindIdx, l.behindAt = st.Index, n.now.Mono
+		}
+		if l.fit == nil {
+			l.fit = make(map[cluster.NodeID]cluster.Instant, len(n.peers))
+		}
+		for k := range n.peers {
+			id := n.peers[k].id
+			switch fit := n.fitFor(k, i); {
+			case !fit:
+				delete(l.fit, id)
+			case l.fit[id] == 0:
+				l.fit[id] = n.now.Mono
+			}
+		}
+	}
+}
+
+// fitFor tells whether a node could serve a group: it is heard, holds its lease, and reports neither a sick disk,
+// a lost uplink, a failure of the group, nor that its host lacks what the group needs.
+func (n *Node) fitFor(k, i int) bool {
+	if !n.state.Nodes[k].Admitted {
+		return false
+	}
+	if p := &n.peers[k]; k == n.self {
+		if !n.leaseRuns() || n.pulse.sick {
+			return false
+		}
+	} else if p.silentTold || p.hb == nil || !p.hb.LeaseRuns || p.hb.Sick {
+		return false
+	}
+	r, ok := n.groupReport(k, i)
+	return ok && !r.Cut && !r.Lacks && r.Phase != wire.PhaseFailed
+}
