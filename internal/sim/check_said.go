@@ -190,7 +190,7 @@ func (w *world) saysReleased(m *machine, t wire.Tenure) {
 	if i < 0 {
 		return
 	}
-	if m.gates[i].epoch == t.Epoch && m.serves(i) {
+	if m.gates[i].epoch == t.Epoch && m.serves(i) && !m.flushed {
 		w.fail("said", "%s releases epoch %d of %s, whose gate is open", m.id, t.Epoch, t.Group)
 	}
 	for _, g := range m.late {
@@ -426,7 +426,7 @@ func (w *world) opensRightly(m *machine, group int, was gate) {
 	case slices.Contains(r.Groups[id].Released, g.epoch):
 		w.fail("said", "%s serves %s under epoch %d, which its run record says was released", m.id, id, g.epoch)
 	}
-	if (g.end > was.end || !renewed) && !w.backed(m, g.end) {
+	if (g.end > was.end || !renewed) && !m.relic.of(g) && !w.backed(m, g.end) {
 		w.fail("lease", "%s serves %s for %v, and no majority has promised it so much", m.id, id, g.end.Sub(now))
 	}
 }
