@@ -25,6 +25,8 @@ type checker struct {
 	watch    bool          // goal Still: the tolerated faults have begun
 	length   time.Duration // the longest lease of any revision
 	heard    heardFrom     // of leases, by the log
+	calm     calm          // whether anything was the matter
+	agreed   agreed        // states and revisions
 }
 
 // served is what is known of a group's service.
@@ -48,6 +50,7 @@ type applied struct {
 func (c *checker) init(w *world) {
 	c.said.init()
 	c.heard.init(w.plan)
+	c.agreed.init()
 	c.groups = make([]served, len(w.spec.Groups))
 	for i := range c.groups {
 		c.groups[i].server = -1
@@ -197,6 +200,8 @@ func (w *world) observe(m *machine, out *node.Output) {
 	}
 	m.speaker.reach = max(m.speaker.reach, m.applied)
 	w.saysOver(m, out)
+	w.states(m, out)
+	w.stands(m, out)
 	w.adopted(m)
 	for i := range out.Persists { // after what was applied: a node's own snapshot is of what it has just applied
 		if s := out.Persists[i].Snapshot; s != nil {
@@ -274,6 +279,8 @@ func (w *world) announced(e *cluster.LogEntry) {
 		w.watcher.entry(w, d)
 	}
 	w.check.heard.entry(e.Index, d)
+	w.check.agreed.entry(e.Index, d)
+	w.calmEntry(d)
 	if w.check.said.read(d) {
 		w.check.changed = w.now
 	}
@@ -424,6 +431,7 @@ func (w *world) failedOn(m, group int) bool {
 // finish looks at the end of a run.
 func (c *checker) finish(w *world) {
 	c.unfinished(w)
+	w.compareAll()
 	for i := range w.spec.Groups {
 		if c.groups[i].server >= 0 {
 			w.counts.Groups++

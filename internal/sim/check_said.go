@@ -103,7 +103,7 @@ func (w *world) says(m *machine, in node.Input, out *node.Output) {
 		case *wire.Raft:
 			w.saysRaft(m, v.Msg)
 		case *wire.Founding:
-			if string(m.disk.image.Founding) != string(v.Record) {
+			if d := &m.disk.image; string(d.Founding) != string(v.Record) && d.Snapshot == nil { // a snapshot holds it too
 				w.fail("said", "%s sends a founding record that is not durable here", m.id)
 			}
 		}
@@ -196,6 +196,13 @@ func (w *world) saysReleased(m *machine, t wire.Tenure) {
 	for _, g := range m.late {
 		if g.Group == t.Group && g.Epoch == t.Epoch && g.End > 0 {
 			w.fail("said", "%s releases epoch %d of %s, whose gate is being opened", m.id, t.Epoch, t.Group)
+		}
+	}
+	for k := range m.resources {
+		r := &m.resources[k]
+		up := r.status == cluster.StatusRunning || r.busy && r.doing.Target == cluster.TargetRunning
+		if r.group == i && r.spec.Effects == cluster.EffectsBeyond && up && r.doing.Epoch <= t.Epoch {
+			w.fail("said", "%s releases epoch %d of %s, for which %s runs or is being started", m.id, t.Epoch, t.Group, r.spec.ID)
 		}
 	}
 }
@@ -421,12 +428,12 @@ func (w *world) opensRightly(m *machine, group int, was gate) {
 	}
 	renewed := was.end > now && was.epoch == g.epoch
 	switch r := m.record; {
-	case r == nil || r.Groups[id].Activated < g.epoch || !renewed && r.Groups[id].Activated > g.epoch:
-		w.fail("said", "%s serves %s under epoch %d, which is not the one activated in its run record", m.id, id, g.epoch)
+	case r == nil || r.Groups[id].Activated < g.epoch: // a late write may open what is followed already, and not released
+		w.fail("said", "%s serves %s under epoch %d, which is not activated in its run record", m.id, id, g.epoch)
 	case slices.Contains(r.Groups[id].Released, g.epoch):
 		w.fail("said", "%s serves %s under epoch %d, which its run record says was released", m.id, id, g.epoch)
 	}
-	if (g.end > was.end || !renewed) && !m.relic.of(g) && !w.backed(m, g.end) {
+	if (g.end > was.end || !renewed) && !w.backed(m, g.end) && !m.relic.of(g) {
 		w.fail("lease", "%s serves %s for %v, and no majority has promised it so much", m.id, id, g.end.Sub(now))
 	}
 }

@@ -33,21 +33,21 @@ type lateGate struct {
 
 // machine is one node: its hardware, its kernel, and the agent's process if that runs.
 type machine struct {
-	w       *world
-	idx     int
-	id      cluster.NodeID
-	rand    *rand.Rand
-	clock   clock
-	wall    int64 // by which its wall clock has jumped
-	disk    disk
-	inc     cluster.Incarnation
-	runs    uint64          // agents started on this data directory
-	wiped   bool            // it has lost its disk, or never had one: it is to be let in
-	out     bool            // it is not in the configuration
-	file    *cluster.Spec   // its own cluster file
-	unread  bool            // it has halted over a text that it can't read
-	texts   map[string]bool // of the configuration, that it has read
-	speaker speaker         // what an observer keeps of what it has said
+	w        *world
+	idx      int
+	id       cluster.NodeID
+	rand     *rand.Rand
+	clock    clock
+	wall     int64 // by which its wall clock has jumped
+	disk     disk
+	inc      cluster.Incarnation
+	runs     uint64           // agents started on this data directory
+	wiped    bool             // it has lost its disk, or never had one: it is to be let in
+	out      bool             // it is not in the configuration
+	file     *cluster.Spec    // its own cluster file
+	speaker  speaker          // what an observer keeps of what it has said
+	revision cluster.Revision // the newest that an observer has looked at here
+	texts    map[string]bool  // of the configuration, that it has read
 
 	// lost with the power
 	powered   bool
@@ -389,11 +389,12 @@ func (m *machine) step(in node.Input) {
 	m.nextWake(out.WakeAt)
 }
 
-// halted ends the agent of a node that can't read what the log holds, and what it ran.
+// halted ends the agent of a node that can't read what the log holds, and what it ran. It is started again once
+// it can.
 func (m *machine) halted(why string) {
 	m.w.note(m, "halts: %s", why)
 	m.stopAll()
-	if m.unread = m.faultOn(Unreadable, -1); !m.unread {
+	if !m.faultOn(Unreadable, -1) {
 		m.w.fail("halted", "%s: %s", m.id, why)
 	}
 }

@@ -117,7 +117,7 @@ func TestMutations(t *testing.T) {
 func (m *plant) catches(t *testing.T, seed uint64) bool {
 	t.Helper()
 	p := m.plan(t, seed)
-	r, err := RunPlan(p, Options{Mutation: m.mutation})
+	r, err := RunPlan(p, Options{Mutation: m.mutation, Only: m.rule})
 	if err != nil {
 		t.Fatal(err)
 	}

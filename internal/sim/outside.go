@@ -23,7 +23,7 @@ const (
 )
 
 // relic is what the pause of a guest with its clock leaves: by that clock nothing has passed, so what was granted
-// until `end` at the latest may be used once more. It is the one thing that no lease can rule out (protocol.md); it
+// until `end` at the latest may be used once more. It is the one thing that no lease can rule out (protocol.md, "Clocks"); it
 // ends by itself, and nothing that was granted after the pause is a part of it.
 type relic struct{ end cluster.Instant }
 
@@ -84,8 +84,8 @@ func (m *machine) unpause() {
 	m.over(PauseClock)
 }
 
-// keeps holds back what would happen within the machine until it runs again, and reports whether it does.
-func (m *machine) keeps(e *event) bool {
+// keepsBack keeps what would happen within the machine until it runs again, and reports whether it does.
+func (m *machine) keepsBack(e *event) bool {
 	switch e.kind {
 	case evDisk, evRecorded, evGate, evGated, evGateAgain, evSweep, evDone, evAgent, evAnnounce:
 		m.held = append(m.held, *e)
@@ -292,14 +292,6 @@ func (m *machine) read(text []byte) (*cluster.Spec, error) {
 	}
 	m.texts[string(text)] = true
 	return m.w.reader(text)
-}
-
-// readsAgain starts the agent that could not read what the log holds: somebody has put another version there.
-func (m *machine) readsAgain() {
-	if m.unread && !m.faultOn(Unreadable, -1) {
-		m.unread = false
-		m.w.push(m.w.now+m.between(time.Millisecond, 50*time.Millisecond), evAgent, m.idx, m.life, 0, 0)
-	}
 }
 
 // lacks tells whether the host lacks what a resource needs.

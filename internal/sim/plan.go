@@ -72,6 +72,7 @@ type PlanGroup struct {
 	Nodes  []cluster.NodeID
 	Hot    bool // its first resource runs everywhere, out of reach
 	Manual bool
+	Beyond bool          // what its first resource does goes beyond the gate: two at once do harm
 	Back   time.Duration // failback: automatic, after this long; 0: never
 	Start  time.Duration // how long its first resource takes to start
 }
@@ -109,6 +110,9 @@ func (g *PlanGroup) spec(i int) cluster.GroupSpec {
 	if g.Hot {
 		app.Depth = cluster.Hot
 		s.Restarts = 0
+	}
+	if g.Beyond {
+		app.Effects = cluster.EffectsBeyond
 	}
 	if g.Manual {
 		s.Failover = cluster.FailoverManual

@@ -78,11 +78,13 @@ func (m *machine) finished(i int) {
 		r.cancel = false
 		if m.coin(2) {
 			m.effect(r)
+			m.w.runs(m, r)
 		}
 		m.operate(i)
 		return
 	}
 	report := m.effect(r)
+	m.w.runs(m, r)
 	reason := ""
 	switch report {
 	case cluster.StatusFailed:

@@ -48,6 +48,9 @@ func (p *Plan) Script() string {
 		if g.Hot {
 			b.WriteString(" hot")
 		}
+		if g.Beyond {
+			b.WriteString(" beyond")
+		}
 		if g.Manual {
 			b.WriteString(" manual")
 		}
@@ -74,7 +77,7 @@ func (p *Plan) Script() string {
 //	takeover 100ms
 //	node alpha member 2000ppm        a machine; its clock runs 0.2 % fast
 //	nodes alpha beta gamma:witness   the same, shorter
-//	group web alpha beta hot manual failback=1s start=50ms
+//	group web alpha beta hot manual beyond failback=1s start=50ms
 //	out delta                        machines that are not in the first configuration
 //	links 2, latency 100us 200us, sync 200us 900us, stalls 1s 15ms, seed 7, codec, blind, compact 10
 //	clients 30s                      each group has a client, whose ARP cache holds an address for so long
@@ -222,6 +225,8 @@ func (p *Plan) parseGroup(words []string) error {
 		switch {
 		case w == "hot":
 			g.Hot = true
+		case w == "beyond":
+			g.Beyond = true
 		case w == "manual":
 			g.Manual = true
 		case ok:

@@ -18,6 +18,8 @@ type Options struct {
 	Mutation node.Mutation // a bug to plant
 	Trace    io.Writer     // nil: none
 	Packets  bool          // every packet and write stands in the trace
+	Looks    bool          // somebody looks at the nodes all the time
+	Only     string        // if not empty: a violation counts only if its rule begins so
 }
 
 // Violation is a broken invariant: which, when in true time, and how.
@@ -46,6 +48,7 @@ type Counts struct {
 	Groups      int // that ever served
 	Replies     int
 	Refusals    int
+	Looks       int // of an onlooker
 	Torn        int // power losses that took unsynced writes
 	Relics      int // times that a gate outlived its lease because its machine's clock had stood still
 	Unfiltered  int // times that two had a group's address while one's gate was taken away
@@ -127,6 +130,9 @@ func RunPlan(p *Plan, opt Options) (Result, error) {
 	}
 	w.run()
 	w.counts.Simulated = time.Duration(w.now)
+	if w.onlooker != nil {
+		w.counts.Looks = w.onlooker.seen
+	}
 	return Result{Plan: p, Violation: w.broken, Hash: w.hash, Counts: w.counts}, nil
 }
 

@@ -85,6 +85,7 @@ func (s *standing) world(p *Plan, opt Options) *world {
 	w.check.before = s.state.Applied
 	w.check.said.begin(s.state)
 	w.check.heard.begin(s.state)
+	w.check.agreed.begin(s.state)
 	for i := range w.spec.Groups {
 		g := s.state.Group(w.spec.Groups[i].ID)
 		c := &w.check.groups[i]

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"baton/internal/core/cluster"
@@ -47,6 +48,7 @@ type world struct {
 	planGroup []int // index in the plan of each group of the specification
 
 	reader   state.Reader // reads the texts of revisions
+	onlooker *onlooker    // nil: nobody looks
 	watcher  *watcher     // keeps what happens to each group, for a forecast; nil: nobody asks
 	calendar int64        // what calendars show when the run begins
 
@@ -97,6 +99,9 @@ func newWorld(p *Plan, opt Options) (*world, error) {
 func makeWorld(p *Plan, opt Options, spec *cluster.Spec) *world {
 	w := &world{plan: p, opt: opt, spec: spec, calendar: wallStart, rand: rand.New(rand.NewPCG(p.Seed, 1)), hash: 14695981039346656037}
 	w.reader = w.read
+	if opt.Looks {
+		w.onlooker = &onlooker{rand: rand.New(rand.NewPCG(p.Seed, 4))}
+	}
 	w.counts.init()
 	if opt.Trace != nil {
 		w.trace = &trace{to: opt.Trace, packets: opt.Packets}
@@ -163,6 +168,7 @@ func (w *world) run() {
 		}
 		w.now = e.at
 		w.happen(&e)
+		w.onlooker.glance(w)
 	}
 	if w.broken == nil {
 		w.now = end
@@ -172,7 +178,7 @@ func (w *world) run() {
 
 func (w *world) happen(e *event) {
 	m := w.machines[e.node]
-	if m.still && m.keeps(e) {
+	if m.still && m.keepsBack(e) {
 		return
 	}
 	switch e.kind {
@@ -370,6 +376,7 @@ func (w *world) begin(i int) {
 		f.group = w.groupIndex(cluster.GroupID(f.Group))
 	}
 	f.on = true
+	w.disturbed()
 	w.counts.Faults[f.Kind]++
 	w.note(nil, "fault: %v", f.Fault)
 	w.check.changedBy(w, true)
@@ -434,6 +441,7 @@ func (w *world) begin(i int) {
 func (w *world) end(i int) {
 	f := &w.running[i]
 	f.on = false
+	w.disturbed()
 	w.note(nil, "fault ends: %v", f.Fault)
 	w.check.changedBy(w, false)
 	switch f.Kind {
@@ -441,7 +449,7 @@ func (w *world) end(i int) {
 		if m := w.machines[f.node]; !w.off(m) && (!m.out || m.disk.image.Hard.Term > 0) {
 			m.powerOn()
 		}
-	case Kill, Forget:
+	case Kill, Forget, Unreadable:
 		if m := w.machines[f.node]; m.powered && m.agent == nil && !w.killed(m) {
 			w.push(w.now+m.between(time.Millisecond, 5*time.Millisecond), evAgent, m.idx, m.life, 0, 0)
 		}
@@ -466,8 +474,6 @@ func (w *world) end(i int) {
 		w.machines[f.node].goOn(f.Kind)
 	case Lack:
 		w.machines[f.node].tellLacks()
-	case Unreadable:
-		w.machines[f.node].readsAgain()
 	}
 	w.conditions(f)
 }
@@ -578,7 +584,7 @@ func (w *world) command(f *active) {
 
 // fail notes the first violation; the run ends with it.
 func (w *world) fail(rule, format string, args ...any) {
-	if w.broken != nil {
+	if w.broken != nil || !strings.HasPrefix(rule, w.opt.Only) {
 		return
 	}
 	w.broken = &Violation{Rule: rule, At: time.Duration(w.now), Text: fmt.Sprintf(format, args...)}

@@ -335,7 +335,7 @@ func (g *Group) judge(s Situation, o *Outcome) {
 			rest = cluster.TargetStopped
 		}
 		o.AtDepth = o.AtDepth && r.pending == 0 && r.at(rest, s.Epoch)
-		if r.spec.Effects == cluster.EffectsBeyond && r.status != cluster.StatusStopped && r.status != cluster.StatusStandby {
+		if r.spec.Effects == cluster.EffectsBeyond && (r.pending != 0 || r.status != cluster.StatusStopped && r.status != cluster.StatusStandby) { // a start that was cut short may have had its effect
 			o.Closed = false
 		}
 		if r.status == cluster.StatusRunning && r.reason != "" && o.Note == "" {

@@ -361,9 +361,12 @@ func (n *Node) carryOn(u *unstored) {
 		n.raft.durable = u.entries[len(u.entries)-1].GetIndex()
 	}
 	for _, m := range u.responses {
-		if m.GetTo() == uint64(n.inc) {
+		switch {
+		case m.GetTo() == uint64(n.inc):
 			_ = n.raft.rn.Step(m)
-		} else {
+		case m.GetType() == raftpb.MsgAppResp && m.GetTerm() < n.raft.term():
+			// A later leader may have cut off meanwhile what this acknowledges; nobody counts it any more.
+		default:
 			n.sendRaft(m)
 		}
 	}
