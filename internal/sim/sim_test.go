@@ -146,25 +146,6 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// TestOpenFindings runs the scripts of what is known to be wrong. One that holds belongs among the others.
-func TestOpenFindings(t *testing.T) {
-	paths, err := filepath.Glob("testdata/open/*.script")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range paths {
-		r, err := RunPlan(readScript(t, path), Options{})
-		switch {
-		case err != nil:
-			t.Errorf("%s: %v", path, err)
-		case r.Violation == nil:
-			t.Logf("%s holds: it is mended, and goes one directory up", path)
-		default:
-			t.Logf("%s: %v", path, r.Violation)
-		}
-	}
-}
-
 // TestAlteredPulse: a heartbeat that says something new acts at once, long before silence would.
 func TestAlteredPulse(t *testing.T) {
 	for _, c := range []struct {
