@@ -15,8 +15,10 @@ import (
 func TestSuspended(t *testing.T) {
 	r := settled(t, file("one", nil))
 	alpha := r.at("alpha")
-	before := *r.beat("alpha")
 	r.pass = unheard[*wire.Ack]("", "alpha")
+	r.forget()
+	r.until("alpha sends a heartbeat", 150*time.Millisecond, func() bool { return len(sent[*wire.Heartbeat](r, "alpha")) > 0 })
+	before := *r.beat("alpha")
 	out := alpha.step(&Suspended{})
 	check(t, len(out.Gates) == 1 && out.Gates[0].End == 0, "the gate is not shut at once: %v", out.Gates)
 	for _, voter := range []cluster.NodeID{"beta", "gamma"} {
@@ -106,6 +108,8 @@ func TestAddressThatAnotherGroupHad(t *testing.T) {
 			})
 			if dies {
 				r.at("alpha").stop()
+				r.until("alpha is evicted", time.Second, func() bool { return !r.at("gamma").n.state.Nodes[0].Admitted })
+				r.at("gamma").hold(stored) // that alpha's number is over is said, and can't be put on record
 				r.until("beta serves mail, alpha being dead", 1200*time.Millisecond, func() bool { return beta.open("mail") })
 				check(t, r.now.Sub(beta.n.peers[0].hbAt) > 1000*time.Millisecond, "it serves mail while alpha's lease runs")
 				continue
