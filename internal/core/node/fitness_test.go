@@ -115,7 +115,7 @@ func TestLooksChangeNothing(t *testing.T) {
 	life := func(look func(*Node, cluster.Now)) []byte {
 		var trace bytes.Buffer
 		r := newRig(t, file("one", hotStandby), file("two", func(s *cluster.Spec) { hotStandby(s); s.Groups[0].Restarts = 3 }))
-		r.look, r.trace = look, &trace
+		r.look, r.trace, r.often = look, &trace, 8
 		r.start()
 		r.until("alpha serves", 3*time.Second, func() bool { return r.at("alpha").open("web") })
 		r.run(3 * time.Second)

@@ -25,6 +25,7 @@ type rig struct {
 	pass  func(from, to cluster.NodeID, m wire.Message) wire.Message // nil: lost; or what arrives in its place
 	look  func(n *Node, now cluster.Now)                             // called before every step
 	trace io.Writer                                                  // gets every output
+	often uint64                                                     // entries between two snapshots; 0: as ever
 	texts []*cluster.Spec                                            // the cluster files that can be read
 }
 
@@ -47,10 +48,11 @@ type host struct {
 	held   map[answer]bool
 	owed   []owed
 	wake   cluster.Instant
-	frozen bool // stepped by nobody; what comes waits
-	cut    bool // no packet comes or goes
-	blind  bool // reads no cluster file but the one it was founded with
-	fails  map[cluster.ResourceID]string
+	frozen bool                          // stepped by nobody; what comes waits
+	cut    bool                          // no packet comes or goes
+	blind  bool                          // reads no cluster file but the one it was founded with
+	fails  map[cluster.ResourceID]string // what goes wrong when it is started
+	status map[string]cluster.Status     // of what runs, by group/resource
 
 	// what it has put out since the test last looked
 	last     Output
@@ -103,7 +105,7 @@ func service(id cluster.GroupID, address string) cluster.GroupSpec {
 func newRig(t *testing.T, spec *cluster.Spec, more ...*cluster.Spec) *rig {
 	r := &rig{t: t, now: 1000 * ms, texts: append([]*cluster.Spec{spec}, more...)}
 	for i := range spec.Nodes {
-		h := &host{r: r, id: spec.Nodes[i].ID, spec: spec, boot: cluster.BootID(100 + i), held: map[answer]bool{}, fails: map[cluster.ResourceID]string{}}
+		h := &host{r: r, id: spec.Nodes[i].ID, spec: spec, boot: cluster.BootID(100 + i), held: map[answer]bool{}, fails: map[cluster.ResourceID]string{}, status: map[string]cluster.Status{}}
 		h.disk.Incarnation = cluster.Incarnation(11 * (i + 1))
 		r.hosts = append(r.hosts, h)
 	}
@@ -150,7 +152,7 @@ func (r *rig) leader() cluster.NodeID {
 // start begins a run of the agent on what its host holds.
 func (h *host) start() {
 	h.runs++
-	h.n = New(Config{Self: h.id, Spec: h.spec, Read: func(text []byte) (*cluster.Spec, error) {
+	h.n = New(Config{Self: h.id, Spec: h.spec, CompactAfter: h.r.often, Read: func(text []byte) (*cluster.Spec, error) {
 		for i, s := range h.r.texts {
 			if string(s.Text) == string(text) && !(h.blind && i > 0) {
 				return s, nil
@@ -160,6 +162,16 @@ func (h *host) start() {
 	}})
 	h.owed = nil
 	b := &Boot{Boot: h.boot, Run: cluster.NewRun(h.runs, 7), Disk: h.disk, Record: h.record}
+	for _, g := range h.spec.Groups { // what a former run has left in the kernel, and running
+		if i := h.lastGate(g.ID); i >= 0 && h.record != nil {
+			b.Gates = append(b.Gates, cluster.GateState{Group: g.ID, Epoch: h.gates[i].Epoch, End: h.gates[i].End})
+		}
+		for _, x := range g.Resources {
+			if s, ok := h.status[string(g.ID)+"/"+string(x.ID)]; ok {
+				b.Found = append(b.Found, cluster.Done{Group: g.ID, Resource: x.ID, Status: s})
+			}
+		}
+	}
 	h.step(b)
 }
 
@@ -195,7 +207,7 @@ func (h *host) step(in Input) *Output {
 		if why := h.fails[w.Resource]; why != "" && w.Target != cluster.TargetStopped {
 			d.Status, d.Reason = cluster.StatusFailed, why
 		}
-		h.owe(done, &Done{d}, nil)
+		h.owe(done, &Done{d}, func() { h.status[string(d.Group)+"/"+string(d.Resource)] = d.Status })
 	}
 	for _, s := range out.Sends {
 		h.r.send(h, s)
@@ -301,12 +313,17 @@ func (r *rig) pursue(d time.Duration, so func() bool) bool {
 
 // open tells whether the gate stands open by what the node last wrote.
 func (h *host) open(g cluster.GroupID) bool {
+	i := h.lastGate(g)
+	return i >= 0 && h.gates[i].End > h.r.now
+}
+
+func (h *host) lastGate(g cluster.GroupID) int {
 	for i := len(h.gates) - 1; i >= 0; i-- {
 		if h.gates[i].Group == g {
-			return h.gates[i].End > h.r.now
+			return i
 		}
 	}
-	return false
+	return -1
 }
 
 func write(d *cluster.DiskImage, p cluster.Persist) {
