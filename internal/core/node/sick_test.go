@@ -148,3 +148,18 @@ func TestSetBack(t *testing.T) {
 	hb.Seq += 1000
 	check(t, !r.hand("beta", "alpha", &hb).SetBack, "alpha stops though beta has heard of nothing that it does not hold")
 }
+
+// A leader names as committed no more than a follower has acknowledged. Gamma, whose log ends before that, has forgotten
+// what it acknowledged: its disk was set back, and the leader could count on it for what it does not have.
+func TestSetBackByTheLeadersWord(t *testing.T) {
+	r := settled(t, file("one", nil))
+	gamma := r.at("gamma").n
+	kind := raftpb.MsgHeartbeat
+	say := func(commit uint64) *Output {
+		return r.hand("beta", "gamma", &wire.Raft{Msg: &raftpb.Message{Type: &kind, From: new(uint64(22)), To: new(uint64(33)),
+			Term: new(gamma.raft.term()), Commit: new(commit)}})
+	}
+	check(t, !say(gamma.logEnd()).SetBack, "gamma stops though its log holds all that is committed")
+	out := say(gamma.logEnd() + 1)
+	check(t, out.SetBack && len(out.Sends) == 0, "gamma goes on with a log that lacks what it has acknowledged")
+}
