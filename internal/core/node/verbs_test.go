@@ -14,6 +14,35 @@ import (
 
 // What the tests ask the rig for, in few words.
 
+func (r *rig) start() {
+	for _, h := range r.hosts {
+		h.start()
+	}
+}
+
+func (r *rig) at(id cluster.NodeID) *host {
+	return r.hosts[slices.IndexFunc(r.hosts, func(h *host) bool { return h.id == id })]
+}
+
+func (r *rig) leader() cluster.NodeID {
+	for _, h := range r.hosts {
+		if h.n != nil && h.n.raft != nil && h.n.raft.leading && !h.cut {
+			return h.id
+		}
+	}
+	return ""
+}
+
+// until lets time pass until something is so; it must be so in time.
+func (r *rig) until(what string, limit time.Duration, so func() bool) {
+	r.t.Helper()
+	if !r.pursue(limit, so) {
+		r.t.Fatalf("not within %v: %s", limit, what)
+	}
+}
+
+func (r *rig) run(d time.Duration) { r.pursue(d, func() bool { return false }) }
+
 // forget begins what was sent, asked for and told anew. Gates are kept: the last one tells whether they are open.
 func (r *rig) forget() {
 	r.sent = nil
