@@ -260,6 +260,9 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 	p := &n.peers[i]
 	old := p.hb
 	p.hb, p.hbAt = hb, n.now.Mono
+	if fresh {
+		n.fitAnew(p.id)
+	}
 	if p.inc != 0 {
 		p.durable = max(p.durable, hb.Applied) // what is applied is committed, and durable there: it never goes
 	}
