@@ -269,6 +269,9 @@ func (n *Node) forget(r cluster.GroupRecord) cluster.GroupRecord {
 	if n.flawed(ForgetReleased) {
 		r.Released = nil
 	}
+	if n.flawed(TaskAgain) {
+		r.Instructed = 0
+	}
 	return r
 }
 
@@ -280,6 +283,9 @@ func (n *Node) noticeStall() {
 		return
 	}
 	for i := range n.peers {
+		if p := &n.peers[i]; n.flawed(StallRestarts) {
+			late = max(late, n.now.Mono.Sub(max(p.hbAt, n.start)))
+		}
 		n.peers[i].det.Stalled(late)
 	}
 	n.event("stall", "", "this node stood still for %v: that time counts as nobody's silence", late.Round(time.Millisecond))

@@ -20,7 +20,11 @@ type pulse struct {
 }
 
 // urgent makes the next heartbeat go at once, and again each L/50 until it is acked, for 2 L at most.
-func (n *Node) urgent() { n.pulse.now, n.pulse.repeat = true, true }
+func (n *Node) urgent() {
+	if !n.flawed(NeverUrgent) {
+		n.pulse.now, n.pulse.repeat = true, true
+	}
+}
 
 // beat is the interval between heartbeats. Where it grows with the takeover, the former one counts until the
 // lease has been renewed for the new length: a lease that was short would run out before the next heartbeat.
@@ -152,6 +156,7 @@ func (n *Node) unwell() string {
 	switch {
 	case len(n.stores) > 0 && since(n.stores[0].at):
 		return "disk"
+	case n.flawed(UntoldRecord):
 	case n.recOK < n.recN && since(n.recAt):
 		return "run record"
 	case n.gateOK < n.gateN && since(n.gateAt):
@@ -244,7 +249,7 @@ func (n *Node) heard(i int, in *Packet, hb *wire.Heartbeat) {
 
 // isPast tells whether a heartbeat is a late packet of a boot or incarnation that is over for good.
 func (n *Node) isPast(i int, hb *wire.Heartbeat) bool {
-	if n.state == nil {
+	if n.state == nil || n.flawed(PastHeard) {
 		return false
 	}
 	for _, past := range n.state.Nodes[i].Past {
@@ -347,7 +352,7 @@ func (n *Node) mayPromise(i int, hb *wire.Heartbeat) bool {
 		return false
 	}
 	s := &n.state.Nodes[i]
-	return s.Admitted && s.Number == hb.Number && s.Incarnation == hb.Incarnation && (s.Boot == hb.Boot || n.flawed(AnyBoot)) &&
+	return s.Admitted && (s.Number == hb.Number || n.flawed(PromiseToAnyNumber)) && s.Incarnation == hb.Incarnation && (s.Boot == hb.Boot || n.flawed(AnyBoot)) &&
 		!n.raft.evictAppended(s.ID, hb.Number)
 }
 
@@ -372,7 +377,7 @@ func (n *Node) promise(i int, hb *wire.Heartbeat) {
 // ackIn takes a voter's ack.
 func (n *Node) ackIn(i int, a *wire.Ack) {
 	p := &n.peers[i]
-	if (a.Run != n.run && !n.flawed(AckNoRun)) || (p.inc != 0 && a.Incarnation != p.inc) {
+	if (a.Run != n.run && !n.flawed(AckNoRun)) || (p.inc != 0 && a.Incarnation != p.inc && !n.flawed(AckOfFormerDisk)) {
 		return
 	}
 	// An ack that promises nothing is a sign of life only: the voter may still have to note a longer length on
@@ -436,6 +441,9 @@ func (n *Node) gate(l *local, e cluster.Epoch, end cluster.Instant) {
 	}
 	n.gateN++
 	g := cluster.Gate{N: n.gateN, Group: l.spec.ID, Epoch: e, End: end}
+	if n.flawed(GateTooLong) && end > 0 {
+		g.End = end.Add(n.timing.L / 20)
+	}
 	if n.flawed(RelativeGate) && end > 0 {
 		g.Left = end.Sub(n.now.Mono)
 	}

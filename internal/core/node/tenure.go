@@ -20,6 +20,8 @@ func (n *Node) tendNumber() {
 	switch {
 	case s.Number < n.rec.Number:
 		return // the log is being read again: the run record knows more
+	case n.flawed(EvictedServes) && n.number != 0:
+		return
 	case s.Admitted && s.Incarnation == n.inc && (s.Boot == n.boot || n.flawed(AnyBoot)) && s.AdmitIndex > n.raft.usable:
 		target = s.Number
 	}
