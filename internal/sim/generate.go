@@ -36,7 +36,8 @@ var (
 	// slow are those of hours: an hour under 1 s costs as much as ten under 10 s.
 	slow    = slices.Concat(budgets[5:], budgets[8:], slices.Repeat(budgets[9:], 9))
 	anyKind = []Kind{Power, Wipe, Kill, Forget, Freeze, Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, Dup, Late, Replay,
-		Drift, Wall, SlowDisk, HangDisk, LateGate, Fail, NoStart, NoStop, Switch, Failback}
+		Drift, Wall, SlowDisk, HangDisk, LateGate, Fail, NoStart, NoStop, Switch, Failback, CutTCP, MTU, Starve, FailGate, FailRecord,
+		FlushGate, DiskFull, DiskError, Suspend, PauseClock, Skew, Bloat, FlapLink, FlapUplink, Lack, DropAddr}
 )
 
 var profiles = map[string]profile{
@@ -63,7 +64,7 @@ var profiles = map[string]profile{
 	"people": {doc: "instructions: pauses, pins, drains, stops, starts, restarts, among faults", goal: Converge, takeovers: budgets,
 		always: []Kind{Pause, Pin, Drain, Stop, Stop, Restart, Restart, Clear}, kinds: anyKind, least: 8, most: 24},
 	"members": {doc: "nodes join, leave and lose disks, the takeover changes, with faults at every step", goal: Converge, takeovers: budgets[:7],
-		always: []Kind{Apply, Apply, Wipe}, kinds: []Kind{Power, Kill, Forget, Freeze, Isolate, OneWay, Cut, SlowDisk, Late, Replay, Loss, Switch},
+		always: []Kind{Apply, Apply, Wipe}, kinds: []Kind{Power, Kill, Forget, Freeze, Isolate, OneWay, Cut, SlowDisk, Late, Replay, Loss, Switch, Unreadable, CutTCP, MTU, Suspend, DiskFull, FailRecord},
 		changes: true, least: 6, most: 18},
 	"snapshots": {doc: "a disk set back to a former state, while those who remember it are heard", goal: Converge, takeovers: budgets, three: true,
 		always: []Kind{SetBack, SetBack}, kinds: []Kind{Switch, Fail, Loss, Drift, SlowDisk, LateGate}, least: 3, most: 10},
@@ -125,6 +126,10 @@ func Generate(seed uint64, name string) (*Plan, error) {
 		}
 	default:
 		g.faults()
+	}
+	if dice := rand.New(rand.NewPCG(seed, 5)); dice.IntN(5) == 0 { // its own: what it draws changes nothing else
+		g.rand = dice
+		g.plan.Clients = g.between(g.l, time.Minute)
 	}
 	slices.SortStableFunc(g.plan.Faults, func(a, b Fault) int { return int(a.At - b.At) })
 	return g.plan, g.plan.check()
@@ -192,9 +197,6 @@ func (g *generator) cluster() {
 		p.StallEvery, p.StallMax = g.between(100*time.Millisecond, 5*time.Second), g.between(2*time.Millisecond, 50*time.Millisecond)
 	}
 	p.Codec = g.chance(10)
-	if g.chance(20) {
-		p.Clients = g.between(g.l, time.Minute)
-	}
 	if g.chance(40) {
 		p.Compact = 2 + g.rand.Uint64N(30)
 	}

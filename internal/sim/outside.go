@@ -23,7 +23,7 @@ const (
 )
 
 // relic is what the pause of a guest with its clock leaves: by that clock nothing has passed, so what was granted
-// until `end` at the latest may be used once more. It is the one thing that no lease can rule out (protocol.md); it
+// until `end` at the latest may be used once more. It is the one thing that no lease can rule out (protocol.md, "Clocks"); it
 // ends by itself, and nothing that was granted after the pause is a part of it.
 type relic struct{ end cluster.Instant }
 

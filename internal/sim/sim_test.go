@@ -21,7 +21,8 @@ var seedCount = flag.Uint64("seeds", 40, "how many seeds of each profile TestSee
 
 // TestSeeds runs a fixed set of seeds of every profile: all invariants hold.
 func TestSeeds(t *testing.T) {
-	for _, profile := range []string{"mix", "short", "forming", "takeover", "still", "people", "members", "changes", "snapshots", "healthy"} {
+	for _, profile := range []string{"mix", "short", "forming", "takeover", "still", "people", "members", "changes", "snapshots", "storms", "disks",
+		"surroundings", "healthy"} {
 		t.Run(profile, func(t *testing.T) {
 			last := *seedCount
 			switch profile {
@@ -29,6 +30,8 @@ func TestSeeds(t *testing.T) {
 				last = 2
 			case "changes":
 				last /= 4 // its runs are long
+			case "surroundings":
+				last /= 8
 			}
 			total, failed, err := Range(1, last, profile, Options{}, 1)
 			if err != nil {
@@ -143,25 +146,6 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// TestOpenFindings runs the scripts of what is known to be wrong. One that holds belongs among the others.
-func TestOpenFindings(t *testing.T) {
-	paths, err := filepath.Glob("testdata/open/*.script")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range paths {
-		r, err := RunPlan(readScript(t, path), Options{})
-		switch {
-		case err != nil:
-			t.Errorf("%s: %v", path, err)
-		case r.Violation == nil:
-			t.Logf("%s holds: it is mended, and goes one directory up", path)
-		default:
-			t.Logf("%s: %v", path, r.Violation)
-		}
-	}
-}
-
 // TestAlteredPulse: a heartbeat that says something new acts at once, long before silence would.
 func TestAlteredPulse(t *testing.T) {
 	for _, c := range []struct {
@@ -213,6 +197,9 @@ func TestParseRefuses(t *testing.T) {
 		{"nodes a b c\nat 1s power a for soon\nrun 1s", "soon"},
 		{"nodes a b c\nat 1s boot a\nrun 1s", "nothing to end"},
 		{"nodes a b c\nat 1s loss lan\nrun 1s", "percentage"},
+		{"nodes a b c\nat 1s slowdisk a -3ms\nrun 1s", "length of time"},
+		{"nodes a b c\nat 1s starve a 20ms\nrun 1s", "two lengths of time"},
+		{"nodes a b c\nat 1s mtu lan\nrun 1s", "number of bytes"},
 		{"nodes a b c\nat 1s cut a\nrun 1s", "a name is missing"},
 		{"nodes a b c\nat 1s loss cross 10%\nrun 1s", "1 links"},
 		{"nodes a b\nrun 1s", "3 to 16 nodes"},

@@ -118,6 +118,7 @@ type local struct {
 	open      cluster.Epoch // the epoch whose gate is open here; 0: closed
 	lost      cluster.Epoch // this epoch was given up
 	activated uint64        // number of the Record that first holds the present epoch
+	openN     uint64        // number of the Gate that opened it last
 	closeN    uint64        // number of the Gate that closed it last
 	outcome   group.Outcome
 	phase     wire.Phase

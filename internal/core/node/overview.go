@@ -89,7 +89,11 @@ func (n *Node) nodeView(i int) cluster.NodeView {
 func (n *Node) groupView(i int, f *cluster.Facts, plan decide.Plan) cluster.GroupView {
 	st, spec, g := &n.state.Groups[i], n.groups[i].spec, &f.Groups[i]
 	v := cluster.GroupView{ID: st.ID, Owner: st.Owner, Last: st.Last, Epoch: st.Epoch, Policy: "automatic", Failback: "never",
-		Move: st.Move, Bans: slices.Clone(st.Bans), Service: n.serviceView(i)}
+		Bans: slices.Clone(st.Bans), Service: n.serviceView(i)}
+	if st.Move != nil {
+		move := *st.Move // which the state goes on to change
+		v.Move = &move
+	}
 	next, ban := decide.Next(f, g)
 	v.Next, v.NextBanned = next, ban != nil
 	if spec.Failover == cluster.FailoverManual {

@@ -38,14 +38,29 @@ func (n *Node) beat() time.Duration {
 // quick is the pace at which what is urgent, or not acked, is repeated: L/50.
 func (n *Node) quick() time.Duration { return n.beat() / 5 }
 
+// The first repeats of what is urgent come sooner: at a long lease one lost packet would cost more than the stall
+// that the budget allows for.
+const (
+	promptRepeats = 3
+	promptLeast   = 4 * time.Millisecond // and no sooner than 4 round trips
+)
+
+// prompt is when what is urgent is sent again after so many repeats: a few round trips at first, then L/50.
+func (n *Node) prompt(repeats int) time.Duration {
+	if repeats >= promptRepeats {
+		return n.timing.Quick()
+	}
+	return min(n.timing.Quick(), max(promptLeast, 4*n.election.rtt))
+}
+
 // patience is how long an ack may be missing before the pace to a silent voter shrinks.
 func (n *Node) patience() time.Duration { return max(n.beat()/2, 4*n.election.rtt) }
 
 // quickAt returns when the next heartbeat to a peer is due ahead of the regular one.
 func (n *Node) quickAt(p *peer) cluster.Instant {
 	at := cluster.Never
-	if p.acked < p.urgentSeq && p.sentAt.Add(n.quick()) < p.urgentEnd {
-		at = p.sentAt.Add(n.quick())
+	if next := p.sentAt.Add(min(n.quick(), n.prompt(p.repeats))); p.acked < p.urgentSeq && next < p.urgentEnd {
+		at = next
 	}
 	if n.number != 0 && p.waiting != 0 {
 		next := max(p.sentAt.Add(n.quick()), p.waiting.Add(n.patience()))
@@ -84,8 +99,9 @@ func (n *Node) tendPulse() {
 			p.waiting = n.now.Mono
 		}
 		p.sentSeq, p.sentAt = hb.Seq, n.now.Mono
+		p.repeats++
 		if u.repeat {
-			p.urgentSeq, p.urgentEnd = hb.Seq, n.now.Mono.Add(n.lastingFor())
+			p.urgentSeq, p.urgentEnd, p.repeats = hb.Seq, n.now.Mono.Add(n.lastingFor()), 0
 		}
 	}
 	if all {
@@ -244,6 +260,9 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 	p := &n.peers[i]
 	old := p.hb
 	p.hb, p.hbAt = hb, n.now.Mono
+	if fresh {
+		n.fitAnew(p.id)
+	}
 	if p.inc != 0 {
 		p.durable = max(p.durable, hb.Applied) // what is applied is committed, and durable there: it never goes
 	}

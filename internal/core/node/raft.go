@@ -381,7 +381,7 @@ func (n *Node) sendRaft(m *raftpb.Message) {
 		return // what another has proposed, or asked of a leader, is not relayed: who wants it tries again
 	}
 	p := &n.peers[to]
-	again := resend{msg: m, at: n.now.Mono.Add(n.timing.Quick()), end: n.now.Mono.Add(n.lastingFor())}
+	again := resend{msg: m, at: n.now.Mono.Add(n.prompt(0)), end: n.now.Mono.Add(n.lastingFor())}
 	switch m.GetType() {
 	case raftpb.MsgApp:
 		if len(m.Entries) > 0 {
@@ -423,7 +423,8 @@ func (n *Node) resendRaft() {
 				continue
 			}
 			n.send(i, &wire.Raft{Msg: r.msg})
-			r.at = n.now.Mono.Add(n.timing.Quick())
+			r.times++
+			r.at = n.now.Mono.Add(n.prompt(r.times))
 		}
 	}
 }
