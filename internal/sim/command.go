@@ -15,6 +15,10 @@ import (
 	"baton/internal/core/node"
 )
 
+// memoryLimit is what a simulator takes at the most before it collects garbage all the time: a storm of packets in a
+// broken core must not take the machine's memory. GOMEMLIMIT sets another.
+const memoryLimit = 4 << 30
+
 // Main runs the simulator from the command line and returns the exit code: 0 all invariants held, 1 one
 // broke, 2 bad usage.
 func Main(args []string, stdout, stderr io.Writer) int {
@@ -41,7 +45,10 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	case err != nil:
 		return refuse(stderr, "%v", err)
 	}
-	debug.SetGCPercent(400) // worlds are small and short-lived
+	debug.SetGCPercent(1600) // worlds are small and short-lived
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
 	opt := Options{Mutation: node.Mutation(*mutation), Packets: *packets}
 	if *trace {
 		opt.Trace = stdout
