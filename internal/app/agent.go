@@ -83,6 +83,7 @@ type agent struct {
 	gates    map[cluster.GroupID]cluster.Gate // the newest of each group, to be translated anew each h
 	gatesAt  cluster.Instant
 	owed     owed
+	unsent   complaint
 	replies  map[uint64]chan node.Reply
 	commands uint64
 	keyFile  string
@@ -137,6 +138,7 @@ func runAgent(ctx context.Context, opt AgentOptions, begins func(*agent)) (err e
 	beside, stop := context.WithCancel(context.Background())
 	var helpers sync.WaitGroup
 	helpers.Go(func() { a.watchLinks(beside) })
+	helpers.Go(func() { a.watchLacks(beside) })
 	helpers.Go(func() { a.sweepGate(beside) })
 	helpers.Go(func() { a.awaitLeave(ctx) })
 	helpers.Go(func() { a.manager.accompany(beside) })

@@ -95,7 +95,7 @@ func dismantle(k *console, opt AgentOptions) error {
 // stopForGood stops a resource that no agent looks after.
 func (a *agent) stopForGood(ctx context.Context, g cluster.GroupID, spec cluster.ResourceSpec) error {
 	kind, env := a.describe(a.spec.Cluster, g, spec)
-	env.Changed = func(cluster.Status, string) {}
+	env.Changed = func(cluster.Status, string, bool) {}
 	r, err := kind.New(env)
 	if err == nil {
 		limited, cancel := context.WithTimeout(ctx, spec.StopTimeout)

@@ -25,7 +25,7 @@ func (c *complaint) failed(log *slog.Logger, text string, args ...any) {
 	case now.Sub(c.told) < complainEvery:
 		return
 	default:
-		args = append(args, "times", c.times, "for", now.Sub(c.since).Round(time.Second))
+		log = log.With("times", c.times, "lasted", now.Sub(c.since).Round(time.Second))
 	}
 	c.told = now
 	log.Error(text, args...)
@@ -36,6 +36,6 @@ func (c *complaint) worked(log *slog.Logger, text string, args ...any) {
 	if c.since.IsZero() {
 		return
 	}
-	log.Info(text, append(args, "failed", c.times, "for", time.Since(c.since).Round(time.Millisecond))...)
+	log.With("times", c.times, "lasted", time.Since(c.since).Round(time.Millisecond)).Info(text, args...)
 	*c = complaint{}
 }

@@ -63,6 +63,8 @@ var logKeys = map[string]string{
 	"step":      "Step of a change of the key.",
 	"sync":      "How long a sync of the disk takes.",
 	"to":        "Node to which something was sent.",
+	"lasted":    "For how long it has failed.",
+	"times":     "How often it has failed.",
 	"took":      "How long it took.",
 	"unit":      "Unit of systemd.",
 	"up":        "Whether a link can be used.",
@@ -71,8 +73,8 @@ var logKeys = map[string]string{
 	"what":      "What systemd was to be told.",
 }
 
-// logCalls are the methods of a logger, and where their keys begin.
-var logCalls = map[string]int{"Debug": 1, "Info": 1, "Warn": 1, "Error": 1, "With": 0, "Log": 3}
+// logCalls are the methods of a logger, and of a complaint that is given one, and where their keys begin.
+var logCalls = map[string]int{"failed": 2, "worked": 2, "Debug": 1, "Info": 1, "Warn": 1, "Error": 1, "With": 0, "Log": 3}
 
 func logKeyDocs(t *testing.T) string {
 	found := make(map[string]bool)
@@ -91,7 +93,7 @@ func logKeyDocs(t *testing.T) string {
 				if !ok {
 					return true
 				}
-				if sel, ok := call.Fun.(*ast.SelectorExpr); ok && isLogger(sel.X) {
+				if sel, ok := call.Fun.(*ast.SelectorExpr); ok && (isLogger(sel.X) || len(call.Args) > 1 && isLogger(call.Args[0])) {
 					from, known := logCalls[sel.Sel.Name]
 					for i := from; known && i < len(call.Args); i += 2 {
 						if key := docsLiteral(call.Args[i]); key != "" {

@@ -34,6 +34,7 @@ type fitting struct {
 	life    context.Context // ends when the agent lets go of what runs
 	letGo   context.CancelFunc
 	work    sync.WaitGroup
+	lacks   *lacks
 	settled chan struct{} // closed when the newest change of resources has been tried
 
 	retiring []*slot         // what the file does not name any more and is not known to be stopped
@@ -44,7 +45,7 @@ type fitting struct {
 }
 
 func newFitting() *fitting {
-	f := &fitting{settled: make(chan struct{}), guardAt: cluster.Never, interfaces: interfaces{up: make(map[string]bool)}}
+	f := &fitting{settled: make(chan struct{}), lacks: newLacks(), guardAt: cluster.Never, interfaces: interfaces{up: make(map[string]bool)}}
 	close(f.settled)
 	f.life, f.letGo = context.WithCancel(context.Background())
 	return f
@@ -82,6 +83,7 @@ func (a *agent) reconfigure(spec *cluster.Spec) error {
 	a.tellFit(spec.Timing)
 	a.pace(realtime(spec.Timing))
 	a.work.Go(a.lookAround)
+	a.lacks.look()
 	a.work.Go(a.answerMonitors)
 	return nil
 }

@@ -63,7 +63,10 @@ func kindOf(name string) resource.Kind {
 }
 
 // done hands a worker's answers to the core.
-func (a *agent) done(d cluster.Done) { a.inbox.put(&node.Done{Done: d}) }
+func (a *agent) done(d cluster.Done) {
+	a.inbox.put(&node.Done{Done: d})
+	a.lacks.note(d, time.Now()) // after it: what ends a failure must not come before that
+}
 
 // newWorker makes a resource's worker. What a former run has left in its place of another kind is stopped by
 // the worker, in its own time.

@@ -38,6 +38,7 @@ func (a *agent) watchLinks(ctx context.Context) {
 		a.interfaces.up[s.Name] = s.Up && s.Carrier
 		a.interfaces.mu.Unlock()
 		a.lookAround()
+		a.lacks.look()
 	})
 	if err != nil {
 		a.log.Error("interfaces are no longer watched", "cause", err)

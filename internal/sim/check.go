@@ -25,6 +25,7 @@ type checker struct {
 	watch    bool          // goal Still: the tolerated faults have begun
 	length   time.Duration // the longest lease of any revision
 	heard    heardFrom     // of leases, by the log
+	kept     kept          // instructions, bans, answers
 	calm     calm          // whether anything was the matter
 	agreed   agreed        // states and revisions
 }
@@ -34,8 +35,9 @@ type served struct {
 	server  int // machine; -1: never served
 	epoch   cluster.Epoch
 	opening int64
-	moves   []string // ids of the moves in the log: commands and failbacks
-	permits int      // of these, how many were not made use of yet
+	moves   []string                  // ids of the moves in the log: commands and failbacks
+	froms   map[string]cluster.NodeID // by id: where the group was before
+	permits []cluster.NodeID          // where they allow it to go, as far as they were not made use of yet
 	mending mending
 	down    int64 // since when samples have found nobody serving; 0: somebody does
 }
@@ -51,6 +53,7 @@ func (c *checker) init(w *world) {
 	c.said.init()
 	c.heard.init(w.plan)
 	c.agreed.init()
+	c.kept.init()
 	c.groups = make([]served, len(w.spec.Groups))
 	for i := range c.groups {
 		c.groups[i].server = -1
@@ -79,7 +82,7 @@ func (c *checker) init(w *world) {
 	default:
 		// One look just before the fault: was the cluster well at all?
 		if len(w.plan.Faults) > 0 {
-			c.cause = w.plan.cause()
+			c.cause = w.plan.cause(w.settling() + 3*c.length)
 			c.from = int64(c.cause) - 1
 			c.deadline = c.from + 1 + int64(w.spec.Timing.Promised(w.plan.Takeover)) // in true time: clocks may run slow by rho
 		}
@@ -90,14 +93,29 @@ func (c *checker) init(w *world) {
 	w.push(c.from, evSample, 0, 0, 0, 0)
 }
 
-// cause returns when the fault comes whose takeover is measured: loss that was there before is none.
-func (p *Plan) cause() time.Duration {
+// cause returns when the fault comes whose takeover is measured: the last that comes once all before it have ended
+// and the cluster has settled. What follows sooner (a stall that must fit, say) belongs to it. Loss that was there
+// before is a condition of the network, and need not have ended.
+func (p *Plan) cause(settled time.Duration) time.Duration {
+	cause, quiet := time.Duration(-1), time.Duration(0)
 	for i := range p.Faults {
-		if p.Goal != Takeover || p.Faults[i].Kind != Loss {
-			return p.Faults[i].At
+		f := &p.Faults[i]
+		if p.Goal == Takeover && f.Kind == Loss {
+			continue
+		}
+		if cause < 0 || p.Goal == Takeover && f.At >= quiet {
+			cause = f.At
+		}
+		if end := f.At + f.For + settled; shapes[f.Kind].lasts && f.For == 0 {
+			quiet = time.Duration(far)
+		} else {
+			quiet = max(quiet, end)
 		}
 	}
-	return p.Faults[0].At
+	if cause < 0 {
+		return p.Faults[0].At
+	}
+	return cause
 }
 
 // settling bounds how long a cluster may need once all faults have ended: 3 L, and what boots and starts.
@@ -175,11 +193,11 @@ func (w *world) opened(m *machine, group int, epoch cluster.Epoch) {
 			id, m.id, epoch, s.epoch)
 	}
 	if s.server != m.idx {
-		if s.server >= 0 && w.spec.Groups[group].Failover == cluster.FailoverManual && s.permits == 0 && !w.check.said.asked[placement{id, m.id, epoch}] {
+		if s.server >= 0 && w.spec.Groups[group].Failover == cluster.FailoverManual && !s.use(m.id) && !w.check.said.asked[placement{id, m.id, epoch}] {
 			w.fail("invariant 6", "%s, which only a command may move, went from %s to %s", id, w.machines[s.server].id, m.id)
 		}
-		if s.server >= 0 {
-			s.permits = max(s.permits-1, 0)
+		if s.server >= 0 && w.spec.Groups[group].Failover != cluster.FailoverManual {
+			s.use(m.id)
 		}
 		w.counts.Moves++
 		if s.server >= 0 {
@@ -187,6 +205,7 @@ func (w *world) opened(m *machine, group int, epoch cluster.Epoch) {
 		}
 	}
 	w.counts.Openings++
+	w.check.kept.served[placement{group: id, node: m.id}] = w.now
 	s.server, s.epoch, s.opening = m.idx, epoch, w.now
 }
 
@@ -198,10 +217,12 @@ func (w *world) observe(m *machine, out *node.Output) {
 	for i := range out.Applied {
 		w.applied(m, &out.Applied[i])
 	}
+	w.stays(m, out)
 	m.speaker.reach = max(m.speaker.reach, m.applied)
 	w.saysOver(m, out)
 	w.states(m, out)
 	w.stands(m, out)
+	w.replies(m, out)
 	w.adopted(m)
 	for i := range out.Persists { // after what was applied: a node's own snapshot is of what it has just applied
 		if s := out.Persists[i].Snapshot; s != nil {
@@ -268,6 +289,7 @@ func (w *world) applied(m *machine, e *cluster.LogEntry) {
 // permits one change of the node, however often its entry comes.
 func (w *world) announced(e *cluster.LogEntry) {
 	if len(e.Data) == 0 {
+		w.keeps(e, nil)
 		return
 	}
 	d, err := cluster.DecodeEntry(e.Data)
@@ -280,20 +302,26 @@ func (w *world) announced(e *cluster.LogEntry) {
 	}
 	w.check.heard.entry(e.Index, d)
 	w.check.agreed.entry(e.Index, d)
+	w.keeps(e, d)
 	w.calmEntry(d)
 	if w.check.said.read(d) {
 		w.check.changed = w.now
 	}
 	for _, p := range d.Parts {
 		if e := p.MoveEnd; e != nil && !e.Done {
-			w.check.groups[w.groupIndex(e.Group)].permits++ // what failed on the target goes back where it was
+			s := &w.check.groups[w.groupIndex(e.Group)]
+			s.permit(s.froms[e.ID]) // what failed on the target goes back where it was
 		}
 		if p.Move == nil {
 			continue
 		}
 		if s := &w.check.groups[w.groupIndex(p.Move.Group)]; !slices.Contains(s.moves, p.Move.ID) {
 			s.moves = append(s.moves, p.Move.ID)
-			s.permits++
+			s.permit(p.Move.To)
+			if s.froms == nil {
+				s.froms = map[string]cluster.NodeID{}
+			}
+			s.froms[p.Move.ID] = p.Move.From
 		}
 	}
 }
@@ -432,6 +460,7 @@ func (w *world) failedOn(m, group int) bool {
 func (c *checker) finish(w *world) {
 	c.unfinished(w)
 	w.compareAll()
+	w.remains()
 	for i := range w.spec.Groups {
 		if c.groups[i].server >= 0 {
 			w.counts.Groups++

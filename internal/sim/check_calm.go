@@ -64,9 +64,10 @@ func (w *world) stands(m *machine, out *node.Output) {
 	}
 	if w.now-c.window > l {
 		n := len(w.machines)
-		most := stormFactor * n * (n - 1) * w.plan.Links * 2 * 10
-		if c.window > 0 && w.now-c.window < 2*l && w.counts.Packets-c.sent > 2*most && c.window > c.since && w.isCalm() {
-			w.fail("calm", "%d packets within %v, where heartbeats need a few hundred", w.counts.Packets-c.sent, time.Duration(w.now-c.window))
+		beats := int((w.now - c.window) / int64(w.latest.spec.Timing.H)) // and an ack for each
+		most := stormFactor * n * (n - 1) * w.plan.Links * 2 * beats
+		if c.window > 0 && w.counts.Packets-c.sent > most && c.window > c.since && w.isCalm() {
+			w.fail("calm", "%d packets within %v, where heartbeats need %d", w.counts.Packets-c.sent, time.Duration(w.now-c.window), most/stormFactor)
 		}
 		c.window, c.sent = w.now, w.counts.Packets
 	}

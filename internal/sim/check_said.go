@@ -146,6 +146,7 @@ func (w *world) saysHeartbeat(m *machine, hb *wire.Heartbeat) {
 			w.fail("said", "%s uses lease number %d and has applied no Admit of it for this boot", m.id, hb.Number)
 		}
 	}
+	m.renews(hb)
 	x.number, x.used = hb.Number, max(x.used, hb.Number)
 	if held := m.disk.held(); hb.Applied > held {
 		w.fail("said", "%s says that it has applied entry %d, its disk holds %d", m.id, hb.Applied, held)
@@ -381,6 +382,7 @@ func (h *heardFrom) entry(index uint64, e *cluster.Entry) {
 func (m *machine) begins() {
 	x := &m.speaker
 	if m.record == nil {
+		m.runsSince = 0
 		x.dead, x.reach, x.released = x.used, 0, nil
 	}
 	x.number = 0

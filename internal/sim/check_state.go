@@ -16,13 +16,19 @@ const stateEvery = 8
 
 // agreed is what the first node to come there had.
 type agreed struct {
-	states    map[uint64]digest // by log index, the history left out: it is looked at line by line
-	snapshots map[uint64]digest
+	states    map[place]digest // by log index, the history left out: it is looked at line by line
+	snapshots map[place]digest
 	revisions map[cluster.Revision]string // their texts
 	drafts    map[cluster.Revision]*cluster.Draft
 	adopts    map[cluster.Revision]bool
 	commands  map[string]bool // by id
 	repeats   map[uint64]bool // log indexes of commands that came again: they take no effect, and leave no line
+}
+
+// place is a log index of a cluster: for a while there may be two, one of which a person has founded without a node.
+type place struct {
+	cluster string
+	index   uint64
 }
 
 type digest struct {
@@ -34,7 +40,7 @@ type digest struct {
 var digestSeed = maphash.MakeSeed()
 
 func (a *agreed) init() {
-	a.states, a.snapshots = map[uint64]digest{}, map[uint64]digest{}
+	a.states, a.snapshots = map[place]digest{}, map[place]digest{}
 	a.revisions, a.drafts, a.adopts = map[cluster.Revision]string{}, map[cluster.Revision]*cluster.Draft{}, map[cluster.Revision]bool{}
 	a.commands, a.repeats = map[string]bool{}, map[uint64]bool{}
 }
@@ -56,24 +62,28 @@ func (w *world) states(m *machine, out *node.Output) {
 		return
 	}
 	if (out.Applied[n-1].Index+w.plan.Seed)%stateEvery == 0 {
-		w.compareStates(m, s, out.Applied[n-1].Index)
+		w.compareStates(a.states, m, s, out.Applied[n-1].Index)
 	}
 	w.journal(m, s, out.Applied)
 	w.lineage(m, s)
 }
 
-// compareStates compares a state with that of whoever came to the index first. The run's end calls it, too.
-func (w *world) compareStates(m *machine, s *state.State, index uint64) {
+// compareStates compares a state with that of whoever came to the index first.
+func (w *world) compareStates(by map[place]digest, m *machine, s *state.State, index uint64) {
 	c := *s
 	c.Journal = nil
-	w.agree(w.check.agreed.states, m, index, c.Encode(), "state")
+	w.agree(by, m, index, c.Encode(), "state")
 }
 
-func (w *world) agree(by map[uint64]digest, m *machine, index uint64, data []byte, what string) {
+func (w *world) agree(by map[place]digest, m *machine, index uint64, data []byte, what string) {
 	d := digest{maphash.Bytes(digestSeed, data), m.idx}
-	first, ok := by[index]
+	at := place{index: index}
+	if m.agent != nil && m.agent.State() != nil {
+		at.cluster = m.agent.State().Founding.ID
+	}
+	first, ok := by[at]
 	if !ok {
-		by[index] = d
+		by[at] = d
 		return
 	}
 	if first.sum != d.sum && m.inc != w.machines[first.by].inc {
@@ -83,11 +93,13 @@ func (w *world) agree(by map[uint64]digest, m *machine, index uint64, data []byt
 	}
 }
 
-// compareAll compares at the end of a run, whatever the index.
+// compareAll compares at the end of a run, by the last entry that the state itself holds: a snapshot may be under
+// way to the disk.
 func (w *world) compareAll() {
+	ends := map[place]digest{}
 	for _, m := range w.machines {
 		if m.agent != nil && m.agent.State() != nil && !m.agent.State().IsBlank() {
-			w.compareStates(m, m.agent.State(), m.agent.State().Applied)
+			w.compareStates(ends, m, m.agent.State(), m.agent.State().Applied)
 		}
 	}
 }

@@ -191,9 +191,6 @@ func TestBloat(t *testing.T) {
 	}
 }
 
-// lateByLoss are seeds of known findings, by profile: see testdata/open/lossy-said.script.
-var lateByLoss = map[string]uint64{"lossy1": 290}
-
 // TestLossy: a takeover stands loss on the only link.
 func TestLossy(t *testing.T) {
 	for profile, may := range map[string]int{"lossy1": 0, "lossy5": 3} {
@@ -203,9 +200,6 @@ func TestLossy(t *testing.T) {
 		}
 		late := 0
 		for _, f := range failed {
-			if f.Seed == lateByLoss[profile] {
-				continue
-			}
 			if late++; f.Violation.Rule != "invariant 4" || late > may {
 				t.Errorf("%s: seed %d, the %d. of those that fail (%d may be late): %v", profile, f.Seed, late, may, f.Violation)
 			}

@@ -70,14 +70,16 @@ type machine struct {
 	applied   uint64
 	lead      uint64
 
-	frozen  bool
-	still   bool    // suspended or paused: nothing happens in it
-	held    []event // what would have happened meanwhile
-	stalled int64   // the machine does nothing until then
-	due     int64   // when the agent wants to be called
-	timer   int64   // the earliest wake event under way
-	busy    int
-	synced  int64 // the last sync's length, as told to the agent
+	frozen    bool
+	still     bool    // suspended or paused: nothing happens in it
+	held      []event // what would have happened meanwhile
+	stalled   int64   // the machine does nothing until then
+	due       int64   // when the agent wants to be called
+	timer     int64   // the earliest wake event under way
+	busy      int
+	runsSince int64 // since when it says that its lease runs; 0: it does not
+	hurt      int64 // when a fault that has to do with it last began or ended
+	synced    int64 // the last sync's length, as told to the agent
 
 	in struct { // inputs that Step does not keep
 		packet   node.Packet

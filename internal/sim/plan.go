@@ -17,7 +17,8 @@ type Goal uint8
 const (
 	// Converge: after the last fault has ended every group serves again within a bound, and stays.
 	Converge Goal = iota
-	// Takeover: after the one fault every group with an eligible node serves within the takeover.
+	// Takeover: after the measured fault every group with an eligible node serves within the takeover. That is the last
+	// fault before which all others have ended, and the cluster has settled; loss may be there all the time (Plan.cause).
 	Takeover
 	// Still: the faults are tolerated ones, no group moves and no gate closes.
 	Still

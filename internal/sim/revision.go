@@ -128,8 +128,10 @@ func (w *world) apply(f *active) {
 		return
 	}
 	w.commands++
-	m.deliver(&node.Command{ID: w.commands, Op: node.OpPropose, By: "operator", Part: cluster.Part{Draft: &cluster.Draft{
-		Base: c.Revision, Text: next.text(), ID: "apply-" + strconv.FormatUint(w.commands, 10)}}})
+	command := &node.Command{ID: w.commands, Op: node.OpPropose, By: "operator", Part: cluster.Part{Draft: &cluster.Draft{
+		Base: c.Revision, Text: next.text(), ID: "apply-" + strconv.FormatUint(w.commands, 10)}}}
+	w.gives(command)
+	m.deliver(command)
 }
 
 // adopted follows what the log says of the cluster's nodes, as the node that has come furthest knows it.
@@ -145,6 +147,7 @@ func (w *world) adopted(m *machine) {
 	}
 	w.latest.revision, w.latest.spec = s.Revision(), s.Spec()
 	w.check.said.adopted(s.Spec())
+	w.check.kept.adopted(s.Spec())
 	w.check.length = max(w.check.length, s.Spec().Timing.L)
 	for _, o := range w.machines {
 		switch in := s.Spec().Node(o.id) != nil; {

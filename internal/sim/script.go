@@ -72,7 +72,7 @@ func (p *Plan) Script() string {
 	return b.String()
 }
 
-// Parse reads a script. Each line is one word and its arguments, # begins a comment:
+// Parse reads a script, up to a line ---- after which its outcome stands. Each line is one word and its arguments, # begins a comment:
 //
 //	takeover 100ms
 //	node alpha member 2000ppm        a machine; its clock runs 0.2 % fast
@@ -92,6 +92,9 @@ func Parse(text string) (*Plan, error) {
 		SyncMin: 200 * time.Microsecond, SyncMax: 900 * time.Microsecond}
 	lines := bufio.NewScanner(strings.NewReader(text))
 	for n := 1; lines.Scan(); n++ {
+		if lines.Text() == outcomeMark {
+			break
+		}
 		line, _, _ := strings.Cut(lines.Text(), "#")
 		words := strings.Fields(line)
 		if len(words) == 0 {

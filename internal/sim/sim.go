@@ -19,6 +19,7 @@ type Options struct {
 	Trace    io.Writer     // nil: none
 	Packets  bool          // every packet and write stands in the trace
 	Looks    bool          // somebody looks at the nodes all the time
+	Outcome  bool          // the result tells what the run came to
 	Only     string        // if not empty: a violation counts only if its rule begins so
 }
 
@@ -120,6 +121,7 @@ type Result struct {
 	Violation *Violation // nil: all invariants held
 	Hash      uint64     // equal for equal plans
 	Counts    Counts
+	Outcome   string // empty unless it was asked for
 }
 
 // RunPlan runs one plan. The error tells that the plan can't be run.
@@ -133,7 +135,11 @@ func RunPlan(p *Plan, opt Options) (Result, error) {
 	if w.onlooker != nil {
 		w.counts.Looks = w.onlooker.seen
 	}
-	return Result{Plan: p, Violation: w.broken, Hash: w.hash, Counts: w.counts}, nil
+	r := Result{Plan: p, Violation: w.broken, Hash: w.hash, Counts: w.counts}
+	if w.outcome != nil {
+		r.Outcome = w.outcome.text(w)
+	}
+	return r, nil
 }
 
 // Run makes a plan from a seed in the given profile and runs it.

@@ -91,7 +91,7 @@ func (s *standing) world(p *Plan, opt Options) *world {
 		c := &w.check.groups[i]
 		c.epoch, c.server = g.Epoch, w.index(g.Last)
 		if g.Move != nil {
-			c.moves, c.permits = []string{g.Move.ID}, 1
+			c.moves, c.permits, c.froms = []string{g.Move.ID}, []cluster.NodeID{g.Move.To}, map[string]cluster.NodeID{g.Move.ID: g.Move.From}
 		}
 	}
 	for i, m := range w.machines {

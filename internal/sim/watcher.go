@@ -71,6 +71,7 @@ func (w *world) answers(group int) int {
 
 // tell keeps a step, for a forecast.
 func (w *world) tell(format string, args ...any) {
+	w.outcome.add(w, format, args...)
 	if w.watcher != nil {
 		w.watcher.step(w, "", format, args...)
 	}

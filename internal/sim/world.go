@@ -48,6 +48,7 @@ type world struct {
 	planGroup []int // index in the plan of each group of the specification
 
 	reader   state.Reader // reads the texts of revisions
+	outcome  *outcome     // nil: nobody asks for it
 	onlooker *onlooker    // nil: nobody looks
 	watcher  *watcher     // keeps what happens to each group, for a forecast; nil: nobody asks
 	calendar int64        // what calendars show when the run begins
@@ -99,6 +100,9 @@ func newWorld(p *Plan, opt Options) (*world, error) {
 func makeWorld(p *Plan, opt Options, spec *cluster.Spec) *world {
 	w := &world{plan: p, opt: opt, spec: spec, calendar: wallStart, rand: rand.New(rand.NewPCG(p.Seed, 1)), hash: 14695981039346656037}
 	w.reader = w.read
+	if opt.Outcome {
+		w.outcome = new(outcome)
+	}
 	if opt.Looks {
 		w.onlooker = &onlooker{rand: rand.New(rand.NewPCG(p.Seed, 4))}
 	}
@@ -377,6 +381,7 @@ func (w *world) begin(i int) {
 	}
 	f.on = true
 	w.disturbed()
+	w.hurts(f)
 	w.counts.Faults[f.Kind]++
 	w.note(nil, "fault: %v", f.Fault)
 	w.check.changedBy(w, true)
@@ -442,6 +447,7 @@ func (w *world) end(i int) {
 	f := &w.running[i]
 	f.on = false
 	w.disturbed()
+	w.hurts(f)
 	w.note(nil, "fault ends: %v", f.Fault)
 	w.check.changedBy(w, false)
 	switch f.Kind {
@@ -579,6 +585,7 @@ func (w *world) command(f *active) {
 	default:
 		c.Op, c.Part = node.OpPropose, m.instruction(f, c.To)
 	}
+	w.gives(c)
 	m.deliver(c)
 }
 

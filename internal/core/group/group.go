@@ -31,7 +31,8 @@ type Situation struct {
 	Role         Role
 	Epoch        cluster.Epoch
 	MayStart     bool // the epoch is in the run record
-	MayServe     bool // the lease runs and every earlier tenure is over
+	Alone        bool // every earlier tenure is over: what acts beyond the gate may start
+	MayServe     bool // the lease runs, too
 	HotElsewhere bool // another node could take over without a start
 	Keep         bool // the log is being read again: change nothing yet
 	Stopped      bool // by a person: nothing of it is to run here, not even a standby
@@ -192,7 +193,9 @@ func (g *Group) owner(now cluster.Instant, s Situation, o *Outcome) {
 		if r.spec.Front || !ready || r.held {
 			continue
 		}
-		g.pursue(now, r, cluster.TargetRunning, s, o)
+		if s.Alone || r.spec.Effects != cluster.EffectsBeyond {
+			g.pursue(now, r, cluster.TargetRunning, s, o)
+		}
 		ready = r.runs(s.Epoch)
 	}
 	for i := range g.res {

@@ -239,6 +239,10 @@ func (n *Node) tendAsks() {
 // tendAsk looks how far a command is; it reports whether that has been answered.
 func (n *Node) tendAsk(w *askWork) bool {
 	r, ended := Reply{}, false
+	if n.flawed(ReplyEarly) && !w.taken && n.now.Mono < w.at {
+		n.out.Replies = append(n.out.Replies, Reply{ID: w.id, Done: true})
+		return true
+	}
 	if !w.taken {
 		a := n.state.Answer(w.key)
 		switch {

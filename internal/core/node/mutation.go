@@ -1,6 +1,11 @@
 package node
 
-import "baton/internal/core/cluster"
+import (
+	"slices"
+	"time"
+
+	"baton/internal/core/cluster"
+)
 
 // Mutation plants one bug, for the tests of the simulator: each must be caught. Many leave out a rule with the
 // mark (m) (protocol.md, "How to read this page"). The zero value plants none. Binaries built without the tag
@@ -58,8 +63,58 @@ const (
 	NumberOfFormerRun               // a former run's lease number is used though its run record is gone
 	WanderingCoordinator            // leadership moves on though no place is better
 	SnapshotWithoutTenures          // a snapshot holds the newest tenure of each group only
+	StallRestarts                   // an own stall begins everybody's silence anew
+	CommitUnrepeated                // the word that entries are committed is said once
+	StrangerDeaf                    // Raft of an incarnation that the log here does not know is not heard
+	FitnessBlind                    // a node with a cut uplink or a sick disk counts as fit
+	LooksWrite                      // looking at the cluster restarts since when nodes are fit
+	BanForbids                      // a ban keeps a group off a node though no other is left
+	MendedIgnored                   // a ban that the surroundings caused lasts though they are mended
+	UntoldRecord                    // a run record or gate that can't be written is kept from the others
+	SnapshotWithoutPeople           // a snapshot holds no instructions
+	ReplyEarly                      // a command is answered as done when it is proposed
+	PastHeard                       // packets of a former boot or incarnation are heard
+	FailbackAtOnce                  // a preferred node gets its groups back without having been well for a while
+	ManualMoves                     // a manual group is moved like any other
+	VoteUnsynced                    // a vote is handed to the disk without a sync
+	GateTooLong                     // the gate stays open for a little longer than the lease
+	PromiseToAnyNumber              // a promise is given to a lease number that is over
+	NeverUrgent                     // news waits for the next heartbeat
+	CampaignTogether                // all candidates campaign at the same instants
+	AckOfFormerDisk                 // an ack counts for the present disk of a node though its former one gave it
+	EvictedServes                   // what is served goes on after the own Evict was applied
+	SickAdmitted                    // a node whose disk does not answer is given a lease, and loses it again
+	TaskAgain                       // a restarted agent carries out once more what it has carried out
 	MutationCount
 )
+
+// misreport plants what is wrong with a report of a group on a node, as the planner sees it.
+func (n *Node) misreport(g *cluster.GroupFacts, k int, r *cluster.Report) {
+	if n.flawed(BanForbids) {
+		for _, b := range g.Bans {
+			r.Lacks = r.Lacks || b.Node == n.peers[k].id
+		}
+	}
+	if n.flawed(MendedIgnored) {
+		g.Bans = slices.Clone(g.Bans)
+		for i := range g.Bans {
+			g.Bans[i].Surroundings = false
+		}
+	}
+	if n.flawed(FailbackAtOnce) && r.Well > 0 {
+		r.Well = time.Hour
+	}
+}
+
+// unbound is the specification with every group's failover automatic: planted bug ManualMoves.
+func unbound(spec *cluster.Spec) *cluster.Spec {
+	c := *spec
+	c.Groups = slices.Clone(spec.Groups)
+	for i := range c.Groups {
+		c.Groups[i].Failover = cluster.FailoverAutomatic
+	}
+	return &c
+}
 
 // mutation is the bug that is planted here.
 func (n *Node) mutation() Mutation {

@@ -118,6 +118,7 @@ type local struct {
 	open      cluster.Epoch // the epoch whose gate is open here; 0: closed
 	lost      cluster.Epoch // this epoch was given up
 	activated uint64        // number of the Record that first holds the present epoch
+	openN     uint64        // number of the Gate that opened it last
 	closeN    uint64        // number of the Gate that closed it last
 	outcome   group.Outcome
 	phase     wire.Phase
@@ -268,6 +269,9 @@ func (n *Node) forget(r cluster.GroupRecord) cluster.GroupRecord {
 	if n.flawed(ForgetReleased) {
 		r.Released = nil
 	}
+	if n.flawed(TaskAgain) {
+		r.Instructed = 0
+	}
 	return r
 }
 
@@ -279,6 +283,9 @@ func (n *Node) noticeStall() {
 		return
 	}
 	for i := range n.peers {
+		if p := &n.peers[i]; n.flawed(StallRestarts) {
+			late = max(late, n.now.Mono.Sub(max(p.hbAt, n.start)))
+		}
 		n.peers[i].det.Stalled(late)
 	}
 	n.event("stall", "", "this node stood still for %v: that time counts as nobody's silence", late.Round(time.Millisecond))

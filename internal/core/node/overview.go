@@ -12,6 +12,12 @@ import (
 
 // at returns a copy of the node at a later instant, to look at: what is worked out there changes nothing here.
 func (n *Node) at(now cluster.Now) *Node {
+	if n.flawed(LooksWrite) {
+		for i := range n.groups {
+			clear(n.groups[i].fit)
+		}
+		n.groupsDue = true
+	}
 	look := *n
 	look.now = cluster.Now{Mono: max(n.now.Mono, now.Mono), Wall: now.Wall}
 	return &look
@@ -89,7 +95,11 @@ func (n *Node) nodeView(i int) cluster.NodeView {
 func (n *Node) groupView(i int, f *cluster.Facts, plan decide.Plan) cluster.GroupView {
 	st, spec, g := &n.state.Groups[i], n.groups[i].spec, &f.Groups[i]
 	v := cluster.GroupView{ID: st.ID, Owner: st.Owner, Last: st.Last, Epoch: st.Epoch, Policy: "automatic", Failback: "never",
-		Move: st.Move, Bans: slices.Clone(st.Bans), Service: n.serviceView(i)}
+		Bans: slices.Clone(st.Bans), Service: n.serviceView(i)}
+	if st.Move != nil {
+		move := *st.Move // which the state goes on to change
+		v.Move = &move
+	}
 	next, ban := decide.Next(f, g)
 	v.Next, v.NextBanned = next, ban != nil
 	if spec.Failover == cluster.FailoverManual {

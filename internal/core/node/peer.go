@@ -39,6 +39,7 @@ type peer struct {
 	waiting   cluster.Instant // when the oldest heartbeat after the newest acked one was sent; 0: none
 	urgentSeq uint64          // repeat quickly until this one is acked …
 	urgentEnd cluster.Instant // … or this instant comes
+	repeats   int             // sent since it became urgent
 
 	// Raft messages to it that are repeated until answered
 	append   resend
@@ -68,6 +69,7 @@ type resend struct {
 	index uint64 // answered by an acknowledgement of this log index
 	at    cluster.Instant
 	end   cluster.Instant
+	times int // it was repeated
 }
 
 func newPeer(s *cluster.NodeSpec, links int, now cluster.Instant, t cluster.Timing) peer {

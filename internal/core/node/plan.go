@@ -36,6 +36,9 @@ func (n *Node) tendPlan() {
 func (n *Node) facts() *cluster.Facts {
 	f := &cluster.Facts{Now: n.now, Self: n.id(), Spec: n.spec, Voters: n.voters, Set: n.setFacts(), Draft: n.draftFacts(),
 		Age: n.now.Mono.Sub(n.start), Instructions: &n.state.Instructions}
+	if n.flawed(ManualMoves) {
+		f.Spec = unbound(n.spec)
+	}
 	for i := range n.peers {
 		f.Nodes = append(f.Nodes, n.nodeFacts(i))
 	}
@@ -57,7 +60,7 @@ func (n *Node) nodeFacts(i int) cluster.NodeFacts {
 		x.Fresh, x.Heard = p.det.Fresh(n.now.Mono) && p.hb != nil, p.det.Heard()
 		if p.hb != nil {
 			x.Incarnation, x.Boot = p.hb.Incarnation, p.hb.Boot
-			x.LeaseRuns, x.Sick = p.hb.LeaseRuns, p.hb.Sick
+			x.LeaseRuns, x.Sick = p.hb.LeaseRuns, p.hb.Sick && !(n.flawed(SickAdmitted) && !s.Admitted)
 		}
 	}
 	if p.leaseDown != 0 {
@@ -120,6 +123,7 @@ func (n *Node) groupFacts(i int) cluster.GroupFacts {
 		if since := l.fit[n.peers[k].id]; since != 0 {
 			r.Well = n.now.Mono.Sub(since)
 		}
+		n.misreport(&g, k, &r)
 		g.Reports = append(g.Reports, r)
 	}
 	g.Serves = n.toRecord(i)

@@ -20,7 +20,11 @@ type pulse struct {
 }
 
 // urgent makes the next heartbeat go at once, and again each L/50 until it is acked, for 2 L at most.
-func (n *Node) urgent() { n.pulse.now, n.pulse.repeat = true, true }
+func (n *Node) urgent() {
+	if !n.flawed(NeverUrgent) {
+		n.pulse.now, n.pulse.repeat = true, true
+	}
+}
 
 // beat is the interval between heartbeats. Where it grows with the takeover, the former one counts until the
 // lease has been renewed for the new length: a lease that was short would run out before the next heartbeat.
@@ -38,14 +42,29 @@ func (n *Node) beat() time.Duration {
 // quick is the pace at which what is urgent, or not acked, is repeated: L/50.
 func (n *Node) quick() time.Duration { return n.beat() / 5 }
 
+// The first repeats of what is urgent come sooner: at a long lease one lost packet would cost more than the stall
+// that the budget allows for.
+const (
+	promptRepeats = 3
+	promptLeast   = 4 * time.Millisecond // and no sooner than 4 round trips
+)
+
+// prompt is when what is urgent is sent again after so many repeats: a few round trips at first, then L/50.
+func (n *Node) prompt(repeats int) time.Duration {
+	if repeats >= promptRepeats {
+		return n.timing.Quick()
+	}
+	return min(n.timing.Quick(), max(promptLeast, 4*n.election.rtt))
+}
+
 // patience is how long an ack may be missing before the pace to a silent voter shrinks.
 func (n *Node) patience() time.Duration { return max(n.beat()/2, 4*n.election.rtt) }
 
 // quickAt returns when the next heartbeat to a peer is due ahead of the regular one.
 func (n *Node) quickAt(p *peer) cluster.Instant {
 	at := cluster.Never
-	if p.acked < p.urgentSeq && p.sentAt.Add(n.quick()) < p.urgentEnd {
-		at = p.sentAt.Add(n.quick())
+	if next := p.sentAt.Add(min(n.quick(), n.prompt(p.repeats))); p.acked < p.urgentSeq && next < p.urgentEnd {
+		at = next
 	}
 	if n.number != 0 && p.waiting != 0 {
 		next := max(p.sentAt.Add(n.quick()), p.waiting.Add(n.patience()))
@@ -84,8 +103,9 @@ func (n *Node) tendPulse() {
 			p.waiting = n.now.Mono
 		}
 		p.sentSeq, p.sentAt = hb.Seq, n.now.Mono
+		p.repeats++
 		if u.repeat {
-			p.urgentSeq, p.urgentEnd = hb.Seq, n.now.Mono.Add(n.lastingFor())
+			p.urgentSeq, p.urgentEnd, p.repeats = hb.Seq, n.now.Mono.Add(n.lastingFor()), 0
 		}
 	}
 	if all {
@@ -136,6 +156,7 @@ func (n *Node) unwell() string {
 	switch {
 	case len(n.stores) > 0 && since(n.stores[0].at):
 		return "disk"
+	case n.flawed(UntoldRecord):
 	case n.recOK < n.recN && since(n.recAt):
 		return "run record"
 	case n.gateOK < n.gateN && since(n.gateAt):
@@ -228,7 +249,7 @@ func (n *Node) heard(i int, in *Packet, hb *wire.Heartbeat) {
 
 // isPast tells whether a heartbeat is a late packet of a boot or incarnation that is over for good.
 func (n *Node) isPast(i int, hb *wire.Heartbeat) bool {
-	if n.state == nil {
+	if n.state == nil || n.flawed(PastHeard) {
 		return false
 	}
 	for _, past := range n.state.Nodes[i].Past {
@@ -244,6 +265,9 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 	p := &n.peers[i]
 	old := p.hb
 	p.hb, p.hbAt = hb, n.now.Mono
+	if fresh {
+		n.fitAnew(p.id)
+	}
 	if p.inc != 0 {
 		p.durable = max(p.durable, hb.Applied) // what is applied is committed, and durable there: it never goes
 	}
@@ -328,7 +352,7 @@ func (n *Node) mayPromise(i int, hb *wire.Heartbeat) bool {
 		return false
 	}
 	s := &n.state.Nodes[i]
-	return s.Admitted && s.Number == hb.Number && s.Incarnation == hb.Incarnation && (s.Boot == hb.Boot || n.flawed(AnyBoot)) &&
+	return s.Admitted && (s.Number == hb.Number || n.flawed(PromiseToAnyNumber)) && s.Incarnation == hb.Incarnation && (s.Boot == hb.Boot || n.flawed(AnyBoot)) &&
 		!n.raft.evictAppended(s.ID, hb.Number)
 }
 
@@ -353,7 +377,7 @@ func (n *Node) promise(i int, hb *wire.Heartbeat) {
 // ackIn takes a voter's ack.
 func (n *Node) ackIn(i int, a *wire.Ack) {
 	p := &n.peers[i]
-	if (a.Run != n.run && !n.flawed(AckNoRun)) || (p.inc != 0 && a.Incarnation != p.inc) {
+	if (a.Run != n.run && !n.flawed(AckNoRun)) || (p.inc != 0 && a.Incarnation != p.inc && !n.flawed(AckOfFormerDisk)) {
 		return
 	}
 	// An ack that promises nothing is a sign of life only: the voter may still have to note a longer length on
@@ -417,6 +441,9 @@ func (n *Node) gate(l *local, e cluster.Epoch, end cluster.Instant) {
 	}
 	n.gateN++
 	g := cluster.Gate{N: n.gateN, Group: l.spec.ID, Epoch: e, End: end}
+	if n.flawed(GateTooLong) && end > 0 {
+		g.End = end.Add(n.timing.L / 20)
+	}
 	if n.flawed(RelativeGate) && end > 0 {
 		g.Left = end.Sub(n.now.Mono)
 	}

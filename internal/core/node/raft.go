@@ -183,7 +183,7 @@ func (n *Node) raftIn(i int, m *raftpb.Message) {
 func (n *Node) mayKnowMore(m *raftpb.Message) bool {
 	switch m.GetType() {
 	case raftpb.MsgApp, raftpb.MsgSnap, raftpb.MsgHeartbeat, raftpb.MsgVote, raftpb.MsgPreVote:
-		return m.GetTerm() >= n.raft.term()
+		return m.GetTerm() >= n.raft.term() && !n.flawed(StrangerDeaf)
 	}
 	return false
 }
@@ -268,7 +268,7 @@ func (n *Node) persistRaft(m *raftpb.Message) {
 	if m.Term != nil || m.Vote != nil || m.Commit != nil {
 		u.hard = &raftpb.HardState{Term: new(m.GetTerm()), Vote: new(m.GetVote()), Commit: new(m.GetCommit())}
 		p.Hard = &cluster.HardState{Term: m.GetTerm(), Vote: m.GetVote(), Commit: m.GetCommit()}
-		p.Sync = p.Sync || m.GetTerm() != r.hard.Term || m.GetVote() != r.hard.Vote
+		p.Sync = p.Sync || (m.GetTerm() != r.hard.Term || m.GetVote() != r.hard.Vote) && !n.flawed(VoteUnsynced)
 		r.hard = *p.Hard
 	}
 	if s := m.GetSnapshot(); s != nil && !raft.IsEmptySnap(s) {
@@ -381,13 +381,13 @@ func (n *Node) sendRaft(m *raftpb.Message) {
 		return // what another has proposed, or asked of a leader, is not relayed: who wants it tries again
 	}
 	p := &n.peers[to]
-	again := resend{msg: m, at: n.now.Mono.Add(n.timing.Quick()), end: n.now.Mono.Add(n.lastingFor())}
+	again := resend{msg: m, at: n.now.Mono.Add(n.prompt(0)), end: n.now.Mono.Add(n.lastingFor())}
 	switch m.GetType() {
 	case raftpb.MsgApp:
 		if len(m.Entries) > 0 {
 			again.index = m.Entries[len(m.Entries)-1].GetIndex()
 			p.append = again
-		} else if m.GetCommit() > p.applied() && m.GetCommit() <= m.GetIndex() {
+		} else if m.GetCommit() > p.applied() && m.GetCommit() <= m.GetIndex() && !n.flawed(CommitUnrepeated) {
 			again.index = m.GetCommit()
 			p.commit = again
 		}
@@ -423,7 +423,8 @@ func (n *Node) resendRaft() {
 				continue
 			}
 			n.send(i, &wire.Raft{Msg: r.msg})
-			r.at = n.now.Mono.Add(n.timing.Quick())
+			r.times++
+			r.at = n.now.Mono.Add(n.prompt(r.times))
 		}
 	}
 }
@@ -553,10 +554,14 @@ func (n *Node) compact() {
 
 // encode returns the state's stored form, for a snapshot.
 func (n *Node) encode() []byte {
-	if !n.flawed(SnapshotWithoutTenures) {
+	if !n.flawed(SnapshotWithoutTenures) && !n.flawed(SnapshotWithoutPeople) {
 		return n.state.Encode()
 	}
 	s := *n.state
+	if n.flawed(SnapshotWithoutPeople) {
+		s.Instructions = cluster.Instructions{}
+		return s.Encode()
+	}
 	s.Groups = slices.Clone(s.Groups)
 	for i := range s.Groups {
 		if t := s.Groups[i].Tenures; len(t) > 1 {

@@ -20,6 +20,8 @@ func (n *Node) tendNumber() {
 	switch {
 	case s.Number < n.rec.Number:
 		return // the log is being read again: the run record knows more
+	case n.flawed(EvictedServes) && n.number != 0:
+		return
 	case s.Admitted && s.Incarnation == n.inc && (s.Boot == n.boot || n.flawed(AnyBoot)) && s.AdmitIndex > n.raft.usable:
 		target = s.Number
 	}
@@ -184,7 +186,8 @@ func (n *Node) tendGroup(i int) {
 			n.activate(l, st.Epoch)
 		}
 		s.MayStart = n.recOK >= l.activated || n.flawed(ServeUnrecorded)
-		s.MayServe = s.MayStart && n.leaseRuns() && n.tenuresOver(i) && n.addressesFree(l.spec)
+		s.Alone = n.tenuresOver(i)
+		s.MayServe = s.MayStart && n.leaseRuns() && s.Alone && n.addressesFree(l.spec)
 		s.HotElsewhere = n.takerElsewhere(i, true)
 	}
 	n.heed(l, mine, &s)
@@ -194,6 +197,7 @@ func (n *Node) tendGroup(i int) {
 	if mine && s.MayServe && l.outcome.Ready && l.open != st.Epoch {
 		l.open = st.Epoch
 		n.gate(l, l.open, n.holder.End())
+		l.openN = n.gateN
 		n.groupEvent("serving", st.ID, "%s serves %s, epoch %d", n.id(), st.ID, st.Epoch)
 	}
 	l.phase, l.reason = n.phase(l, mine, st.Epoch)
@@ -370,7 +374,7 @@ func (n *Node) phase(l *local, mine bool, e cluster.Epoch) (wire.Phase, string) 
 	switch {
 	case o.Failed != "":
 		return wire.PhaseFailed, shorten(o.Failed)
-	case mine && l.open == e && o.Fronts && o.Ready, !mine && l.open != 0:
+	case mine && l.open == e && n.gateOK >= l.openN && o.Fronts && o.Ready, !mine && l.open != 0: // no client gets through before
 		return wire.PhaseServing, shorten(o.Note)
 	case mine:
 		return wire.PhasePreparing, ""

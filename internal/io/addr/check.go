@@ -33,6 +33,29 @@ func (VIP) Check(spec cluster.ResourceSpec) (hint string, err error) {
 	return "name an interface that every node of the group has, or rename this host's", err
 }
 
+// Lacks implements resource.Lacker: the interface must be up besides. Whether it has a carrier is told apart
+// (WatchLinks).
+func (k VIP) Lacks(spec cluster.ResourceSpec) error {
+	if _, err := k.Check(spec); err != nil {
+		return err
+	}
+	p, name, err := parse(spec.Fields)
+	if err != nil {
+		return err
+	}
+	r, err := openRoute()
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	v := &vip{prefix: p, name: name, route: r}
+	i, err := v.iface()
+	if err == nil && !i.up {
+		err = fmt.Errorf("interface %s is down", i.name)
+	}
+	return err
+}
+
 // names lists the interfaces of this network namespace.
 func names() (out []string) {
 	list, err := net.Interfaces()

@@ -214,7 +214,7 @@ func (h *hold) keep(ctx context.Context) {
 			if present && h.absent() {
 				present = false
 				h.vip.changed(cluster.StatusFailed,
-					fmt.Sprintf("%s was taken off %s by another program, or %s went down", h.vip.prefix, h.iface.name, h.iface.name))
+					fmt.Sprintf("%s was taken off %s by another program, or %s went down", h.vip.prefix, h.iface.name, h.iface.name), true)
 			}
 		}
 	}
@@ -336,7 +336,7 @@ func (d *duplicate) answer() {
 	if mac := d.mac.String(); mac != d.reported {
 		d.reported = mac
 		d.hold.vip.changed(cluster.StatusRunning,
-			fmt.Sprintf("another host (MAC %s) answers for %s", mac, d.hold.vip.prefix.Addr()))
+			fmt.Sprintf("another host (MAC %s) answers for %s", mac, d.hold.vip.prefix.Addr()), false)
 	}
 }
 
@@ -348,7 +348,7 @@ func (d *duplicate) check() {
 	case d.reported == "":
 	case time.Since(d.at) >= duplicateOver:
 		d.reported = ""
-		d.hold.vip.changed(cluster.StatusRunning, "")
+		d.hold.vip.changed(cluster.StatusRunning, "", false)
 	default:
 		d.tick.Reset(defendEvery)
 	}

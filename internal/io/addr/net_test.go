@@ -199,6 +199,7 @@ func runDir(t testing.TB) string {
 type change struct {
 	status cluster.Status
 	reason string
+	around bool
 }
 
 // node is a vip on a host, driven as the agent would.
@@ -223,7 +224,7 @@ func (s *segment) vip(host string, p netip.Prefix, iface, dir string) *node {
 	s.on(host, func() {
 		r, err := VIP{}.New(resource.Env{
 			Spec: cluster.ResourceSpec{ID: "vip", Kind: "vip", Fields: fields}, RunDir: dir,
-			Changed: func(st cluster.Status, why string) { n.changes <- change{st, why} },
+			Changed: func(st cluster.Status, why string, around bool) { n.changes <- change{st, why, around} },
 		})
 		if err != nil {
 			s.t.Error(err)

@@ -117,7 +117,7 @@ func open(env resource.Env) (*vip, error) {
 		v.log = slog.New(slog.DiscardHandler)
 	}
 	if v.changed == nil {
-		v.changed = func(cluster.Status, string) {}
+		v.changed = func(cluster.Status, string, bool) {}
 	}
 	return v, nil
 }
@@ -131,7 +131,7 @@ type vip struct {
 	seen    highest
 	repeats []time.Duration
 	log     *slog.Logger
-	changed func(cluster.Status, string)
+	changed func(cluster.Status, string, bool)
 	hold    *hold // what announces and watches; nil while the interface has not been found
 }
 
@@ -147,10 +147,10 @@ func (v *vip) Start(ctx context.Context, epoch cluster.Epoch) error {
 	}
 	i, err := v.iface()
 	if err != nil {
-		return fmt.Errorf("start %s: %w", v.prefix, err)
+		return resource.Lacking{Cause: fmt.Errorf("start %s: %w", v.prefix, err)}
 	}
 	if !i.up {
-		return fmt.Errorf("start %s: interface %s is down", v.prefix, i.name)
+		return resource.Lacking{Cause: fmt.Errorf("start %s: interface %s is down", v.prefix, i.name)}
 	}
 	if err := v.ready(i); err != nil {
 		return fmt.Errorf("start %s on %s: %w", v.prefix, i.name, err)

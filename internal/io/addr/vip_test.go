@@ -279,7 +279,7 @@ func TestDuplicate(t *testing.T) {
 			}
 			rogue := s.rogue(t, "rogue", v.on)
 			rogue(p.Addr())
-			want := change{cluster.StatusRunning, "another host (MAC " + s.mac("rogue", v.on) + ") answers for " + p.Addr().String()}
+			want := change{cluster.StatusRunning, "another host (MAC " + s.mac("rogue", v.on) + ") answers for " + p.Addr().String(), false}
 			if got := a.waitChange(); got != want {
 				t.Fatalf("reported %v, want %v", got, want)
 			}
@@ -306,7 +306,7 @@ func TestDuplicateOver(t *testing.T) {
 	}
 	d.at = time.Now().Add(-duplicateOver)
 	d.check()
-	if got := a.waitChange(); got != (change{cluster.StatusRunning, ""}) {
+	if got := a.waitChange(); got != (change{cluster.StatusRunning, "", false}) {
 		t.Fatalf("reported %v", got)
 	}
 	d.check()
@@ -400,7 +400,7 @@ func TestTakenAway(t *testing.T) {
 		a := s.vip("a", p, "", "")
 		a.mustStart(1)
 		s.ip("a", "address del %s dev eth0", p)
-		if c := a.waitChange(); c.status != cluster.StatusFailed || !strings.Contains(c.reason, "was taken off eth0") {
+		if c := a.waitChange(); c.status != cluster.StatusFailed || !c.around || !strings.Contains(c.reason, "was taken off eth0") {
 			t.Fatalf("reported %v", c)
 		}
 		a.mustBe(cluster.StatusStopped)
@@ -515,5 +515,77 @@ func BenchmarkStart(b *testing.B) {
 				b.ReportMetric(float64(d[len(d)*9/10].Microseconds()), name+"-p90-us")
 			}
 		})
+	}
+}
+
+// What comes and goes with an interface is told as lacking, and a start that fails for it says so.
+func TestLacksItsInterface(t *testing.T) {
+	s := newSegment(t, "a")
+	p := netip.MustParsePrefix("10.77.0.50/24")
+	for _, named := range []string{"eth0", ""} {
+		a := s.vip("a", p, named, "")
+		fields := map[string]any{"address": p}
+		if named != "" {
+			fields["interface"] = named
+		}
+		look := func() (err error) {
+			s.on("a", func() { err = resource.Lacks(VIP{}, cluster.ResourceSpec{ID: "vip", Kind: "vip", Fields: fields}) })
+			return err
+		}
+		start := func() (surroundings bool, err error) {
+			s.on("a", func() { err = a.Start(t.Context(), 1) })
+			_, surroundings = errors.AsType[resource.Lacking](err)
+			return surroundings, err
+		}
+		if err := look(); err != nil {
+			t.Errorf("interface %q: all is there, and it lacks %v", named, err)
+		}
+		if named == "" {
+			s.ip("a", "address flush dev eth0")
+		} else {
+			s.ip("a", "link set eth0 down")
+		}
+		if err := look(); err == nil {
+			t.Errorf("interface %q: it lacks nothing", named)
+		}
+		if around, err := start(); err == nil || !around {
+			t.Errorf("interface %q: start: %v, for its surroundings %v", named, err, around)
+		}
+		if named != "" {
+			s.ip("a", "link set eth0 up")
+		}
+	}
+}
+
+// Addresses that come and go are told of.
+func TestWatchAddresses(t *testing.T) {
+	s := newSegment(t, "a")
+	changed, ended := make(chan struct{}, 100), make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	s.on("a", func() {
+		begun := make(chan struct{})
+		go func() { // on a thread of that network namespace
+			s.on("a", func() { close(begun); ended <- WatchAddresses(ctx, func() { signal(changed) }) })
+		}()
+		<-begun
+	})
+	for _, change := range []string{"add", "del"} {
+		for deadline := time.Now().Add(10 * time.Second); ; {
+			s.ip("a", "address %s 10.77.0.99/24 dev eth0", change)
+			select {
+			case <-changed:
+			case <-time.After(100 * time.Millisecond): // it had not begun yet
+				if time.Now().After(deadline) {
+					t.Fatalf("address %s: not told", change)
+				}
+				s.ip("a", "address %s 10.77.0.99/24 dev eth0", map[string]string{"add": "del", "del": "add"}[change])
+				continue
+			}
+			break
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

@@ -15,6 +15,26 @@ type Checker interface {
 	Check(spec cluster.ResourceSpec) (hint string, err error)
 }
 
+// Lacker is a Kind of which some of what it needs comes and goes, such as an interface that is down: that is no
+// fault of the cluster file, so Check passes over it.
+type Lacker interface {
+	// Lacks tells what this host lacks at the moment for a resource of the kind: all that Check tells, and more. nil:
+	// nothing. It changes nothing.
+	Lacks(spec cluster.ResourceSpec) error
+}
+
+// Lacks tells what this host lacks at the moment for a resource of a kind; nil: nothing is known.
+func Lacks(k Kind, spec cluster.ResourceSpec) error {
+	if l, ok := k.(Lacker); ok {
+		return l.Lacks(spec)
+	}
+	if c, ok := k.(Checker); ok {
+		_, err := c.Check(spec)
+		return err
+	}
+	return nil
+}
+
 // Check implements Checker: the user, the working directory and the programs must be here.
 func (Process) Check(spec cluster.ResourceSpec) (hint string, err error) {
 	p := &process{env: Env{Spec: spec}}

@@ -4,7 +4,10 @@ package resource
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+
+	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
 )
@@ -30,8 +33,9 @@ type Env struct {
 	RunDir  string // on tmpfs: outlives the agent, not the boot; made by the caller, private to this resource
 	Log     *slog.Logger
 	// Changed tells that the resource changed by itself (died, became ill, recovered). It never blocks.
-	// It is not called for a change that Start, Standby or Stop made.
-	Changed func(status cluster.Status, reason string)
+	// It is not called for a change that Start, Standby or Stop made. Surroundings says of a failure that it comes
+	// from what is around the resource (Lacking).
+	Changed func(status cluster.Status, reason string, surroundings bool)
 }
 
 // Resource is one resource on this node. All methods but Changed's caller run one at a time, each ends
@@ -58,6 +62,27 @@ type Resource interface {
 // Announcer is a front that can make itself known to its neighbours again.
 type Announcer interface {
 	Announce(ctx context.Context) error
+}
+
+// Lacking wraps an error that comes not from the resource but from what is around it: its interface is gone, an
+// address was taken away, a user or a file is missing. It ends when the host has that again.
+type Lacking struct{ Cause error }
+
+func (l Lacking) Error() string { return l.Cause.Error() }
+func (l Lacking) Unwrap() error { return l.Cause }
+
+// lacking wraps an error, if it is one.
+func lacking(err error) error {
+	if err == nil {
+		return nil
+	}
+	return Lacking{err}
+}
+
+// fromSurroundings tells whether an error comes from what is around a resource. A full disk always does.
+func fromSurroundings(err error) bool {
+	_, ok := errors.AsType[Lacking](err)
+	return ok || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }
 
 // ErrStaleEpoch means that a newer placement of the group is known: the caller must give up the role.

@@ -45,7 +45,7 @@ type launch struct {
 func (l launch) start() (pid int, pidfd *os.File, err error) {
 	path, err := l.lookup()
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, lacking(err)
 	}
 	runtime.LockOSThread() // ptrace requests must come from the thread that forked
 	defer runtime.UnlockOSThread()
@@ -127,6 +127,9 @@ func (l launch) fork(path string, traced, into bool) (pid, pidfd int, err error)
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(l.group.Fd())
 	}
 	pid, _, err = syscall.StartProcess(path, l.argv, attr)
+	if missing(err) {
+		err = lacking(err)
+	}
 	runtime.KeepAlive(l)
 	if back := restore(); back != nil && err == nil {
 		err = back
@@ -144,6 +147,17 @@ func (l launch) fork(path string, traced, into bool) (pid, pidfd int, err error)
 		}
 	}
 	return pid, pidfd, unix.SetNonblock(pidfd, true)
+}
+
+// missing tells whether a program could not be executed because a file is not there, or may not be used: it, its
+// interpreter, or a directory.
+func missing(err error) bool {
+	for _, e := range []error{unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ELOOP, unix.ESTALE} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // leaveRealtime puts this thread, which is locked, under SCHED_OTHER with nice 0 and the usual slice until restore is called.

@@ -50,7 +50,7 @@ func testCluster() string {
 // playAgent starts a program in the directory and lives until it is killed.
 func playAgent(dir string) {
 	env := Env{Cluster: testCluster(), Node: "n", Group: "g", RunDir: dir,
-		Changed: func(s cluster.Status, why string) {}, Log: slog.New(slog.DiscardHandler)}
+		Changed: func(cluster.Status, string, bool) {}, Log: slog.New(slog.DiscardHandler)}
 	env.Spec = spec(ticking, nil)
 	res, err := Process{}.New(env)
 	if err == nil {
@@ -125,9 +125,9 @@ func newBench(t *testing.T, s cluster.ResourceSpec) *bench {
 func (b *bench) open(env Env) {
 	b.t.Helper()
 	b.told = make(chan struct{}, 100)
-	env.Changed = func(s cluster.Status, why string) {
+	env.Changed = func(s cluster.Status, why string, around bool) {
 		b.mu.Lock()
-		b.changes = append(b.changes, change{s, why})
+		b.changes = append(b.changes, change{s, why, around})
 		b.mu.Unlock()
 		b.told <- struct{}{}
 	}

@@ -145,7 +145,7 @@ func connect(ctx context.Context, address string) error {
 func (p *process) runCheck(ctx context.Context, argv []string) error {
 	owner, err := lookupAccount(p.user)
 	if err != nil {
-		return err
+		return lacking(err)
 	}
 	fd, err := unix.MemfdCreate("check", unix.MFD_CLOEXEC)
 	if err != nil {

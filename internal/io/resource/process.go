@@ -431,7 +431,7 @@ func (p *process) note(change func(*state)) error {
 func (p *process) launch(epoch cluster.Epoch, serving bool) (*run, error) {
 	owner, err := lookupAccount(p.user)
 	if err != nil {
-		return nil, err
+		return nil, lacking(err)
 	}
 	// The program finds its state file there; all other files in it are for root and the program alone.
 	if err := os.Chmod(p.env.RunDir, 0o711); err != nil {

@@ -468,7 +468,7 @@ func TestIllAndWellAgain(t *testing.T) {
 	ill.Store(true)
 	c := b.next()
 	want := "GET " + server.URL + ": 500 Internal Server Error, 3 times in a row (limit 3)"
-	if c != (change{cluster.StatusFailed, want}) {
+	if c != (change{cluster.StatusFailed, want, false}) {
 		t.Errorf("told %v, want %q", c, want)
 	}
 	b.probes(cluster.StatusFailed)
@@ -774,5 +774,51 @@ func TestSpecAgreesWithFields(t *testing.T) {
 	}
 	if _, ports, err := kind.Guards(fields); err != nil || len(ports) != 1 || ports[0].Number != 80 {
 		t.Errorf("guards %v, %v", ports, err)
+	}
+}
+
+// What is not the program's fault is told apart: a user, a program, a directory that is missing, a full disk.
+func TestFailsForItsSurroundings(t *testing.T) {
+	plain := filepath.Join(t.TempDir(), "plain")
+	script := filepath.Join(t.TempDir(), "script")
+	if err := errors.Join(os.WriteFile(plain, nil, 0o644), os.WriteFile(script, []byte("#!/no/interpreter\n"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		fields map[string]any
+		want   bool
+	}{
+		{"user", map[string]any{"user": "nobody-at-all"}, true},
+		{"program", map[string]any{"command": []string{"no-such-program"}}, true},
+		{"interpreter", map[string]any{"command": []string{script}}, true},
+		{"not executable", map[string]any{"command": []string{plain}}, true},
+		{"directory", map[string]any{"directory": "/no/such/directory"}, true},
+		{"ready command", map[string]any{"ready": map[string]any{"command": []string{"no-such-check"}}, "start_timeout": 200 * time.Millisecond}, true},
+		{"its own end", map[string]any{"command": []string{"sh", "-c", "exit 3"}, "ready": map[string]any{"command": []string{"false"}}}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := spec("exec sleep 1000", c.fields)
+			d := newDesk(t, Process{}, Env{Spec: s, Cluster: testCluster(), Node: "n"})
+			d.Want(want(1, cluster.TargetRunning))
+			if done := d.answer(); done.Status != cluster.StatusFailed || done.Surroundings != c.want {
+				t.Errorf("%+v", done)
+			}
+			d.Want(want(2, cluster.TargetStopped))
+			d.answer()
+			if lack := Lacks(Process{}, s); (lack != nil) != (c.want && c.name != "interpreter") {
+				t.Errorf("it lacks %v", lack)
+			}
+		})
+	}
+	s := &scripted{t: t, start: func(context.Context) error { return fmt.Errorf("write: %w", unix.ENOSPC) }}
+	d := newDesk(t, s, Env{})
+	d.Want(want(1, cluster.TargetRunning))
+	if done := d.answer(); !done.Surroundings {
+		t.Errorf("a full disk: %+v", done)
+	}
+	s.env.Changed(cluster.StatusFailed, "its address was taken away", true)
+	if done := d.answer(); !done.Surroundings {
+		t.Errorf("by itself: %+v", done)
 	}
 }

@@ -122,7 +122,7 @@ func TestReplaceFindsWhatEnded(t *testing.T) {
 	env := Env{Group: d.group, Spec: cluster.ResourceSpec{ID: "r"}, RunDir: d.env.RunDir}
 	d.Replace(second, env)
 	d.expect(0, cluster.StatusStopped, "found so when its description had changed")
-	first.env.Changed(cluster.StatusFailed, "late news of what is gone")
+	first.env.Changed(cluster.StatusFailed, "late news of what is gone", false)
 	if got := first.called(); got != "close" {
 		t.Errorf("called %s", got)
 	}

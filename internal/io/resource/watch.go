@@ -39,7 +39,7 @@ func (p *process) watchEnd(r *run) {
 	close(r.dead)
 	r.stop()
 	if r.ready && !r.stopping && p.life.Err() == nil {
-		p.env.Changed(cluster.StatusFailed, exit)
+		p.env.Changed(cluster.StatusFailed, exit, false)
 	}
 }
 
@@ -95,7 +95,7 @@ func (p *process) askHealth(ctx context.Context, r *run) {
 			failures++
 			if failures == p.healthy.failures {
 				r.ill = fmt.Sprintf("%v, %d times in a row (limit %d)", err, failures, p.healthy.failures)
-				p.env.Changed(cluster.StatusFailed, r.ill)
+				p.env.Changed(cluster.StatusFailed, r.ill, fromSurroundings(err))
 			}
 		case r.ill != "":
 			failures = 0
@@ -103,7 +103,7 @@ func (p *process) askHealth(ctx context.Context, r *run) {
 			if p.state.Serving {
 				status = cluster.StatusRunning
 			}
-			p.env.Changed(status, "well again after: "+r.ill)
+			p.env.Changed(status, "well again after: "+r.ill, false)
 			r.ill = ""
 		default:
 			failures = 0

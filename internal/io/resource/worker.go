@@ -53,9 +53,11 @@ type description struct {
 	env  Env
 }
 
+// change is what is news of the resource.
 type change struct {
-	status cluster.Status
-	reason string
+	status       cluster.Status
+	reason       string
+	surroundings bool // it failed for what is around it
 }
 
 // NewWorker makes a resource of this kind and a worker for it. It replaces env.Changed. The callback done
@@ -182,9 +184,9 @@ func (w *Worker) Close() {
 	}
 }
 
-func (w *Worker) changed(status cluster.Status, reason string) {
+func (w *Worker) changed(status cluster.Status, reason string, surroundings bool) {
 	w.mu.Lock()
-	w.change = &change{status, reason}
+	w.change = &change{status, reason, surroundings}
 	w.mu.Unlock()
 	w.poke()
 }
@@ -225,7 +227,7 @@ func (w *Worker) step() bool {
 	if c := w.change; c != nil {
 		w.change = nil
 		w.mu.Unlock()
-		w.answer(0, c.status, c.reason)
+		w.answer(0, *c)
 		return true
 	}
 	if w.next == nil {
@@ -260,11 +262,10 @@ func (w *Worker) step() bool {
 	}
 	if superseded && err != nil {
 		// No probe: the newer target is pursued now, and finds out for itself.
-		w.answer(want.N, cluster.StatusUnknown, "superseded by a newer target: "+err.Error())
+		w.answer(want.N, change{cluster.StatusUnknown, "superseded by a newer target: " + err.Error(), false})
 		return true
 	}
-	status, reason := w.settle(want, err, meanwhile)
-	w.answer(want.N, status, reason)
+	w.answer(want.N, w.settle(want, err, meanwhile))
 	return true
 }
 
@@ -286,7 +287,7 @@ func (w *Worker) become() bool {
 		if want == nil {
 			return false
 		}
-		w.answer(want.N, cluster.StatusUnknown, err.Error())
+		w.answer(want.N, change{cluster.StatusUnknown, err.Error(), false})
 		return true
 	}
 	w.calling.Lock()
@@ -305,7 +306,7 @@ func (w *Worker) become() bool {
 	}
 	// It may have ended while nobody looked, and a probe has it watched from now on.
 	if status, err := w.probeNow(); err == nil && (status == cluster.StatusStopped || status == cluster.StatusFailed) {
-		w.answer(0, status, "found so when its description had changed")
+		w.answer(0, change{status, "found so when its description had changed", false})
 	}
 	return true
 }
@@ -343,8 +344,9 @@ func (w *Worker) makeRoom(d *description) error {
 	return nil
 }
 
-func (w *Worker) answer(n uint64, status cluster.Status, reason string) {
-	w.done(cluster.Done{N: n, Group: w.group, Resource: w.id, Status: status, Reason: reason})
+func (w *Worker) answer(n uint64, c change) {
+	w.done(cluster.Done{N: n, Group: w.group, Resource: w.id, Status: c.status, Reason: c.reason,
+		Surroundings: c.surroundings && c.status == cluster.StatusFailed})
 }
 
 // limit is the Want's deadline, or what the specification allows for the operations that it takes. The stop
@@ -418,40 +420,40 @@ var reached = [...]cluster.Status{
 
 // settle turns the end of an operation into what is known of the resource. Only where that end leaves it
 // open does it ask the resource.
-func (w *Worker) settle(want cluster.Want, err error, meanwhile *change) (cluster.Status, string) {
+func (w *Worker) settle(want cluster.Want, err error, meanwhile *change) change {
 	goal := reached[want.Target]
 	if announce, ok := errors.AsType[errAnnounce](err); ok {
-		return goal, announce.Error()
+		return change{goal, announce.Error(), false}
 	}
 	if err == nil {
 		if meanwhile == nil || want.Target == cluster.TargetStopped {
-			return goal, ""
+			return change{goal, "", false}
 		}
 		if found, _ := w.probeNow(); found == goal {
-			return goal, ""
+			return change{goal, "", false}
 		}
-		return cluster.StatusFailed, meanwhile.reason
+		return change{cluster.StatusFailed, meanwhile.reason, meanwhile.surroundings}
 	}
 	reason := err.Error()
 	_, inStop := errors.AsType[errRestart](err)
 	late := errors.Is(err, context.DeadlineExceeded)
 	if want.Target == cluster.TargetRunning && !inStop && !late {
-		return cluster.StatusFailed, reason
+		return change{cluster.StatusFailed, reason, fromSurroundings(err)}
 	}
 	found, probeErr := w.probeNow()
 	switch {
 	case probeErr != nil:
-		return cluster.StatusUnknown, fmt.Sprintf("%s; probe: %v", reason, probeErr)
+		return change{cluster.StatusUnknown, fmt.Sprintf("%s; probe: %v", reason, probeErr), false}
 	case !inStop && found == goal:
-		return goal, ""
+		return change{goal, "", false}
 	case want.Target == cluster.TargetStopped, inStop && found != cluster.StatusStopped:
-		return cluster.StatusUnknown, fmt.Sprintf("%s; a probe found it %s", reason, found)
+		return change{cluster.StatusUnknown, fmt.Sprintf("%s; a probe found it %s", reason, found), false}
 	case want.Target == cluster.TargetStandby && found == cluster.StatusRunning:
-		return cluster.StatusUnknown, fmt.Sprintf("%s; a probe found it %s", reason, found)
+		return change{cluster.StatusUnknown, fmt.Sprintf("%s; a probe found it %s", reason, found), false}
 	case want.Target == cluster.TargetStandby && found == cluster.StatusStopped && w.spec.Depth == cluster.Cold:
-		return goal, ""
+		return change{goal, "", false}
 	}
-	return cluster.StatusFailed, reason
+	return change{cluster.StatusFailed, reason, fromSurroundings(err)}
 }
 
 func (w *Worker) probeNow() (cluster.Status, error) {

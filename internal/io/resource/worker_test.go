@@ -229,14 +229,14 @@ func TestWorkerSettlesByProbe(t *testing.T) {
 func TestWorkerPassesChangesOn(t *testing.T) {
 	s := &scripted{t: t}
 	d := newDesk(t, s, Env{})
-	s.env.Changed(cluster.StatusFailed, "died")
+	s.env.Changed(cluster.StatusFailed, "died", false)
 	d.expect(0, cluster.StatusFailed, "died")
 
 	// It told of a failure while its start returned: which came first is for the probe to say.
-	s.start = func(context.Context) error { s.env.Changed(cluster.StatusFailed, "died before"); return nil }
+	s.start = func(context.Context) error { s.env.Changed(cluster.StatusFailed, "died before", false); return nil }
 	d.Want(want(1, cluster.TargetRunning))
 	d.expect(1, cluster.StatusRunning, "")
-	s.start = func(context.Context) error { s.env.Changed(cluster.StatusFailed, "died at last"); return nil }
+	s.start = func(context.Context) error { s.env.Changed(cluster.StatusFailed, "died at last", false); return nil }
 	s.probeErr = errors.New("nothing there")
 	d.Want(want(2, cluster.TargetRunning))
 	d.expect(2, cluster.StatusFailed, "died at last")
@@ -251,7 +251,7 @@ func TestWorkerCloseEndsOperation(t *testing.T) {
 	d.Close()
 	d.Close()
 	d.Want(want(2, cluster.TargetStopped))
-	s.env.Changed(cluster.StatusFailed, "late")
+	s.env.Changed(cluster.StatusFailed, "late", false)
 	if got := s.called(); got != "start 5, close" {
 		t.Errorf("calls: %s", got)
 	}

@@ -1,0 +1,136 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"baton/internal/core/cluster"
+	"baton/internal/core/node"
+)
+
+// What a look shows, and what has failed though a look shows nothing.
+func TestGatherLacks(t *testing.T) {
+	spec := specOf(t, "3s", "", program("web", "true", 7001)+program("db", "true", 7002)+
+		"  others:\n    nodes: [b]\n    resources:\n      - process: { name: p, command: [sh], user: root }\n")
+	l, now, missing := newLacks(), time.Now(), map[cluster.ResourceID]error{}
+	look := func(r cluster.ResourceSpec) error { return missing[r.ID] }
+	gather := func() (text string, more bool) {
+		t.Helper()
+		list, more := l.gather(spec, "a", look, now)
+		for _, x := range list {
+			text += string(x.Group) + "/" + string(x.Resource) + " " + x.Why + "; "
+		}
+		return text, more
+	}
+	expect := func(want string, wantMore bool) {
+		t.Helper()
+		if got, more := gather(); got != want || more != wantMore {
+			t.Errorf("got %q, more %v; want %q, more %v", got, more, want, wantMore)
+		}
+	}
+	fails := func(surroundings bool) {
+		l.note(cluster.Done{Group: "web", Resource: "p", Status: cluster.StatusFailed, Reason: "taken away", Surroundings: surroundings}, now)
+	}
+	expect("", false)
+	missing["p"] = errors.New("no user")
+	expect("db/p no user; web/p no user; ", false)
+	delete(missing, "p")
+	expect("", false)
+
+	fails(false)
+	expect("", false)
+	fails(true)
+	expect("web/p taken away; ", true)
+	expect("", false)
+
+	// Again, a moment later: it waits, and longer each time.
+	for _, wait := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
+		now = now.Add(time.Second / 2)
+		fails(true)
+		expect("web/p taken away; ", false)
+		now = now.Add(wait - 1)
+		expect("web/p taken away; ", false)
+		now = now.Add(1)
+		expect("", false)
+	}
+	now = now.Add(lackAgain)
+	fails(true)
+	expect("web/p taken away; ", true)
+	expect("", false)
+
+	// A look shows it as well.
+	now = now.Add(lackAgain)
+	missing["p"] = errors.New("no user")
+	fails(true)
+	expect("db/p no user; web/p no user; ", false)
+	delete(missing, "p")
+	expect("", false)
+}
+
+// A user's program is missing from the start, comes, and goes: the core is told each time, at once where something
+// fails for it.
+func TestWatchLacks(t *testing.T) {
+	a, _, log := owingAgent(t)
+	program := filepath.Join(t.TempDir(), "program")
+	a.spec = specOf(t, "3s", "", "  web:\n    nodes: [a, b]\n    resources:\n      - process: { name: p, command: ["+program+"], user: root }\n")
+	a.shared.Store(a.spec)
+	var err error
+	if a.inbox, err = newInbox(false); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { a.watchLacks(ctx); close(ended) }()
+	defer func() { cancel(); <-ended }()
+	var seen []node.Input
+	next := func(what string) any {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+			a.inbox.mu.Lock()
+			seen = append(seen, a.inbox.inputs...)
+			a.inbox.inputs = nil
+			a.inbox.mu.Unlock()
+			if len(seen) > 0 {
+				in := seen[0]
+				seen = seen[1:]
+				return in
+			}
+		}
+		t.Fatal("not told: " + what)
+		return nil
+	}
+	lacks := func(what, why string) {
+		t.Helper()
+		l, ok := next(what).(*node.Lacking)
+		if !ok || (len(l.Lacks) == 0) != (why == "") || why != "" && (l.Lacks[0].Group != "web" || l.Lacks[0].Resource != "p" || !strings.Contains(l.Lacks[0].Why, why)) {
+			t.Errorf("%s: told %+v", what, l)
+		}
+	}
+	lacks("the program is missing", "no such file")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lacks("the program has come", "")
+	if err := os.Remove(program); err != nil {
+		t.Fatal(err)
+	}
+	d := cluster.Done{N: 3, Group: "web", Resource: "p", Status: cluster.StatusFailed, Reason: "fork/exec: no such file", Surroundings: true}
+	begun := time.Now()
+	a.done(d)
+	if in := next("the failure"); !reflect.DeepEqual(in, &node.Done{Done: d}) {
+		t.Errorf("first came %+v", in)
+	}
+	lacks("the program has gone", "no such file")
+	if took := time.Since(begun); took > lacksEvery/2 {
+		t.Errorf("told after %v", took)
+	}
+	if n := strings.Count(log.String(), "lacks what it takes"); n != 2 || strings.Count(log.String(), "has again") != 1 {
+		t.Errorf("the log:\n%s", log)
+	}
+}
