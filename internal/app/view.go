@@ -102,12 +102,6 @@ func (a *agent) publish() {
 	if a.ending != nil {
 		p.overview.Left = a.ending.text
 	}
-	for i := range p.overview.Groups {
-		if g := &p.overview.Groups[i]; g.Move != nil { // the log goes on to change it
-			m := *g.Move
-			g.Move = &m
-		}
-	}
 	p.roll = rollOf(a.node)
 	if before != nil && p.roll.ID != "" && p.roll.ID == before.roll.ID && p.roll.Applied == before.roll.Applied {
 		p.history, p.conf = before.history, before.conf // they follow the log alone
