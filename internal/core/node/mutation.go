@@ -67,13 +67,11 @@ const (
 	CommitUnrepeated                // the word that entries are committed is said once
 	StrangerDeaf                    // Raft of an incarnation that the log here does not know is not heard
 	FitnessBlind                    // a node with a cut uplink or a sick disk counts as fit
-	LooksWrite                      // looking at the cluster restarts since when nodes are fit
 	BanForbids                      // a ban keeps a group off a node though no other is left
 	MendedIgnored                   // a ban that the surroundings caused lasts though they are mended
 	UntoldRecord                    // a run record or gate that can't be written is kept from the others
 	SnapshotWithoutPeople           // a snapshot holds no instructions
 	ReplyEarly                      // a command is answered as done when it is proposed
-	PastHeard                       // packets of a former boot or incarnation are heard
 	FailbackAtOnce                  // a preferred node gets its groups back without having been well for a while
 	ManualMoves                     // a manual group is moved like any other
 	VoteUnsynced                    // a vote is handed to the disk without a sync
@@ -83,8 +81,6 @@ const (
 	CampaignTogether                // all candidates campaign at the same instants
 	AckOfFormerDisk                 // an ack counts for the present disk of a node though its former one gave it
 	EvictedServes                   // what is served goes on after the own Evict was applied
-	SickAdmitted                    // a node whose disk does not answer is given a lease, and loses it again
-	TaskAgain                       // a restarted agent carries out once more what it has carried out
 	MutationCount
 )
 

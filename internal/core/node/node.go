@@ -269,9 +269,6 @@ func (n *Node) forget(r cluster.GroupRecord) cluster.GroupRecord {
 	if n.flawed(ForgetReleased) {
 		r.Released = nil
 	}
-	if n.flawed(TaskAgain) {
-		r.Instructed = 0
-	}
 	return r
 }
 

@@ -12,12 +12,6 @@ import (
 
 // at returns a copy of the node at a later instant, to look at: what is worked out there changes nothing here.
 func (n *Node) at(now cluster.Now) *Node {
-	if n.flawed(LooksWrite) {
-		for i := range n.groups {
-			clear(n.groups[i].fit)
-		}
-		n.groupsDue = true
-	}
 	look := *n
 	look.now = cluster.Now{Mono: max(n.now.Mono, now.Mono), Wall: now.Wall}
 	return &look

@@ -60,7 +60,7 @@ func (n *Node) nodeFacts(i int) cluster.NodeFacts {
 		x.Fresh, x.Heard = p.det.Fresh(n.now.Mono) && p.hb != nil, p.det.Heard()
 		if p.hb != nil {
 			x.Incarnation, x.Boot = p.hb.Incarnation, p.hb.Boot
-			x.LeaseRuns, x.Sick = p.hb.LeaseRuns, p.hb.Sick && !(n.flawed(SickAdmitted) && !s.Admitted)
+			x.LeaseRuns, x.Sick = p.hb.LeaseRuns, p.hb.Sick
 		}
 	}
 	if p.leaseDown != 0 {

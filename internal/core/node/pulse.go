@@ -249,7 +249,7 @@ func (n *Node) heard(i int, in *Packet, hb *wire.Heartbeat) {
 
 // isPast tells whether a heartbeat is a late packet of a boot or incarnation that is over for good.
 func (n *Node) isPast(i int, hb *wire.Heartbeat) bool {
-	if n.state == nil || n.flawed(PastHeard) {
+	if n.state == nil {
 		return false
 	}
 	for _, past := range n.state.Nodes[i].Past {
