@@ -239,6 +239,9 @@ func (m *machine) startAgent() {
 	m.w.counts.Agents++
 	m.agent = node.New(node.Config{Self: m.id, Spec: m.file, Read: m.read, Mutation: m.w.opt.Mutation, CompactAfter: m.w.plan.Compact})
 	m.deliver(boot)
+	if m.agent != nil {
+		m.carriesOut(m.agent.Revision())
+	}
 	if m.agent != nil && m.observing() {
 		m.deliver(m.observed())
 	}
@@ -375,6 +378,7 @@ func (m *machine) step(in node.Input) {
 	w.observe(m, out)
 	if out.Spec != nil {
 		m.refit(out.Spec)
+		m.carriesOut(out.Revision)
 	}
 	if out.Left {
 		m.leave()
@@ -409,6 +413,11 @@ func (m *machine) beginAnew() {
 	m.wipe()
 	m.wiped = true
 	m.w.push(m.w.now+m.between(time.Millisecond, 50*time.Millisecond), evAgent, m.idx, m.life, 0, 0)
+}
+
+// carriesOut brings what is around the agent into line with a revision.
+func (m *machine) carriesOut(r cluster.Revision) {
+	m.w.push(m.w.now+m.between(10*time.Microsecond, 2*time.Millisecond), evFitted, m.idx, m.life, uint64(r), 0)
 }
 
 // refit stops what the configuration no longer names here.

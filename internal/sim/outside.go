@@ -87,7 +87,7 @@ func (m *machine) unpause() {
 // keepsBack keeps what would happen within the machine until it runs again, and reports whether it does.
 func (m *machine) keepsBack(e *event) bool {
 	switch e.kind {
-	case evDisk, evRecorded, evGate, evGated, evGateAgain, evSweep, evDone, evAgent, evAnnounce:
+	case evDisk, evRecorded, evFitted, evGate, evGated, evGateAgain, evSweep, evDone, evAgent, evAnnounce:
 		m.held = append(m.held, *e)
 		return true
 	}

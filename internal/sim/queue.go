@@ -10,6 +10,7 @@ const (
 	evPacket                         // idx: the packet
 	evDisk                           // the running sync ends
 	evRecorded                       // n: number of the run record written
+	evFitted                         // n: revision of the configuration that is carried out
 	evGate                           // the oldest late gate write is due
 	evGated                          // n: number of the gate write to confirm
 	evDone                           // an operation on a resource ends; idx: the resource

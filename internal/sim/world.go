@@ -257,6 +257,8 @@ func (w *world) happen(e *event) {
 		m.announce(int(e.idx))
 	case evDisk:
 		m.written()
+	case evFitted:
+		m.deliver(&node.Fitted{Revision: cluster.Revision(e.n)})
 	case evRecorded:
 		if m.recording == nil || m.recording.N != e.n || m.faultOn(FailRecord, -1) {
 			return

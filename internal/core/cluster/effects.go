@@ -24,7 +24,10 @@ type Record struct {
 	First       Number // the first one under this boot
 	Rests       uint64 // log index of the voter set that the lease rests on
 	View        View
-	Groups      map[GroupID]GroupRecord
+	// Revision is the newest of the configuration that was carried out here: a run whose log has not come so far again
+	// changes and serves nothing.
+	Revision Revision
+	Groups   map[GroupID]GroupRecord
 }
 
 // GroupRecord is the run record's part on one group.

@@ -39,6 +39,8 @@ type Part struct {
 	Draft *Draft `json:"draft,omitempty"`
 	Adopt *Adopt `json:"adopt,omitempty"`
 	Drop  *Drop  `json:"drop,omitempty"`
+
+	Carried *Carried `json:"carried,omitempty"`
 	Voter *Voter `json:"voter,omitempty"`
 
 	Pause   *Pause   `json:"pause,omitempty"`
@@ -137,6 +139,12 @@ type Draft struct {
 	Text    []byte   `json:"text"`
 	Comment string   `json:"comment,omitempty"`
 	ID      string   `json:"id"` // of the command
+}
+
+// Carried puts on record that a node has carried a revision out: what was taken from its groups there is free.
+type Carried struct {
+	Node     NodeID   `json:"node"`
+	Revision Revision `json:"revision"`
 }
 
 // Adopt makes the draft made on Base the configuration, as revision Base+1.
@@ -336,6 +344,8 @@ func (p Part) asConfiguration() string {
 		return fmt.Sprintf("draft of revision %d", p.Draft.Base+1)
 	case p.Adopt != nil:
 		return fmt.Sprintf("revision %d", p.Adopt.Base+1)
+	case p.Carried != nil:
+		return fmt.Sprintf("revision %d is carried out on %s", p.Carried.Revision, p.Carried.Node)
 	case p.Drop != nil:
 		return fmt.Sprintf("draft of revision %d given up: %s", p.Drop.Base+1, p.Drop.Reason)
 	case p.Voter != nil && p.Voter.Op == VoterLearn:

@@ -47,6 +47,7 @@ type NodeFacts struct {
 	Former  bool          // a former incarnation that still votes is heard in its place
 	Leaves  bool          // the draft under way does not name it
 	Drained bool          // its groups are being moved off it, on purpose
+	Carried Revision      // that it has carried out, which is to be put on record; 0: nothing is
 }
 
 // MemberFacts is one incarnation of a node that has a copy of the log.

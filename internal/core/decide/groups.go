@@ -51,6 +51,13 @@ var groupRules = []groupRule{
 			return moved(g) && g.Owner == g.Move.To && reportOf(p, g, g.Owner).Failed && p.inability(g, g.Move.From) == ""
 		},
 		then: giveBack},
+	{id: "G14", verdict: Record, why: "the move failed, and it can't go back where it was: it waits for a command, or goes elsewhere",
+		when: func(p *planner, g *cluster.GroupFacts) bool {
+			return moved(g) && g.Owner == g.Move.To && reportOf(p, g, g.Owner).Failed
+		},
+		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+			return endMove(false, fmt.Sprintf("%s could not start it: %s", g.Owner, reportOf(p, g, g.Owner).Reason))(p, g, d)
+		}},
 	{id: "G12", verdict: Move, why: "a switchover was asked for, and the target is ready",
 		when: func(p *planner, g *cluster.GroupFacts) bool {
 			return g.Move != nil && g.Move.Assigned == 0 && p.refusal(g, g.Move.To) == ""
@@ -89,7 +96,7 @@ var groupRules = []groupRule{
 		}},
 	{id: "G32", verdict: Move, why: "its node has lost its uplink or is sick, and another can take it",
 		when: func(p *planner, g *cluster.GroupFacts) bool {
-			return (p.report(g, g.Owner).Cut || p.f.Node(g.Owner).Sick) && !p.manual(g) && p.best(g) != nil
+			return (p.report(g, g.Owner).Cut || p.f.Node(g.Owner).Sick) && !p.manual(g) && p.worthLeaving(g)
 		},
 		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 			o := p.f.Node(g.Owner)
@@ -305,6 +312,23 @@ func (p *planner) banned(g *cluster.GroupFacts, node cluster.NodeID) *cluster.Ba
 	return nil
 }
 
+// worthLeaving tells whether a group is better off elsewhere than on a node that is cut off or sick. What a sick one
+// serves is not given up for a node that failed it.
+func (p *planner) worthLeaving(g *cluster.GroupFacts) bool {
+	best, here := p.best(g), reportOf(p, g, g.Owner)
+	if best == nil {
+		return false
+	}
+	return here.Cut || !here.Serving || p.banned(g, best.ID) == nil || p.report(g, best.ID).Hot
+}
+
+// justFailed tells whether a ban was made so short a while ago that its node is not tried again yet. A wall clock
+// that was set back, or another coordinator's, must not keep it off for longer.
+func (p *planner) justFailed(b *cluster.Ban) bool {
+	since := p.f.Now.Wall - made(b)
+	return since >= 0 && since < cluster.WallTime(BanTryAgain)
+}
+
 // made returns when a ban was made.
 func made(b *cluster.Ban) cluster.WallTime { return b.Until - cluster.WallTime(BanFor) }
 
@@ -342,7 +366,7 @@ func (p *planner) choose(g *cluster.GroupFacts) (*cluster.NodeFacts, []Alternati
 			continue
 		}
 		ban := p.banned(g, id)
-		if ban != nil && reportOf(p, g, g.Owner).Failed && p.f.Now.Wall-made(ban) < cluster.WallTime(BanTryAgain) {
+		if ban != nil && reportOf(p, g, g.Owner).Failed && p.justFailed(ban) {
 			rejected = append(rejected, Alternative{id, "has just failed it: " + ban.Reason})
 			continue
 		}

@@ -85,7 +85,7 @@ var nodeRules = []nodeRule{
 			return n.Admitted && n.Fresh && n.LeaseDown >= 2*f.Spec.Timing.L
 		},
 		parts: evict},
-	{id: "N04", verdict: Evict, why: "it was told to hand a group over, and has not applied that for the detection time",
+	{id: "N04", verdict: Evict, why: "it was told to hand a group or an address over, and has not applied that for the detection time",
 		when: func(f *cluster.Facts, n *cluster.NodeFacts) bool {
 			return n.Admitted && slices.ContainsFunc(f.Groups, func(g cluster.GroupFacts) bool { return slices.Contains(g.Behind, n.ID) })
 		},
@@ -105,6 +105,11 @@ var nodeRules = []nodeRule{
 		when: func(f *cluster.Facts, n *cluster.NodeFacts) bool { return !n.Admitted && !n.Over && n.SaidOver },
 		parts: func(n *cluster.NodeFacts) []cluster.Part {
 			return []cluster.Part{{Ended: &cluster.Ended{Node: n.ID, Number: n.Number}}}
+		}},
+	{id: "N08", verdict: Record, why: "it has carried out a revision that took addresses from its groups: others may have them",
+		when: func(f *cluster.Facts, n *cluster.NodeFacts) bool { return n.Carried != 0 },
+		parts: func(n *cluster.NodeFacts) []cluster.Part {
+			return []cluster.Part{{Carried: &cluster.Carried{Node: n.ID, Revision: n.Carried}}}
 		}},
 }
 

@@ -12,8 +12,8 @@ import (
 func (n *Node) tendFitness() {
 	for i := range n.groups {
 		l, st := &n.groups[i], &n.state.Groups[i]
-		if l.behindIdx != st.Index {
-			l.behindIdx, l.behindAt = st.Index, n.now.Mono
+		if l.behindIdx != st.Index || l.disowned != (st.Owner == "") {
+			l.behindIdx, l.behindAt, l.disowned = st.Index, n.now.Mono, st.Owner == ""
 		}
 		if l.fit == nil {
 			l.fit = make(map[cluster.NodeID]cluster.Instant, len(n.peers))

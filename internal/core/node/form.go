@@ -172,7 +172,7 @@ func (n *Node) fileIn(a *wire.Ask) {
 		n.takeSpec(spec)
 		n.seat(before)
 		n.refit()
-		n.out.Spec = spec
+		n.carryOut(spec)
 	}
 	n.file = sha256.Sum256(spec.Text)
 }

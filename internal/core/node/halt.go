@@ -47,20 +47,9 @@ func (n *Node) readable(s *raftpb.Snapshot) bool {
 
 // adoptable tells whether this node can read the configuration that an entry adopts, and halts it if it can't.
 func (n *Node) adoptable(index uint64, c *cluster.Entry) bool {
-	err := unread(n.state, c)
+	err := n.state.Unread(c)
 	if err != nil {
 		n.halt("entry %d makes a configuration count that can't be read by this version: %v", index, err)
 	}
 	return err == nil
-}
-
-// unread tells why a state can't take the configuration that an entry adopts; nil: it can, or adopts none.
-func unread(s *state.State, c *cluster.Entry) error {
-	for _, p := range c.Parts {
-		if p.Adopt != nil && s.Draft != nil && s.Draft.Base == p.Adopt.Base {
-			_, err := s.DraftSpec()
-			return err
-		}
-	}
-	return nil
 }

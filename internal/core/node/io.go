@@ -6,7 +6,7 @@ import (
 	"baton/internal/core/wire"
 )
 
-// Input is one thing that happened: *Boot, *Packet, *Observed, *Lacking, *Suspended, *Tick, *Command, *Stored, *Recorded,
+// Input is one thing that happened: *Boot, *Packet, *Observed, *Lacking, *Fitted, *Suspended, *Tick, *Command, *Stored, *Recorded,
 // *Gated or *cluster.Done (wrapped in *Done).
 type Input interface{ isInput() }
 
@@ -47,6 +47,10 @@ type Observed struct {
 // Lacking tells what this host lacks at the moment for groups to run here, all of it: what the former one
 // told and this one does not is there again.
 type Lacking struct{ Lacks []cluster.Lack }
+
+// Fitted tells that links, gate and resources are in line with a revision of the configuration: nothing here answers
+// any more, but from behind a shut gate, for an address that it took away.
+type Fitted struct{ Revision cluster.Revision }
 
 // Suspended tells that this machine was suspended and goes on: it comes before all that has arrived since.
 type Suspended struct{}
@@ -102,6 +106,7 @@ func (*Boot) isInput()      {}
 func (*Packet) isInput()    {}
 func (*Observed) isInput()  {}
 func (*Lacking) isInput()   {}
+func (*Fitted) isInput()    {}
 func (*Suspended) isInput() {}
 func (*Tick) isInput()      {}
 func (*Command) isInput()   {}
@@ -127,6 +132,8 @@ type Output struct {
 	// Spec is the configuration that counts from now on, if it has changed; nil: it has not. The caller
 	// brings links, gate and resources into line with it before it carries out the rest.
 	Spec *cluster.Spec
+	// Revision is the number of Spec; once what it asks for is in place, the answer is Fitted.
+	Revision cluster.Revision
 	// Left says that this node was made to leave the cluster: everything is stopped, nothing more will come.
 	Left bool
 	// SetBack says that the data directory was set back to a former state of itself. Nothing more will come. The

@@ -29,7 +29,7 @@ func SpecOf(self cluster.NodeID, disk *cluster.DiskImage, own *cluster.Spec, rea
 		}
 		c, err := cluster.DecodeEntry(command(e))
 		if err == nil {
-			err = unread(s, c)
+			err = s.Unread(c)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("entry %d of the log in the data directory can't be read by this version: %w", e.GetIndex(), err)

@@ -128,6 +128,7 @@ func (n *Node) takeRevision() {
 	spec := n.state.Spec()
 	before, beat := n.spec.Links, n.beat()
 	changed := !bytes.Equal(spec.Text, n.spec.Text)
+	n.revisedAt = n.now.Mono
 	n.takeSpec(spec)
 	n.voter.SetTiming(n.timing)
 	n.seat(before)
@@ -144,7 +145,7 @@ func (n *Node) takeRevision() {
 		n.pulse.former = beat
 	}
 	n.urgent()
-	n.out.Spec = spec
+	n.carryOut(spec)
 	n.event("revision", n.name, "revision %d of the configuration counts", n.state.Revision())
 }
 
@@ -180,7 +181,8 @@ func (n *Node) refit() {
 // were over before. What still stands by is stopped by the caller, who takes it off with the configuration.
 func (n *Node) letGo(l *local) {
 	if l.open != 0 {
-		n.shut(l)
+		n.gate(l, l.open, 0)
+		l.open = 0
 	}
 	l.group = nil
 }
@@ -242,10 +244,12 @@ func (n *Node) restsOf(i int) uint64 {
 	return 0
 }
 
-// saidOver tells whether a majority has said that nothing is left of a number: of any set from its Evict on.
+// saidOver tells whether a majority has said that nothing is left of a number: of any set from its Evict on. Before
+// that Evict is applied here it is not known which sets these are, and of an older, smaller one two may end what the
+// others back.
 func (n *Node) saidOver(id cluster.NodeID, number cluster.Number) bool {
 	s := n.state.Node(id)
-	return s != nil && n.said.Over(id, number, n.state.SetsSince(s.EvictIndex))
+	return s != nil && (!s.Admitted || number < s.Number || n.flawed(FormerSet)) && n.said.Over(id, number, n.state.SetsSince(s.EvictIndex))
 }
 
 // noteLength notes a lease length durably before anything is promised under it: the grace after a restart

@@ -81,6 +81,7 @@ const (
 	CampaignTogether                // all candidates campaign at the same instants
 	AckOfFormerDisk                 // an ack counts for the present disk of a node though its former one gave it
 	EvictedServes                   // what is served goes on after the own Evict was applied
+	FormerSet                       // words of a set from before the Evict end a lease
 	MutationCount
 )
 

@@ -90,16 +90,21 @@ type Node struct {
 	rests   uint64          // what is said: the log index of the set that the lease rests on
 	moved   cluster.Instant // planted bug RestsTimed only: when the set changed last
 
-	resumed  cluster.Instant // the end that the lease had when the machine was suspended; it counts no more
-	lacks    []cluster.Lack
-	pulse    pulse
-	election election
-	cut      []cluster.GroupID
-	linkDown []bool
-	moves    []moveWork
-	asks     []askWork
-	tasks    []taskWork
-	forms    []formWork
+	resumed   cluster.Instant // the end that the lease had when the machine was suspended; it counts no more
+	lacks     []cluster.Lack
+	inLine    bool             // what the present text of the configuration asks for is in place
+	asked     cluster.Revision // of Output.Revision, or at boot: what Fitted answers
+	fitted    cluster.Revision // carried out here
+	revised   cluster.Revision // of that, what is in the run record and said
+	revisedAt cluster.Instant  // when the present revision was taken
+	pulse     pulse
+	election  election
+	cut       []cluster.GroupID
+	linkDown  []bool
+	moves     []moveWork
+	asks      []askWork
+	tasks     []taskWork
+	forms     []formWork
 
 	lines      []wire.Lease  // "nothing left", being said
 	released   []wire.Tenure // releases being said
@@ -124,8 +129,9 @@ type local struct {
 	phase     wire.Phase
 	reason    string
 	heard     []heardRelease
-	behindAt  cluster.Instant // since when the newest Assign is applied here
+	behindAt  cluster.Instant // since when the newest Assign, or what ended it, is applied here
 	behindIdx uint64
+	disowned  bool                               // nobody owned it then
 	fit       map[cluster.NodeID]cluster.Instant // since when each node is fit to serve it; 0: it is not
 	watch     watch
 }
@@ -180,7 +186,7 @@ func (n *Node) Step(now cluster.Now, in Input) *Output {
 func (o *Output) reset() {
 	o.Gates, o.Sends, o.Persists, o.Wants = o.Gates[:0], o.Sends[:0], o.Persists[:0], o.Wants[:0]
 	o.Events, o.Decided, o.Replies, o.Applied = o.Events[:0], o.Decided[:0], o.Replies[:0], o.Applied[:0]
-	o.Record, o.Spec, o.Left, o.SetBack, o.Halted = nil, nil, false, false, ""
+	o.Record, o.Spec, o.Revision, o.Left, o.SetBack, o.Halted = nil, nil, 0, false, false, ""
 }
 
 // bootUp begins a run.
@@ -194,6 +200,7 @@ func (n *Node) bootUp(b *Boot) {
 	if n.ended() {
 		return
 	}
+	n.asked = n.Revision()
 	n.seat(nil)
 	n.holder = lease.NewHolder(lease.Flaws{QuorumOne: n.flawed(LeaseQuorumOne), AckArrival: n.flawed(AckArrival),
 		CurrentL: n.flawed(AckCurrentL), LaterAck: n.flawed(LaterAck)})
@@ -216,7 +223,7 @@ func (n *Node) resume(b *Boot) {
 	n.rec = cluster.Record{Incarnation: n.inc, Boot: n.boot, Run: n.run, View: 1, Groups: make(map[cluster.GroupID]cluster.GroupRecord)}
 	same := b.Record != nil && b.Record.Boot == n.boot && b.Record.Incarnation == n.inc
 	if same {
-		n.rec.Number, n.rec.First, n.rec.Rests = b.Record.Number, b.Record.First, b.Record.Rests
+		n.rec.Number, n.rec.First, n.rec.Rests, n.rec.Revision = b.Record.Number, b.Record.First, b.Record.Rests, b.Record.Revision
 		if n.flawed(ForgetRests) {
 			n.rec.Rests = 0
 		}
@@ -285,7 +292,16 @@ func (n *Node) noticeStall() {
 		}
 		n.peers[i].det.Stalled(late)
 	}
+	n.forgive(late)
 	n.event("stall", "", "this node stood still for %v: that time counts as nobody's silence", late.Round(time.Millisecond))
+}
+
+// forgive adds an own stall to what disk, run record and gate are given to answer in: their answers may wait.
+func (n *Node) forgive(late time.Duration) {
+	for i := range n.stores {
+		n.stores[i].at = n.stores[i].at.Add(late)
+	}
+	n.recAt, n.gateAt = n.recAt.Add(late), n.gateAt.Add(late)
 }
 
 // take applies one input.
@@ -310,6 +326,8 @@ func (n *Node) take(in Input) {
 		n.observed(in)
 	case *Lacking:
 		n.lacking(in)
+	case *Fitted:
+		n.fittedTo(in.Revision)
 	case *Suspended:
 		n.suspend()
 	case *Command:
@@ -328,6 +346,7 @@ func (n *Node) settle() {
 	n.tendNumber()
 	n.tendSaying()
 	n.tendRests()
+	n.tendRevision()
 	n.tendNotes()
 	n.tendGroups()
 	n.tendPlan()

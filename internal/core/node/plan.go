@@ -68,6 +68,7 @@ func (n *Node) nodeFacts(i int) cluster.NodeFacts {
 	}
 	x.NewBoot = s.Admitted && x.Boot != 0 && (x.Boot != s.Boot || x.Incarnation != s.Incarnation)
 	x.SilentTo, x.Lost = n.silentTo(i)
+	x.Carried = n.carried(i)
 	return x
 }
 
@@ -113,11 +114,12 @@ func (n *Node) groupFacts(i int) cluster.GroupFacts {
 		}
 		node := &n.state.Nodes[x]
 		waited := n.now.Mono.Sub(l.behindAt)
-		if !released && t.Epoch < st.Epoch && t.Node != st.Owner && x != n.self && node.Admitted && node.Number == t.Number &&
+		if !released && (t.Epoch < st.Epoch || st.Owner == "") && t.Node != st.Owner && x != n.self && node.Admitted && node.Number == t.Number &&
 			waited >= n.timing.D && (waited >= 2*n.timing.L || n.peers[x].hb == nil || n.peers[x].hb.Applied < st.Index) {
 			g.Behind = append(g.Behind, t.Node)
 		}
 	}
+	g.Behind = append(g.Behind, n.holdsOn(i)...)
 	for k := range n.peers {
 		r := n.reportOf(k, i)
 		if since := l.fit[n.peers[k].id]; since != 0 {
@@ -128,6 +130,42 @@ func (n *Node) groupFacts(i int) cluster.GroupFacts {
 	}
 	g.Serves = n.toRecord(i)
 	return g
+}
+
+// holdsOn names the nodes that keep a group from being served: they have not given up an address that a revision
+// took from theirs, for 2 L.
+func (n *Node) holdsOn(i int) (out []cluster.NodeID) {
+	l, st := &n.groups[i], &n.state.Groups[i]
+	if st.Owner == "" || n.now.Mono.Sub(max(l.behindAt, n.revisedAt)) < 2*n.timing.L {
+		return nil
+	}
+	for _, f := range n.state.FreedFor(l.spec) {
+		k := n.index(f.Node)
+		if k < 0 || k == n.self || f.Node == st.Owner || !n.state.Nodes[k].Admitted || n.state.Nodes[k].Number != f.Number {
+			continue
+		}
+		if hb := n.peers[k].hb; hb == nil || hb.Revision < f.Revision {
+			out = append(out, f.Node)
+		}
+	}
+	return out
+}
+
+// carried returns the revision that a node has carried out, if that is to be put on record; else 0.
+func (n *Node) carried(i int) cluster.Revision {
+	r := n.revised
+	if i != n.self {
+		if n.peers[i].hb == nil {
+			return 0
+		}
+		r = n.peers[i].hb.Revision
+	}
+	for _, f := range n.state.Freed {
+		if f.Node == n.peers[i].id && f.Revision <= r {
+			return r
+		}
+	}
+	return 0
 }
 
 // groupReport returns what a node last said of a group, or what is so here.

@@ -124,7 +124,7 @@ func (n *Node) heartbeat() *wire.Heartbeat {
 	hb := &wire.Heartbeat{
 		Incarnation: n.inc, Boot: n.boot, Number: n.number, Seq: n.pulse.seq, L: n.timing.L, Rests: n.rests, View: 1,
 		Sent: n.now.Mono, LeaseRuns: n.leaseRuns(), Sick: n.pulse.sick,
-		Said: n.lines, Released: n.released, Groups: n.pulse.reports,
+		Said: n.lines, Released: n.released, Groups: n.pulse.reports, Revision: n.revised,
 		Heard: make([]wire.Heard, 0, len(n.peers)-1),
 	}
 	for i := range n.peers {
@@ -294,7 +294,7 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 	}
 	if fresh || old == nil || old.Boot != hb.Boot || old.LeaseRuns != hb.LeaseRuns || old.Sick != hb.Sick || old.Number != hb.Number ||
 		!slices.Equal(old.Groups, hb.Groups) || p.nowSilent(old, hb) ||
-		(n.state != nil && len(n.state.Freed) > 0 && old.Applied != hb.Applied) {
+		old.Revision != hb.Revision {
 		n.planDue, n.groupsDue = true, true
 	}
 	for _, s := range hb.Said {

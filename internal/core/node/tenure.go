@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"slices"
 
 	"baton/internal/core/cluster"
@@ -176,8 +177,13 @@ func (n *Node) tendGroup(i int) {
 	if l.open != 0 && ((!mine && !replaying) || l.lost == l.open) {
 		n.shut(l)
 	}
-	s := group.Situation{Epoch: st.Epoch, Keep: replaying && l.open != 0}
-	if s.Keep {
+	outdated := n.outdated()
+	if outdated && l.open != 0 {
+		n.shut(l)
+	}
+	mine = mine && !outdated
+	s := group.Situation{Epoch: st.Epoch, Keep: replaying && l.open != 0 || outdated}
+	if replaying && l.open != 0 {
 		s.Role, s.Epoch = group.Owner, l.open
 	}
 	if mine {
@@ -187,7 +193,7 @@ func (n *Node) tendGroup(i int) {
 		}
 		s.MayStart = n.recOK >= l.activated || n.flawed(ServeUnrecorded)
 		s.Alone = n.tenuresOver(i)
-		s.MayServe = s.MayStart && n.leaseRuns() && s.Alone && n.addressesFree(l.spec)
+		s.MayServe = s.MayStart && n.leaseRuns() && s.Alone && n.addressTaken(l.spec) == ""
 		s.HotElsewhere = n.takerElsewhere(i, true)
 	}
 	n.heed(l, mine, &s)
@@ -245,18 +251,18 @@ func (n *Node) tenuresOver(i int) bool {
 	return true
 }
 
-// addressesFree tells whether every node from whose group a revision took one of these addresses has applied that
-// revision, by its present run's word, or lost its lease: before that two may answer for the address.
-func (n *Node) addressesFree(g *cluster.GroupSpec) bool {
+// addressTaken tells which node may still answer for one of these addresses, or "": a revision took it from a group
+// that the node had, and it has neither carried that out, by its present run's word, nor lost its lease.
+func (n *Node) addressTaken(g *cluster.GroupSpec) string {
 	for _, f := range n.state.FreedFor(g) {
-		if f.Node == n.id() || n.saidOver(f.Node, f.Number) {
+		if f.Node == n.id() && n.fitted >= f.Revision || n.saidOver(f.Node, f.Number) {
 			continue
 		}
-		if k := n.index(f.Node); k >= 0 && (n.peers[k].hb == nil || n.peers[k].hb.Applied < f.Index) {
-			return false
+		if k := n.index(f.Node); k >= 0 && (n.peers[k].hb == nil || n.peers[k].hb.Revision < f.Revision) {
+			return fmt.Sprintf("waits until %s has given up %s", f.Node, f.Address)
 		}
 	}
-	return true
+	return ""
 }
 
 // over tells whether a tenure is over: a quorum has said so of its number, or its owner has released it.
@@ -279,7 +285,7 @@ func (n *Node) takerElsewhere(i int, hot bool) bool {
 	}
 	for k := range n.peers {
 		p := &n.peers[k]
-		if n.barred(st.ID, p.id) {
+		if n.barred(st.ID, p.id) || n.draftBars(st.ID, p.id) {
 			continue
 		}
 		if k == n.self || p.hb == nil || !p.det.Fresh(n.now.Mono) || !n.state.Nodes[k].Admitted || !p.hb.LeaseRuns || p.hb.Sick ||
@@ -293,6 +299,18 @@ func (n *Node) takerElsewhere(i int, hot bool) bool {
 		}
 	}
 	return false
+}
+
+// draftBars tells whether a node may not have a group any more by the draft under way.
+func (n *Node) draftBars(id cluster.GroupID, node cluster.NodeID) bool {
+	if n.state.Draft == nil {
+		return false
+	}
+	next, err := n.state.DraftSpec()
+	if err != nil || next.Group(id) == nil {
+		return false
+	}
+	return next.Node(node) == nil || next.Group(id).Prefers(node) < 0
 }
 
 // release notes which tenures of this node are given up for good: each under a number of this boot that
@@ -374,10 +392,10 @@ func (n *Node) phase(l *local, mine bool, e cluster.Epoch) (wire.Phase, string) 
 	switch {
 	case o.Failed != "":
 		return wire.PhaseFailed, shorten(o.Failed)
-	case mine && l.open == e && n.gateOK >= l.openN && o.Fronts && o.Ready, !mine && l.open != 0: // no client gets through before
+	case n.leaseRuns() && (mine && l.open == e && n.gateOK >= l.openN && o.Fronts && o.Ready || !mine && l.open != 0): // no client gets through before
 		return wire.PhaseServing, shorten(o.Note)
 	case mine:
-		return wire.PhasePreparing, ""
+		return wire.PhasePreparing, shorten(n.addressTaken(l.spec))
 	case !o.AtDepth:
 		return wire.PhaseStopping, ""
 	case o.Hot:

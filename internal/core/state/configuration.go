@@ -66,7 +66,18 @@ func (s *State) drafted(base cluster.Revision, id string) bool {
 	return s.Draft != nil && s.Draft.Base == base && (id == "" || s.Draft.ID == id)
 }
 
-func (s *State) adopt(index uint64, a *cluster.Adopt) string {
+// Unread tells why this version can't take the configuration that an entry adopts; nil: it can, or it adopts none.
+func (s *State) Unread(c *cluster.Entry) error {
+	for _, p := range c.Parts {
+		if p.Adopt != nil && s.drafted(p.Adopt.Base, p.Adopt.Draft) {
+			_, err := s.DraftSpec()
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *State) adopt(a *cluster.Adopt) string {
 	if !s.drafted(a.Base, a.Draft) {
 		return "there is no such draft"
 	}
@@ -82,7 +93,7 @@ func (s *State) adopt(index uint64, a *cluster.Adopt) string {
 	}
 	s.DraftEnd = &DraftEnd{ID: d.ID, Revision: d.Base + 1}
 	s.Draft, s.draftSpec, s.draftErr = nil, nil, nil
-	s.free(index, next)
+	s.free(a.Base+1, next)
 	s.fit(next)
 	return ""
 }

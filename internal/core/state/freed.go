@@ -8,13 +8,13 @@ import (
 )
 
 // Freed says that a revision took an address from a group. The node that then had the group may go on answering
-// for the address until it has applied that revision: until it says so, or its lease number is over, no group that
-// has been given the address since is served.
+// for the address until it has carried that revision out: until it says so, or its lease number is over, no group
+// that has been given the address since is served.
 type Freed struct {
-	Address netip.Addr     `json:"address"`
-	Node    cluster.NodeID `json:"node"`
-	Number  cluster.Number `json:"number"`
-	Index   uint64         `json:"index"` // of the entry that the node must have applied
+	Address  netip.Addr       `json:"address"`
+	Node     cluster.NodeID   `json:"node"`
+	Number   cluster.Number   `json:"number"`
+	Revision cluster.Revision `json:"revision"` // that the node must have carried out
 }
 
 // FreedFor returns who may still answer for one of a group's addresses.
@@ -32,7 +32,7 @@ func (s *State) FreedFor(g *cluster.GroupSpec) []Freed {
 }
 
 // free notes which addresses groups lose from the configuration that counts to the next.
-func (s *State) free(index uint64, next *cluster.Spec) {
+func (s *State) free(revision cluster.Revision, next *cluster.Spec) {
 	for i := range s.spec.Groups {
 		g := &s.spec.Groups[i]
 		var kept []netip.Addr
@@ -44,10 +44,20 @@ func (s *State) free(index uint64, next *cluster.Spec) {
 				continue
 			}
 			for _, t := range s.Groups[i].Tenures {
-				f := Freed{a, t.Node, t.Number, index}
+				f := Freed{a, t.Node, t.Number, revision}
 				s.Freed = slices.DeleteFunc(s.Freed, func(x Freed) bool { return x.Address == f.Address && x.Node == f.Node && x.Number <= f.Number })
 				s.Freed = append(s.Freed, f)
 			}
 		}
 	}
+}
+
+// carried takes a node's word that it has carried a revision out.
+func (s *State) carried(c *cluster.Carried) string {
+	before := len(s.Freed)
+	s.Freed = slices.DeleteFunc(s.Freed, func(f Freed) bool { return f.Node == c.Node && f.Revision <= c.Revision })
+	if len(s.Freed) == before {
+		return "nothing waits for that"
+	}
+	return ""
 }

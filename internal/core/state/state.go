@@ -248,6 +248,8 @@ func note(j *cluster.Line, p cluster.Part) {
 		j.Served = append(j.Served, *p.Served)
 	case p.Voter != nil:
 		node(p.Voter.Node)
+	case p.Carried != nil:
+		node(p.Carried.Node)
 	}
 }
 
@@ -277,9 +279,11 @@ func (s *State) applyPart(index uint64, e *cluster.Entry, p cluster.Part) string
 	case p.Draft != nil:
 		return s.draft(e, p.Draft)
 	case p.Adopt != nil:
-		return s.adopt(index, p.Adopt)
+		return s.adopt(p.Adopt)
 	case p.Drop != nil:
 		return s.drop(p.Drop)
+	case p.Carried != nil:
+		return s.carried(p.Carried)
 	case p.Voter != nil:
 		return s.voter(index, p.Voter)
 	case p.Token != nil:

@@ -193,6 +193,7 @@ func (e *encoder) heartbeat(m *Heartbeat) {
 		e.bits(g.Hot, g.Cut, g.Lacks)
 		e.string(cut(g.Reason, MaxReason))
 	}
+	e.uint(uint64(m.Revision))
 }
 
 // cut shortens s to at most limit bytes without splitting a character.
@@ -446,6 +447,7 @@ func (d *decoder) heartbeat() *Heartbeat {
 	for i := range m.Groups {
 		d.groupReport(&m.Groups[i])
 	}
+	m.Revision = cluster.Revision(d.uint("revision"))
 	return m
 }
 

@@ -32,6 +32,7 @@ type Heartbeat struct {
 	Said        []Lease // evicted numbers of which nothing is left here
 	Released    []Tenure
 	Groups      []GroupReport
+	Revision    cluster.Revision // the newest of the configuration that the sender has carried out
 }
 
 // Heard tells how long ago the sender heard another node, on any link.
