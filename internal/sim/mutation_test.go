@@ -132,6 +132,7 @@ var plants = []plant{
 		"slow disks and coordinators that are cut off"},
 	{node.AckOfFormerDisk, "AckOfFormerDisk", "", "members", 165, 3, "lease", "165 of members",
 		"a lost disk, and late packets of its former self"},
+	{node.FormerSet, "FormerSet", "former-set", "", 1, 3, "invariant 1", "", "more voters than before, a planned move to a node whose disk is slow, cuts that leave the owner to three of five"},
 	{node.EvictedServes, "EvictedServes", "", "mix", 12, 40, "said", "12 of mix",
 		"an owner that is evicted and lives"},
 }

@@ -41,7 +41,7 @@ type Part struct {
 	Drop  *Drop  `json:"drop,omitempty"`
 
 	Carried *Carried `json:"carried,omitempty"`
-	Voter *Voter `json:"voter,omitempty"`
+	Voter   *Voter   `json:"voter,omitempty"`
 
 	Pause   *Pause   `json:"pause,omitempty"`
 	Resume  *Resume  `json:"resume,omitempty"`

@@ -39,6 +39,8 @@ type NodeFacts struct {
 	LeaseDown   time.Duration // for how long it says that its lease does not run; 0: it runs
 	LeaseRuns   bool          // by its last heartbeat
 	Sick        bool
+	Deaf        bool // by its last heartbeat it does not hear this node, which coordinates
+	Late        bool // no heartbeat of it has come for three intervals: no node to hand something over to
 
 	// Of the set of voters.
 	Rests   uint64        // the log index of the set that its present number was said to rest on

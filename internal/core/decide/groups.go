@@ -264,6 +264,9 @@ func (p *planner) refusal(g *cluster.GroupFacts, to cluster.NodeID) string {
 	if b := p.banned(g, to); b != nil && !p.report(g, to).Hot {
 		return "is banned after a failure: " + b.Reason
 	}
+	if g.Owner != "" && p.f.Node(to).Late {
+		return "has missed three heartbeats"
+	}
 	return ""
 }
 
@@ -289,6 +292,8 @@ func (p *planner) inability(g *cluster.GroupFacts, to cluster.NodeID) string {
 		return "has booted anew and holds no lease yet"
 	case !n.LeaseRuns:
 		return "says that its lease does not run"
+	case n.Deaf:
+		return fmt.Sprintf("does not hear %s, which coordinates", p.f.Self)
 	case p.report(g, to).Cut:
 		return "has lost its uplink"
 	case p.report(g, to).Lacks:

@@ -85,7 +85,7 @@ var nodeRules = []nodeRule{
 			return n.Admitted && n.Fresh && n.LeaseDown >= 2*f.Spec.Timing.L
 		},
 		parts: evict},
-	{id: "N04", verdict: Evict, why: "it was told to hand a group or an address over, and has not applied that for the detection time",
+	{id: "N04", verdict: Evict, why: "it was given a group, or told to hand one or an address over, and has not applied that for the detection time",
 		when: func(f *cluster.Facts, n *cluster.NodeFacts) bool {
 			return n.Admitted && slices.ContainsFunc(f.Groups, func(g cluster.GroupFacts) bool { return slices.Contains(g.Behind, n.ID) })
 		},

@@ -175,24 +175,32 @@ func (n *Node) placeLeader() {
 	}
 }
 
-// hears counts the other voters that a node hears, by its own word and one measure for all: silence as each of
-// them judges it, a stall of its own deducted.
+// hears counts the other voters that a node hears and that hear it: whoever coordinates must reach them. One
+// measure holds for all: silence as each of them judges it, a stall of its own deducted.
 func (n *Node) hears(i int) int {
 	count := 0
-	if i == n.self {
-		for k := range n.peers {
-			if p := &n.peers[k]; k != n.self && p.votes && p.run != 0 && p.det.Ago(n.now.Mono) < n.silenceOf(k) {
-				count++
-			}
-		}
-		return count
-	}
-	for _, h := range n.peers[i].hb.Heard {
-		if k := n.index(h.Node); k >= 0 && n.peers[k].votes && h.Run != 0 && h.Ago < n.silenceOf(k) {
+	for k := range n.peers {
+		if k != i && n.peers[k].votes && n.hearsOf(i, k) && n.hearsOf(k, i) {
 			count++
 		}
 	}
 	return count
+}
+
+// hearsOf tells whether a node hears another, by its own word.
+func (n *Node) hearsOf(i, k int) bool {
+	if i == n.self {
+		return n.peers[k].run != 0 && n.peers[k].det.Ago(n.now.Mono) < n.silenceOf(k)
+	}
+	if n.peers[i].hb == nil {
+		return false
+	}
+	for _, h := range n.peers[i].hb.Heard {
+		if h.Node == n.peers[k].id {
+			return h.Run != 0 && h.Ago < n.silenceOf(k)
+		}
+	}
+	return false
 }
 
 // idle is 1 for a node that may run groups and serves none, else 0.

@@ -75,6 +75,7 @@ func (h *host) start() {
 		}
 	}
 	h.step(b)
+	h.owe(fitted, &Fitted{h.n.Revision()}, nil)
 }
 
 // stop ends the agent; what was not answered is lost.

@@ -61,6 +61,7 @@ func (n *Node) nodeFacts(i int) cluster.NodeFacts {
 		if p.hb != nil {
 			x.Incarnation, x.Boot = p.hb.Incarnation, p.hb.Boot
 			x.LeaseRuns, x.Sick = p.hb.LeaseRuns, p.hb.Sick
+			x.Deaf, x.Late = !n.hearsOf(i, n.self), p.det.Ago(n.now.Mono) > p.hb.L*3/10
 		}
 	}
 	if p.leaseDown != 0 {
@@ -120,6 +121,10 @@ func (n *Node) groupFacts(i int) cluster.GroupFacts {
 		}
 	}
 	g.Behind = append(g.Behind, n.holdsOn(i)...)
+	if x := n.index(st.Owner); st.Owner != "" && x >= 0 && x != n.self && n.state.Nodes[x].Admitted && n.peers[x].hb != nil &&
+		n.peers[x].hb.Applied < st.Index && n.now.Mono.Sub(l.behindAt) >= n.timing.D {
+		g.Behind = append(g.Behind, st.Owner) // it does not see what it was given
+	}
 	for k := range n.peers {
 		r := n.reportOf(k, i)
 		if since := l.fit[n.peers[k].id]; since != 0 {

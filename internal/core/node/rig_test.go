@@ -70,6 +70,7 @@ const (
 	recorded answer = "Recorded"
 	gated    answer = "Gated"
 	done     answer = "Done"
+	fitted   answer = "Fitted"
 )
 
 type owed struct {
@@ -111,6 +112,9 @@ func (h *host) step(in Input) *Output {
 	}
 	if rec := out.Record; rec != nil {
 		h.owe(recorded, &Recorded{rec.N}, func() { h.record = &rec.Record })
+	}
+	if out.Spec != nil {
+		h.owe(fitted, &Fitted{out.Revision}, nil)
 	}
 	for _, g := range out.Gates {
 		h.owe(gated, &Gated{g.N}, nil)

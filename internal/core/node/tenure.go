@@ -168,7 +168,7 @@ func (n *Node) tendGroup(i int) {
 	replaying := st.Epoch < rec.Activated && l.open == rec.Activated
 	mine := st.Owner == n.id() && n.number != 0 && st.Epoch >= rec.Activated &&
 		!slices.Contains(rec.Released, st.Epoch) && l.lost != st.Epoch
-	if l.open != 0 && ((!n.leaseRuns() && n.now.Mono >= n.resumed) || (n.pulse.sick && n.takerElsewhere(i, false))) {
+	if l.open != 0 && ((!n.leaseRuns() && n.now.Mono >= n.resumed) || (n.pulse.sick && n.othersDecide() && n.takerElsewhere(i, false))) {
 		// Given up: it may be assigned again, under the next epoch. A node whose disk does not answer would
 		// never see that it is to hand over, so it does so unasked.
 		l.lost = l.open
@@ -275,6 +275,18 @@ func (n *Node) over(i int, t state.Tenure) bool {
 		return true
 	}
 	return false
+}
+
+// othersDecide tells whether a majority of the voters is heard and well without this node: they can place what it
+// gives up.
+func (n *Node) othersDecide() bool {
+	well := 0
+	for k := range n.peers {
+		if p := &n.peers[k]; k != n.self && p.votes && p.hb != nil && !p.hb.Sick && p.det.Fresh(n.now.Mono) {
+			well++
+		}
+	}
+	return well >= cluster.Quorum(n.voters)
 }
 
 // takerElsewhere tells whether another node could take the group over; if hot, without a start.
