@@ -106,6 +106,7 @@ func (w *world) compareAll() {
 
 // journal checks that each entry which was applied just now has left its line, in order.
 func (w *world) journal(m *machine, s *state.State, entries []cluster.LogEntry) {
+	w.notInVain(m, s)
 	lines := s.Journal
 	for i := len(entries) - 1; i >= 0; i-- {
 		e := &entries[i]
@@ -121,6 +122,24 @@ func (w *world) journal(m *machine, s *state.State, entries []cluster.LogEntry) 
 		}
 		lines = lines[:len(lines)-1]
 	}
+}
+
+// vainMost is how many entries of the planner in a row may come too late to take effect. More of them are a planner
+// that proposes the same again and again.
+const vainMost = 20
+
+// notInVain checks that the planner's newest entries do not all take no effect.
+func (w *world) notInVain(m *machine, s *state.State) {
+	n := len(s.Journal)
+	if n < vainMost {
+		return
+	}
+	for _, l := range s.Journal[n-vainMost:] {
+		if l.Rule == "" || len(l.Did) > 0 || len(l.Dropped) == 0 {
+			return
+		}
+	}
+	w.fail("in vain", "the last %d entries took no effect on %s: %s (%s)", vainMost, m.id, s.Journal[n-1].Dropped[0], s.Journal[n-1].Rule)
 }
 
 // lineage checks the revisions that a node knows: each follows on the one before, and is the same everywhere.

@@ -221,6 +221,5 @@ func leave(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 		d.Evidence = append(d.Evidence, "no other node can take it now: the draft waits")
 		return nil
 	}
-	id := fmt.Sprintf("revision-%d-%s-%d", p.f.Draft.Base+1, g.ID, g.Epoch)
-	return []cluster.Part{{Move: &cluster.Move{ID: id, Group: g.ID, From: g.Owner, To: best.ID, Epoch: g.Epoch}}}
+	return []cluster.Part{p.planned(fmt.Sprintf("revision-%d", p.f.Draft.Base+1), g, best.ID)}
 }
