@@ -54,7 +54,7 @@ func (m *machine) goOn(k Kind) {
 	m.w.overlaps(m)
 	if m.agent != nil && k == Suspend {
 		if m.blocked() {
-			m.inbox = slices.Insert(m.inbox, 0, node.Input(&node.Suspended{}))
+			m.inbox = slices.Insert(m.inbox, m.begun(), node.Input(&node.Suspended{}))
 		} else {
 			m.step(&node.Suspended{})
 		}
@@ -67,6 +67,16 @@ func (m *machine) goOn(k Kind) {
 		}
 	}
 	m.resume()
+}
+
+// begun is the place in the inbox before which nothing may come: an agent that has not begun takes its Boot first.
+func (m *machine) begun() int {
+	if len(m.inbox) > 0 {
+		if _, ok := m.inbox[0].(*node.Boot); ok {
+			return 1
+		}
+	}
+	return 0
 }
 
 func (m *machine) clockOn() {

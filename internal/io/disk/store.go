@@ -15,6 +15,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -29,10 +30,11 @@ import (
 )
 
 const (
-	logName  = "log"
-	tempName = "log.new" // the file that replaces the log by rename(2); of no value if it is found at start
-	runsName = "runs"    // how many agents have begun on this directory
-	lockName = "lock"
+	logName   = "log"
+	tempName  = "log.new" // the file that replaces the log by rename(2); of no value if it is found at start
+	runsName  = "runs"    // how many agents have begun on this directory
+	runsWidth = 20        // digits of that number, so that the next one takes no more room
+	lockName  = "lock"
 
 	minSize    = 4 << 20  // bytes
 	maxLog     = 1 << 30  // bytes: a larger file is none of ours
@@ -179,34 +181,49 @@ func (s *Store) found() error {
 func (s *Store) Runs() uint64 { return s.runs }
 
 // countRun counts one more agent begun on this directory, and makes that durable before it is used: the
-// ids of runs must grow.
+// ids of runs must grow. The number is written over the former one, since a full disk has room for that.
 func (s *Store) countRun() (uint64, error) {
-	var n uint64
-	b, err := os.ReadFile(s.path(runsName))
-	if err == nil {
-		n, err = strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32)
-		if err != nil {
-			return 0, fmt.Errorf("%w: %s holds %q, not a number: remove the data directory, so that this node joins anew", ErrCorrupt, s.path(runsName), b)
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return 0, err
+	f, err := os.OpenFile(s.path(runsName), os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 1, s.beginCount()
 	}
-	n++
-	f, err := os.OpenFile(s.path(runsName+".new"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return 0, err
 	}
-	_, err = fmt.Fprintf(f, "%d\n", n)
+	defer f.Close()
+	b := make([]byte, runsWidth+1)
+	k, err := f.ReadAt(b, 0)
+	if err != nil && err != io.EOF {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(b[:k])), 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %s holds %q, not a number: remove the data directory, so that this node joins anew", ErrCorrupt, f.Name(), b[:k])
+	}
+	n++
+	if _, err := f.WriteAt(fmt.Appendf(nil, "%0*d\n", runsWidth, n), 0); err != nil {
+		return 0, err
+	}
+	return n, s.sync(f)
+}
+
+// beginCount makes the file that counts runs, in one piece.
+func (s *Store) beginCount() error {
+	f, err := os.OpenFile(s.path(runsName+".new"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "%0*d\n", runsWidth, 1)
 	if err == nil {
 		err = s.sync(f)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return 0, err
+		return err
 	}
 	if err := os.Rename(f.Name(), s.path(runsName)); err != nil {
-		return 0, err
+		return err
 	}
-	return n, s.syncDir(s.dir)
+	return s.syncDir(s.dir)
 }
 
 func (s *Store) load() error {

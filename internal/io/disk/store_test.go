@@ -692,3 +692,29 @@ func TestSetAside(t *testing.T) {
 		t.Errorf("aside are incarnation %x (it was %x) and %d entries", kept.Incarnation, before.Incarnation, len(kept.Entries))
 	}
 }
+
+// The count of runs is written over the former one, in as many bytes: a full disk keeps no agent from starting.
+func TestCountOfRunsTakesNoRoom(t *testing.T) {
+	dir := t.TempDir()
+	size := int64(0)
+	for run := uint64(1); run <= 12; run++ {
+		s, _, err := Open(dir, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(filepath.Join(dir, runsName))
+		if err != nil || s.Runs() != run || size != 0 && info.Size() != size {
+			t.Fatalf("run %d: counted %d, the file has %d bytes and had %d, %v", run, s.Runs(), info.Size(), size, err)
+		}
+		size = info.Size()
+		s.Close()
+	}
+	if err := os.WriteFile(filepath.Join(dir, runsName), []byte("7\n"), 0o600); err != nil { // of a former version
+		t.Fatal(err)
+	}
+	s, _, err := Open(dir, Options{})
+	if err != nil || s.Runs() != 8 {
+		t.Fatalf("after 7 comes %d, %v", s.Runs(), err)
+	}
+	s.Close()
+}
