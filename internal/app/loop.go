@@ -122,10 +122,14 @@ func (a *agent) give(now cluster.Now, in node.Input) (answer node.Input, wake cl
 	}
 	out := a.node.Step(now, in)
 	a.views.stepped(out)
+	if _, boot := in.(*node.Boot); boot && out.Spec == nil {
+		a.fits(a.node.Revision()) // the agent was opened by it
+	}
 	if out.Spec != nil {
 		if a.quit = a.reconfigure(out.Spec); a.quit != nil {
 			return nil, now.Mono
 		}
+		a.fits(out.Revision)
 	}
 	if out.Left && a.leftAt == 0 {
 		a.left(now.Mono, fail(exitLeft, wayBack(string(a.self), a.opt.DataDir), "%s has left the cluster: it serves and votes no longer", a.self))

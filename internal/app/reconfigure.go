@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"baton/internal/core/cluster"
+	"baton/internal/core/node"
 	"baton/internal/io/gate"
 	"baton/internal/io/resource"
 )
@@ -40,6 +41,7 @@ type fitting struct {
 	retiring []*slot         // what the file does not name any more and is not known to be stopped
 	guarded  []gate.Group    // as the gate has them
 	guardAt  cluster.Instant // what is to be guarded is not, and is tried again then; 0: it is
+	unfitted *node.Fitted    // the answer that the core waits for until what is to be guarded is; nil: it has it
 
 	guardComplaint complaint
 }
@@ -272,6 +274,7 @@ func (a *agent) closeGates(before *cluster.Spec) {
 func (a *agent) guard() {
 	groups := a.toGuard()
 	if a.guardAt == 0 && reflect.DeepEqual(groups, a.guarded) {
+		a.tellFitted()
 		return
 	}
 	if err := a.gate.Guard(groups); err != nil {
@@ -281,6 +284,23 @@ func (a *agent) guard() {
 	}
 	a.guarded, a.guardAt = groups, 0
 	a.guardComplaint.worked(a.log, "the groups' addresses are guarded")
+	a.tellFitted()
+}
+
+// fits has the core told that a revision is carried out, as soon as what it asks for is guarded.
+func (a *agent) fits(r cluster.Revision) {
+	a.unfitted = &node.Fitted{Revision: r}
+	if a.guardAt == 0 {
+		a.tellFitted()
+	}
+}
+
+// tellFitted gives the core the answer that it waits for. It is called once everything is guarded.
+func (a *agent) tellFitted() {
+	if a.unfitted != nil {
+		a.inbox.put(a.unfitted)
+		a.unfitted = nil
+	}
 }
 
 // guardAgain guards what could not be guarded before.
