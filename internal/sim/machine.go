@@ -400,6 +400,7 @@ func (m *machine) step(in node.Input) {
 func (m *machine) halted(why string) {
 	m.w.note(m, "halts: %s", why)
 	m.stopAll()
+	m.disk.killed(len(m.disk.queue)) // it ends once all is written
 	if !m.faultOn(Unreadable, -1) {
 		m.w.fail("halted", "%s: %s", m.id, why)
 	}
