@@ -177,6 +177,9 @@ func parse(t *testing.T, text string) *cluster.Facts {
 					pending = append(pending, reports{len(f.Groups), node, flags})
 				}
 			}
+			if g.Move != nil && g.Move.Assigned == 0 {
+				g.Move.From = g.Owner
+			}
 			f.Groups, f.Spec.Groups = append(f.Groups, g), append(f.Spec.Groups, s)
 		default:
 			parseInstruction(t, f.Instructions, w)

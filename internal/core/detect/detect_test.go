@@ -63,4 +63,9 @@ func TestShorterLength(t *testing.T) {
 	if p.Reported(24000*ms) != 9*time.Second {
 		t.Error("a longer length counts at once")
 	}
+	p.Arrived(0, 24000*ms, 20*time.Second)
+	p.Arrived(0, 24000*ms, 100*time.Millisecond) // while the window of the former change has not passed
+	if p.Reported(27999*ms) != 18*time.Second || p.Reported(28000*ms) != 90*time.Millisecond {
+		t.Errorf("it grew and shrank again: reported %v and then %v", p.Reported(27999*ms), p.Reported(28000*ms))
+	}
 }

@@ -20,7 +20,7 @@ func spec(depth cluster.Depth) *cluster.GroupSpec {
 		if front {
 			d = cluster.Cold
 		}
-		return cluster.ResourceSpec{ID: id, Depth: d, Front: front, Effects: cluster.EffectsAddress, StartTimeout: time.Second, StopTimeout: time.Second}
+		return cluster.ResourceSpec{ID: id, Depth: d, Front: front, Effects: cluster.EffectsAddress, StartTimeout: 3 * time.Second, StopTimeout: 5 * time.Second}
 	}
 	return &cluster.GroupSpec{ID: "web", Restarts: 1, Resources: []cluster.ResourceSpec{r("ip", true), r("db", false), r("app", false)}}
 }
@@ -252,4 +252,23 @@ func TestConverges(t *testing.T) {
 		}
 		rt.Fatalf("it does not converge as %v: %+v", s.Role, b.g.res)
 	})
+}
+
+// A start may take as long as the description says of starts, a stop as long as it says of stops.
+func TestDeadlines(t *testing.T) {
+	b := newBench(cluster.Hot)
+	b.step(Situation{Role: Owner, Epoch: 1, MayStart: true, Alone: true, MayServe: true})
+	if w := b.open[0]; w.Target != cluster.TargetRunning || w.Deadline != 3*time.Second {
+		t.Errorf("a start: %+v", w)
+	}
+	b.done(t, b.open[0].Resource, cluster.StatusRunning)
+	b.step(Situation{Epoch: 1, Stopped: true})
+	for _, w := range b.open {
+		if w.Target != cluster.TargetStopped || w.Deadline != 5*time.Second {
+			t.Errorf("a stop: %+v", w)
+		}
+	}
+	if len(b.open) == 0 {
+		t.Error("nothing is stopped")
+	}
 }

@@ -128,3 +128,29 @@ func TestLeaving(t *testing.T) {
 	check(t, len(alpha.n.state.Set().Voters) == 3 && alpha.n.state.Node("beta") == nil && alpha.n.state.Member("beta") == nil, "beta still belongs to the cluster: %v", alpha.n.state.Members)
 	check(t, alpha.open("web") && alpha.group("web").Epoch == 1, "web was disturbed")
 }
+
+// A lease that nobody renews ends unseen by packets: the node asks to be called by then, and shuts its gate at once.
+func TestCalledAtTheLeasesEnd(t *testing.T) {
+	r := settled(t, file("one", nil))
+	alpha := r.at("alpha")
+	alpha.cut = true
+	end := alpha.n.holder.End()
+	r.until("the lease has ended", 2*time.Second, func() bool {
+		end = max(end, alpha.n.holder.End())
+		check(t, alpha.wake <= end || r.now >= end, "it asks to be called at %d, and its lease ends at %d", alpha.wake, end)
+		return r.now >= end
+	})
+	r.run(0)
+	check(t, !alpha.open("web") && r.now == end, "its gate is open %v after that", r.now.Sub(end))
+}
+
+// A node that was silent gets another disk and is not heard under it: that is told anew, after D.
+func TestSilenceOfAnotherDisk(t *testing.T) {
+	r := settled(t, file("one", nil))
+	beta := r.at("beta")
+	r.at("alpha").stop()
+	r.until("alpha is silent", 2*time.Second, func() bool { return beta.n.peers[0].silentTold })
+	beta.n.peers[0].become(77, newPeer(&beta.n.spec.Nodes[0], 1, r.now, timing).det)
+	check(t, !beta.n.peers[0].silentTold, "the new disk begins with the silence of the former one")
+	r.until("that is told anew", timing.D+timing.H, func() bool { return beta.n.peers[0].silentTold })
+}
