@@ -37,9 +37,6 @@ func (e *election) step(n *Node) time.Duration {
 // turn is this node's place in the order of candidates: members, spares, witnesses, by name.
 func (n *Node) turn() int {
 	turn := 0
-	if n.flawed(CampaignTogether) {
-		return turn
-	}
 	me := &n.spec.Nodes[n.self]
 	for i := range n.spec.Nodes {
 		o := &n.spec.Nodes[i]

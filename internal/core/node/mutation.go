@@ -78,8 +78,6 @@ const (
 	GateTooLong                     // the gate stays open for a little longer than the lease
 	PromiseToAnyNumber              // a promise is given to a lease number that is over
 	NeverUrgent                     // news waits for the next heartbeat
-	CampaignTogether                // all candidates campaign at the same instants
-	AckOfFormerDisk                 // an ack counts for the present disk of a node though its former one gave it
 	EvictedServes                   // what is served goes on after the own Evict was applied
 	FormerSet                       // words of a set from before the Evict end a lease
 	MutationCount

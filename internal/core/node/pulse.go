@@ -377,7 +377,7 @@ func (n *Node) promise(i int, hb *wire.Heartbeat) {
 // ackIn takes a voter's ack.
 func (n *Node) ackIn(i int, a *wire.Ack) {
 	p := &n.peers[i]
-	if (a.Run != n.run && !n.flawed(AckNoRun)) || (p.inc != 0 && a.Incarnation != p.inc && !n.flawed(AckOfFormerDisk)) {
+	if (a.Run != n.run && !n.flawed(AckNoRun)) || (p.inc != 0 && a.Incarnation != p.inc) {
 		return
 	}
 	// An ack that promises nothing is a sign of life only: the voter may still have to note a longer length on
