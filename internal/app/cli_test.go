@@ -491,6 +491,13 @@ func TestHelpAndVersion(t *testing.T) {
 		t.Errorf("exit %d, %v: %s", code, err, out)
 	}
 	// The simulator has arguments of its own.
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	var told bytes.Buffer
+	if code := runCommand(stopped, []string{"simulate", "--seeds", "1..1000"}, strings.NewReader(""), &told, &told); code != exitFailed ||
+		!strings.Contains(told.String(), "stopped after 0 of 1000 seeds") {
+		t.Errorf("simulate, stopped: exit %d, %s", code, told.String())
+	}
 	if code, _, errOut := baton(t, "none", "simulate", "--seeds", "x"); code != exitUsage || !strings.Contains(errOut, "seed") {
 		t.Errorf("simulate: exit %d, %s", code, errOut)
 	}

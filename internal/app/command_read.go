@@ -94,7 +94,11 @@ type simulateCmd struct {
 
 // Run hands over to the simulator.
 func (c *simulateCmd) Run(k *console) error {
-	if code := sim.Main(c.Args, k.out, k.err); code != exitDone {
+	args := c.Args
+	if k.json { // said before the command; the simulator refuses it as it does behind it
+		args = append([]string{"--json"}, args...)
+	}
+	if code := sim.Main(k.ctx, args, k.out, k.err); code != exitDone {
 		return exitCode(code)
 	}
 	return nil

@@ -428,7 +428,7 @@ func flagTable(flags []*kong.Flag, positional []*kong.Positional) string {
 
 func simulateDocs(t *testing.T) string {
 	var out, errOut bytes.Buffer
-	sim.Main([]string{"--help"}, &out, &errOut)
+	sim.Main(t.Context(), []string{"--help"}, &out, &errOut)
 	return "```\n" + strings.ReplaceAll(out.String(), "\t", "    ") + "```\n"
 }
 

@@ -74,7 +74,7 @@ func (c *checker) init(w *world) {
 	case Safety:
 		return
 	case Converge:
-		c.from = int64(w.plan.Run + w.settling())
+		c.from = int64(w.plan.Run + w.plan.settling(w.check.length))
 	case Mend:
 		if len(w.plan.Faults) > 0 {
 			c.from = int64(w.plan.Faults[0].At) - 1
@@ -82,7 +82,7 @@ func (c *checker) init(w *world) {
 	default:
 		// One look just before the fault: was the cluster well at all?
 		if len(w.plan.Faults) > 0 {
-			c.cause = w.plan.cause(w.settling() + 3*c.length)
+			c.cause = w.plan.cause(w.plan.settling(w.check.length) + 3*c.length)
 			c.from = int64(c.cause) - 1
 			c.deadline = c.from + 1 + int64(w.spec.Timing.Promised(w.plan.Takeover)) // in true time: clocks may run slow by rho
 		}
@@ -119,15 +119,15 @@ func (p *Plan) cause(settled time.Duration) time.Duration {
 }
 
 // settling bounds how long a cluster may need once all faults have ended: 3 L, and what boots and starts.
-func (w *world) settling() time.Duration {
-	if w.plan.Settle > 0 {
-		return w.plan.Settle
+func (p *Plan) settling(l time.Duration) time.Duration {
+	if p.Settle > 0 {
+		return p.Settle
 	}
 	start := time.Duration(0)
-	for _, g := range w.plan.Groups {
+	for _, g := range p.Groups {
 		start = max(start, g.Start)
 	}
-	return 3*w.check.length + 2*start + settleSlack
+	return 3*l + 2*start + settleSlack
 }
 
 // plannedGap is what a planned move may take beside the start.
@@ -137,12 +137,12 @@ const plannedGap = 100 * time.Millisecond
 const settleSlack = 500 * time.Millisecond
 
 // tail returns how long the run goes on after the faults.
-func (w *world) tail() time.Duration {
-	if w.plan.Tail > 0 {
-		return w.plan.Tail
+func (p *Plan) tail(l time.Duration) time.Duration {
+	if p.Tail > 0 {
+		return p.Tail
 	}
-	if w.plan.Goal == Converge {
-		return w.settling() + 2*w.check.length + time.Second
+	if p.Goal == Converge {
+		return p.settling(l) + 2*l + time.Second
 	}
 	return 0
 }
@@ -366,7 +366,7 @@ func (c *checker) sample(w *world) {
 		if w.plan.Goal == Takeover && w.now > c.deadline && time.Duration(w.now-s.down) < plannedGap {
 			continue // a handover: a disk that hangs is found, and left, only later
 		}
-		if w.plan.Goal == Converge && c.changed > 0 && (time.Duration(w.now-c.changed) < w.settling() || w.restarting(g)) {
+		if w.plan.Goal == Converge && c.changed > 0 && (time.Duration(w.now-c.changed) < w.plan.settling(w.check.length) || w.restarting(g)) {
 			s.down = w.now // its time begins when that is over
 			continue
 		}

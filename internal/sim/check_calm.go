@@ -28,7 +28,7 @@ const stormFactor = 3
 // time, and three lease lengths for the coordinator to find its place.
 func (w *world) isCalm() bool {
 	c := &w.check.calm
-	return time.Duration(w.now-max(c.since, c.faultAt)) > w.settling()+3*w.check.length && w.undisturbed()
+	return time.Duration(w.now-max(c.since, c.faultAt)) > w.plan.settling(w.check.length)+3*w.check.length && w.undisturbed()
 }
 
 // undisturbed tells whether no fault acts now, and no machine stalls.

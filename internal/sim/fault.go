@@ -167,6 +167,7 @@ type Fault struct {
 	PPM     int64
 	Words   string        // of Apply and Form
 	For     time.Duration // how long it lasts; 0: to the end of the run
+	line    int           // of the script that it was read from; 0: of none
 }
 
 // Links are named lan, cross, third in scripts.
@@ -240,18 +241,24 @@ func parseFault(at time.Duration, words, links []string) (Fault, error) {
 		}
 	}
 	if f.Kind == kindCount {
-		return f, fmt.Errorf("unknown verb %q", words[0])
+		return f, fmt.Errorf("unknown verb %s", quote(words[0]))
 	}
 	s := shapes[f.Kind]
 	words = words[1:]
 	if s.words {
+		if len(words) == 0 {
+			return f, fmt.Errorf("%s: arguments are missing", s.verb)
+		}
 		f.Words = strings.Join(words, " ")
 		words = nil
 	}
 	if i := slices.Index(words, "for"); i >= 0 && (s.lasts || s.standing) && i+1 < len(words) {
-		d, err := time.ParseDuration(words[i+1])
-		if err != nil || d < 0 {
-			return f, fmt.Errorf("%s: %q is no length of time, such as 2s", s.verb, words[i+1])
+		d, err := span(words[i+1])
+		if err == nil && d == 0 {
+			err = fmt.Errorf("for %s: it would end before it begins", words[i+1])
+		}
+		if err != nil {
+			return f, fmt.Errorf("%s: %w", s.verb, err)
 		}
 		f.For = d
 		words = words[:i]
@@ -316,25 +323,29 @@ func (f *Fault) parseAmounts(s shape, links []string, next func() string) error 
 		f.Bytes = n
 	}
 	if s.duration {
-		w := next()
-		d, err := time.ParseDuration(w)
-		if err != nil || d < 0 && !s.signed {
-			return fmt.Errorf("%s: %q is no length of time, such as 2s", s.verb, w)
+		read := span
+		if s.signed {
+			read = duration
+		}
+		d, err := read(next())
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.verb, err)
 		}
 		f.Amount = d
 	}
 	if s.second {
 		w := next()
-		d, err := time.ParseDuration(w)
-		if err != nil || d <= 0 || f.Amount <= 0 {
+		d, err := span(w)
+		if err != nil || d == 0 || f.Amount == 0 {
 			return fmt.Errorf("%s: it takes two lengths of time, such as 20ms 100ms, not %q", s.verb, w)
 		}
 		f.Second = d
 	}
 	if s.ppm {
-		n, err := strconv.ParseInt(strings.TrimSuffix(next(), "ppm"), 10, 64)
+		w := next()
+		n, err := strconv.ParseInt(strings.TrimSuffix(w, "ppm"), 10, 64)
 		if err != nil {
-			return fmt.Errorf("%s: rate: %w", s.verb, err)
+			return fmt.Errorf("%s: %s is no rate of a clock, such as 2000ppm", s.verb, quote(w))
 		}
 		f.PPM = n
 	}

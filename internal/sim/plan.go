@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -130,12 +131,15 @@ func (g *PlanGroup) spec(i int) cluster.GroupSpec {
 
 // check refuses a plan that the world can't run.
 func (p *Plan) check() error {
-	if len(p.Nodes) < 3 || len(p.Nodes) > 16 || p.Links < 1 || p.Links > len(linkNames) || p.Run <= 0 {
-		return fmt.Errorf("a plan needs 3 to 16 nodes, 1 to %d links and a length; this one has %d, %d and %v",
-			len(linkNames), len(p.Nodes), p.Links, p.Run)
-	}
-	if len(p.Nodes)-len(p.Out) < 3 {
-		return fmt.Errorf("a cluster needs 3 nodes, all but %v are %d", p.Out, len(p.Nodes)-len(p.Out))
+	switch {
+	case len(p.Nodes) < 3 || len(p.Nodes) > 16:
+		return fmt.Errorf("a cluster has 3 to 16 nodes; this one has %d", len(p.Nodes))
+	case len(p.Nodes)-len(p.Out) < 3:
+		return fmt.Errorf("a cluster has 3 nodes at least; all but those that are out (%v) are %d", p.Out, len(p.Nodes)-len(p.Out))
+	case p.Links < 1 || p.Links > len(linkNames):
+		return fmt.Errorf("a plan has 1 to %d links; this one has %d", len(linkNames), p.Links)
+	case p.Run <= 0:
+		return fmt.Errorf("a plan has a length; this one's is %v", p.Run)
 	}
 	for _, n := range p.Nodes {
 		if err := checkRate(n.PPM); err != nil {
@@ -143,28 +147,50 @@ func (p *Plan) check() error {
 		}
 	}
 	for i := range p.Faults {
-		f := &p.Faults[i]
-		if err := checkRate(f.PPM); err != nil {
-			return fmt.Errorf("%v: %w", f, err)
-		}
-		if f.Kind == Apply {
-			if _, err := p.change(p.first(), strings.Fields(f.Words)); err != nil {
-				return fmt.Errorf("%v: %w", f, err)
-			}
-		}
-		for _, name := range []string{f.Node, f.Peer} {
-			if name != "" && name[0] != '@' && p.node(cluster.NodeID(name)) < 0 {
-				return fmt.Errorf("%v: no node %q", f, name)
-			}
-		}
-		if err := p.checkGroup(f); err != nil {
-			return err
-		}
-		if f.Link >= p.Links {
-			return fmt.Errorf("%v: the plan has %d links", f, p.Links)
+		if err := p.checkFault(&p.Faults[i]); err != nil {
+			return p.Faults[i].wrong("%v", err)
 		}
 	}
 	return nil
+}
+
+// theirRoles are the names that stand for a node.
+var theirRoles = []string{TheOwner, TheCoordinator, TheOther}
+
+func (p *Plan) checkFault(f *Fault) error {
+	if err := checkRate(f.PPM); err != nil {
+		return err
+	}
+	if f.At < 0 {
+		return errors.New("it comes before the run begins")
+	}
+	names := []string{f.Node, f.Peer}
+	switch f.Kind {
+	case Apply:
+		if _, err := p.change(p.first(), strings.Fields(f.Words)); err != nil {
+			return err
+		}
+	case Form:
+		names = append(names, strings.Fields(f.Words)...)
+	}
+	for i, name := range names {
+		switch {
+		case name == "":
+		case name[0] == '@' && i < 2:
+			if !slices.Contains(theirRoles, name) {
+				return fmt.Errorf("no node is called %s; there are %s", quote(name), strings.Join(theirRoles, ", "))
+			}
+		case p.node(cluster.NodeID(name)) < 0:
+			return fmt.Errorf("no node %q", name)
+		}
+	}
+	if f.Node != "" && f.Node == f.Peer {
+		return errors.New("it takes two nodes")
+	}
+	if f.Link >= p.Links {
+		return fmt.Errorf("the plan has %d links", p.Links)
+	}
+	return p.checkGroup(f)
 }
 
 // checkRate refuses a clock that the protocol makes no promise for.
@@ -180,11 +206,11 @@ func (p *Plan) checkGroup(f *Fault) error {
 	switch {
 	case group == "" || group == "all" && (f.Kind == Pause || f.Kind == Resume):
 	case p.group(cluster.GroupID(group)) < 0:
-		return fmt.Errorf("%v: no group %q", f, group)
+		return fmt.Errorf("no group %q", group)
 	case resource != "" && resource != "app" && resource != "ip":
-		return fmt.Errorf("%v: a group has the resources app and ip", f)
+		return errors.New("a group has the resources app and ip")
 	case resource != "" && (f.Kind < Stop || f.Kind > Clear):
-		return fmt.Errorf("%v: it takes a group", f)
+		return errors.New("it takes a group, not a resource of it")
 	}
 	return nil
 }

@@ -1,7 +1,8 @@
 package sim
 
 import (
-	"bufio"
+	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -72,37 +73,99 @@ func (p *Plan) Script() string {
 	return b.String()
 }
 
-// Parse reads a script, up to a line ---- after which its outcome stands. Each line is one word and its arguments, # begins a comment:
+// scriptWord is a word that begins a line of a script: what follows it, and what it means. The page on scripts shows
+// them as they stand here.
+type scriptWord struct{ name, args, doc string }
+
+var scriptWords = []scriptWord{
+	{"nodes", "NODE[:ROLE]…", "machines, each a `member`, `spare` or `witness`; without a role a member"},
+	{"node", "NODE [ROLE] [RATE]", "one machine; its clock runs fast by RATE, such as `2000ppm` or `-2493ppm`"},
+	{"out", "NODE…", "machines that are not in the first configuration: `at TIME apply +NODE` lets one in"},
+	{"group", "GROUP NODE… [OPTION…]", "a group, and its nodes in the order of preference; without any, the script has the hot group `web` on all but witnesses"},
+	{"takeover", "TIME", "the takeover of the cluster; else `1s`"},
+	{"links", "NUMBER", "how many links there are, of `lan`, `cross` and `third`; else 1"},
+	{"latency", "LEAST MORE", "what a packet takes: LEAST, and up to MORE beside it; else `100us 100us`"},
+	{"sync", "LEAST MOST", "what a sync of a disk takes; else `200us 900us`"},
+	{"stalls", "EVERY MOST", "each machine stands still about so often, and for so long at the most; else never"},
+	{"clients", "TIME", "each group has a client, whose ARP cache holds an address for so long; else there is none"},
+	{"compact", "NUMBER", "after so many entries a node makes a snapshot; else as the core does by itself"},
+	{"codec", "", "every message is encoded and decoded on its way"},
+	{"blind", "", "agents do not measure how long their syncs take"},
+	{"seed", "NUMBER", "what the script leaves open follows from it: each latency, which unsynced writes survive; else 1"},
+	{"spread", "TIME", "each fault comes up to so much later, as the seed says, those of one instant together"},
+	{"goal", "GOAL", "what the run must show beside safety: see below; else `converge`"},
+	{"at", "TIME FAULT", "a fault, or what ends one: see below"},
+	{"run", "TIME", "every fault that has an end has ended then. What is simulated is more: settling and tail follow"},
+	{"settle", "TIME", "goal `converge`: so long after `run` every group serves; else 3 L, twice the longest start, and 500 ms"},
+	{"tail", "TIME", "how long the run goes on after `run`; else with goal `converge` the settling, 2 L and 1 s, with others not at all"},
+}
+
+// groupWords are the options of a group.
+var groupWords = []scriptWord{
+	{"hot", "", "its program runs on every node, out of reach; else it starts where the group comes to serve"},
+	{"manual", "", "it moves on a command only"},
+	{"beyond", "", "what its program does goes beyond the gate: two at once do harm"},
+	{"failback=", "TIME", "it returns to its preferred node once that has been well for so long; else on a command only"},
+	{"start=", "TIME", "how long its program takes to start; else no time"},
+}
+
+// scriptReader reads a script line by line.
+type scriptReader struct {
+	*Plan
+	line int
+	seen map[string]int // the line of each word that stands once
+}
+
+// cutOutcome parts a script from its outcome, and tells whether it has one.
+func cutOutcome(text string) (script, outcome string, found bool) {
+	text = strings.ReplaceAll(text, "\r\n", "\n")
+	if strings.HasPrefix(text, outcomeMark+"\n") {
+		return "", text[len(outcomeMark)+1:], true
+	}
+	script, outcome, found = strings.Cut(text+"\n", "\n"+outcomeMark+"\n")
+	return script, strings.TrimSuffix(outcome, "\n"), found
+}
+
+// Parse reads a script, up to a line ---- after which its outcome stands. Each line is one word (scriptWords) and its
+// arguments, # begins a comment:
 //
-//	takeover 100ms
-//	node alpha member 2000ppm        a machine; its clock runs 0.2 % fast
-//	nodes alpha beta gamma:witness   the same, shorter
-//	group web alpha beta hot manual beyond failback=1s start=50ms
-//	out delta                        machines that are not in the first configuration
-//	links 2, latency 100us 200us, sync 200us 900us, stalls 1s 15ms, seed 7, codec, blind, compact 10
-//	clients 30s                      each group has a client, whose ARP cache holds an address for so long
-//	spread 20ms                      each fault comes up to so much later, as the seed says
-//	goal converge|takeover|still|safety|mend
+//	nodes alpha beta gamma:witness
+//	group web alpha beta hot failback=1s
+//	goal converge
 //	at 2s power alpha for 500ms      a fault (see Kind)
-//	at 3s boot alpha                 ends an earlier fault of that node: boot, relaunch, thaw, heal
-//	run 5s                           every fault that has an end has ended then
-//	settle 1s                        and so much later every group serves (goal converge)
+//	at 3s isolate beta
+//	at 4s heal beta                  ends an earlier fault of that node: boot, relaunch, thaw, heal
+//	run 5s
+//
+// It refuses what makes no cluster, and what the rules could not judge.
 func Parse(text string) (*Plan, error) {
+	if !isText(text) {
+		return nil, errors.New("it is no text")
+	}
 	p := &Plan{Seed: 1, Takeover: time.Second, Links: 1, Latency: 100 * time.Microsecond, Jitter: 100 * time.Microsecond,
 		SyncMin: 200 * time.Microsecond, SyncMax: 900 * time.Microsecond}
-	lines := bufio.NewScanner(strings.NewReader(text))
-	for n := 1; lines.Scan(); n++ {
-		if lines.Text() == outcomeMark {
-			break
-		}
-		line, _, _ := strings.Cut(lines.Text(), "#")
+	r := &scriptReader{Plan: p, seen: map[string]int{}}
+	script, _, _ := cutOutcome(text)
+	empty := true
+	for line := range strings.Lines(script) {
+		r.line++
+		line, _, _ = strings.Cut(line, "#")
 		words := strings.Fields(line)
 		if len(words) == 0 {
 			continue
 		}
-		if err := p.parseLine(words); err != nil {
-			return nil, fmt.Errorf("script line %d, %q: %w", n, strings.TrimSpace(line), err)
+		empty = false
+		if err := r.parseLine(words); err != nil {
+			return nil, fmt.Errorf("script line %d, %s: %w", r.line, quote(strings.TrimSpace(line)), err)
 		}
+	}
+	switch {
+	case empty:
+		return nil, errors.New("it is empty; a script names nodes, faults and a length, such as: nodes alpha beta gamma / at 5s power @owner / run 12s")
+	case len(p.Nodes) == 0:
+		return nil, errors.New("it names no nodes, as in: nodes alpha beta gamma")
+	case p.Run <= 0:
+		return nil, errors.New("it has no length, as in: run 12s")
 	}
 	if len(p.Groups) == 0 {
 		g := PlanGroup{ID: "web", Hot: true}
@@ -113,42 +176,121 @@ func Parse(text string) (*Plan, error) {
 		}
 		p.Groups = []PlanGroup{g}
 	}
-	slices.SortStableFunc(p.Faults, func(a, b Fault) int { return int(a.At - b.At) })
-	return p, p.check()
+	slices.SortStableFunc(p.Faults, func(a, b Fault) int { return cmp.Compare(a.At, b.At) })
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	return p, r.judgeable()
 }
 
-func (p *Plan) parseLine(words []string) error {
-	durations := func(to ...*time.Duration) error {
-		if len(words)-1 != len(to) {
-			return fmt.Errorf("%s takes %d durations", words[0], len(to))
+// judgeable refuses what could be run, but would break a rule by itself.
+func (r *scriptReader) judgeable() error {
+	t, err := derive(r.Takeover)
+	if err != nil {
+		return err
+	}
+	end := r.Run + r.tail(t.L)
+	for i := range r.Faults {
+		if f := &r.Faults[i]; f.At > end {
+			return f.wrong("it comes after the end, which is at %v", end.Round(time.Millisecond))
 		}
+	}
+	if measured := func(f Fault) bool { return f.Kind != Loss }; r.Goal == Takeover && !slices.ContainsFunc(r.Faults, measured) {
+		return fmt.Errorf("script line %d: goal takeover measures what follows a fault other than loss, and the script has none", r.seen["goal"])
+	}
+	return nil
+}
+
+// wrong says what is wrong with a fault, and in which line of a script it stands.
+func (f *Fault) wrong(format string, args ...any) error {
+	text := fmt.Sprintf(format, args...)
+	if f.line > 0 {
+		return fmt.Errorf("script line %d, %s: %s", f.line, quote(f.String()), text)
+	}
+	return fmt.Errorf("%v: %s", f, text)
+}
+
+func (r *scriptReader) parseLine(words []string) error {
+	name, args := words[0], words[1:]
+	for _, w := range words {
+		if len(w) > wordMost {
+			return fmt.Errorf("no word is as long as the one of %d bytes", len(w))
+		}
+	}
+	i := slices.IndexFunc(scriptWords, func(w scriptWord) bool { return w.name == name })
+	if i < 0 {
+		return fmt.Errorf("unknown word %s", quote(name))
+	}
+	if want := scriptWords[i].args; len(args) == 0 && want != "" {
+		return fmt.Errorf("arguments are missing: %s %s", name, want)
+	}
+	switch name { // those that may stand more than once
+	case "nodes":
+		for _, w := range args {
+			node, role, _ := strings.Cut(w, ":")
+			if err := r.parseNode(node, role, ""); err != nil {
+				return err
+			}
+		}
+		return nil
+	case "node":
+		if len(args) > 3 {
+			return fmt.Errorf("unexpected %q", args[3])
+		}
+		return r.parseNode(args[0], at(args, 1), at(args, 2))
+	case "out":
+		return r.parseOut(args)
+	case "group":
+		return r.parseGroup(args)
+	case "at":
+		return r.parseAt(args)
+	}
+	if line := r.seen[name]; line > 0 {
+		return fmt.Errorf("%s stands in line %d already", name, line)
+	}
+	r.seen[name] = r.line
+	return r.parseOnce(name, scriptWords[i].args, args)
+}
+
+// parseOnce reads a line whose word stands once.
+func (r *scriptReader) parseOnce(name, want string, args []string) (err error) {
+	if len(args) != len(strings.Fields(want)) {
+		return fmt.Errorf("it is written: %s", strings.TrimSpace(name+" "+want))
+	}
+	p := r.Plan
+	durations := func(to ...*time.Duration) (err error) {
 		for i, d := range to {
-			var err error
-			if *d, err = time.ParseDuration(words[i+1]); err != nil {
+			if *d, err = span(args[i]); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	if len(words) == 1 && words[0] != "codec" && words[0] != "blind" {
-		return fmt.Errorf("arguments are missing")
-	}
-	var err error
-	switch words[0] {
+	switch name {
 	case "seed":
-		p.Seed, err = strconv.ParseUint(words[1], 10, 64)
-	case "takeover":
-		err = durations(&p.Takeover)
+		p.Seed, err = number(args[0])
 	case "compact":
-		p.Compact, err = strconv.ParseUint(words[1], 10, 64)
+		p.Compact, err = number(args[0])
 	case "links":
-		p.Links, err = strconv.Atoi(words[1])
+		var n uint64
+		if n, err = number(args[0]); err == nil && (n < 1 || n > uint64(len(linkNames))) {
+			err = fmt.Errorf("a plan has 1 to %d links", len(linkNames))
+		}
+		p.Links = int(n)
+	case "takeover":
+		if err = durations(&p.Takeover); err == nil {
+			_, err = derive(p.Takeover)
+		}
 	case "latency":
 		err = durations(&p.Latency, &p.Jitter)
 	case "sync":
-		err = durations(&p.SyncMin, &p.SyncMax)
+		if err = durations(&p.SyncMin, &p.SyncMax); err == nil && p.SyncMax < p.SyncMin {
+			err = errors.New("the most is less than the least")
+		}
 	case "stalls":
-		err = durations(&p.StallEvery, &p.StallMax)
+		if err = durations(&p.StallEvery, &p.StallMax); err == nil && p.StallEvery < time.Millisecond {
+			err = errors.New("a machine can't stall more often than each millisecond")
+		}
 	case "clients":
 		err = durations(&p.Clients)
 	case "spread":
@@ -164,32 +306,21 @@ func (p *Plan) parseLine(words []string) error {
 	case "blind":
 		p.Blind = true
 	case "goal":
-		i := slices.Index(goalNames, words[1])
+		i := slices.Index(goalNames, args[0])
 		if i < 0 {
-			return fmt.Errorf("unknown goal")
+			return fmt.Errorf("unknown goal %q; there are %s", args[0], strings.Join(goalNames, ", "))
 		}
 		p.Goal = Goal(i)
-	case "nodes":
-		for _, w := range words[1:] {
-			name, role, _ := strings.Cut(w, ":")
-			if err := p.parseNode(name, role, ""); err != nil {
-				return err
-			}
-		}
-	case "out":
-		for _, w := range words[1:] {
-			p.Out = append(p.Out, cluster.NodeID(w))
-		}
-	case "node":
-		err = p.parseNode(words[1], at(words, 2), at(words, 3))
-	case "group":
-		err = p.parseGroup(words[1:])
-	case "at":
-		err = p.parseAt(words[1:])
-	default:
-		return fmt.Errorf("unknown word %q", words[0])
 	}
 	return err
+}
+
+func number(word string) (uint64, error) {
+	n, err := strconv.ParseUint(word, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s is no whole number", quote(word))
+	}
+	return n, nil
 }
 
 func at(words []string, i int) string {
@@ -199,8 +330,14 @@ func at(words []string, i int) string {
 	return ""
 }
 
-func (p *Plan) parseNode(name, role, ppm string) error {
+func (r *scriptReader) parseNode(name, role, ppm string) error {
 	n := PlanNode{ID: cluster.NodeID(name)}
+	if err := checkName(name); err != nil {
+		return err
+	}
+	if r.node(n.ID) >= 0 {
+		return fmt.Errorf("there is a node %s already", name)
+	}
 	switch role {
 	case "", "member":
 	case "spare":
@@ -208,21 +345,43 @@ func (p *Plan) parseNode(name, role, ppm string) error {
 	case "witness":
 		n.Role = cluster.Witness
 	default:
-		return fmt.Errorf("unknown role %q", role)
+		return fmt.Errorf("unknown role %q; there are member, spare, witness", role)
 	}
 	if ppm != "" {
 		v, err := strconv.ParseInt(strings.TrimSuffix(ppm, "ppm"), 10, 64)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s is no rate of a clock, such as 2000ppm", quote(ppm))
 		}
-		n.PPM = v
+		if n.PPM = v; checkRate(v) != nil {
+			return checkRate(v)
+		}
 	}
-	p.Nodes = append(p.Nodes, n)
+	r.Nodes = append(r.Nodes, n)
 	return nil
 }
 
-func (p *Plan) parseGroup(words []string) error {
+func (r *scriptReader) parseOut(names []string) error {
+	for _, w := range names {
+		id := cluster.NodeID(w)
+		switch {
+		case r.node(id) < 0:
+			return fmt.Errorf("no node %q above", w)
+		case slices.Contains(r.Out, id):
+			return fmt.Errorf("%s is out already", w)
+		}
+		r.Out = append(r.Out, id)
+	}
+	return nil
+}
+
+func (r *scriptReader) parseGroup(words []string) error {
 	g := PlanGroup{ID: cluster.GroupID(words[0])}
+	if err := checkName(words[0]); err != nil {
+		return err
+	}
+	if r.group(g.ID) >= 0 {
+		return fmt.Errorf("there is a group %s already", g.ID)
+	}
 	for _, w := range words[1:] {
 		key, value, ok := strings.Cut(w, "=")
 		switch {
@@ -233,7 +392,7 @@ func (p *Plan) parseGroup(words []string) error {
 		case w == "manual":
 			g.Manual = true
 		case ok:
-			d, err := time.ParseDuration(value)
+			d, err := span(value)
 			if err != nil {
 				return err
 			}
@@ -246,13 +405,23 @@ func (p *Plan) parseGroup(words []string) error {
 				return fmt.Errorf("unknown %q", key)
 			}
 		default:
-			if p.node(cluster.NodeID(w)) < 0 {
-				return fmt.Errorf("no node %q", w)
+			id := cluster.NodeID(w)
+			i := r.node(id)
+			switch {
+			case i < 0:
+				return fmt.Errorf("no node %q above", w)
+			case r.Nodes[i].Role == cluster.Witness:
+				return fmt.Errorf("%s is a witness, which runs no group", w)
+			case slices.Contains(g.Nodes, id):
+				return fmt.Errorf("%s stands twice among its nodes", w)
 			}
-			g.Nodes = append(g.Nodes, cluster.NodeID(w))
+			g.Nodes = append(g.Nodes, id)
 		}
 	}
-	p.Groups = append(p.Groups, g)
+	if len(g.Nodes) == 0 {
+		return fmt.Errorf("group %s has no node", g.ID)
+	}
+	r.Groups = append(r.Groups, g)
 	return nil
 }
 
@@ -266,8 +435,8 @@ var ends = map[string][]Kind{
 		FlapUplink, Unreadable, Lack},
 }
 
-func (p *Plan) parseAt(words []string) error {
-	when, err := time.ParseDuration(words[0])
+func (r *scriptReader) parseAt(words []string) error {
+	when, err := span(words[0])
 	if err != nil {
 		return err
 	}
@@ -277,18 +446,22 @@ func (p *Plan) parseAt(words []string) error {
 	kinds, closing := ends[words[1]]
 	if !closing {
 		f, err := parseFault(when, words[1:], linkNames)
-		p.Faults = append(p.Faults, f)
+		f.line = r.line
+		r.Faults = append(r.Faults, f)
 		return err
 	}
+	if len(words) > 3 {
+		return fmt.Errorf("unexpected %q", words[3])
+	}
 	found := false
-	for i := range p.Faults {
-		f := &p.Faults[i]
-		if f.For == 0 && slices.Contains(kinds, f.Kind) && (len(words) == 2 || f.Node == words[2]) {
+	for i := range r.Faults {
+		f := &r.Faults[i]
+		if f.For == 0 && f.At < when && slices.Contains(kinds, f.Kind) && (len(words) == 2 || f.Node == words[2]) {
 			f.For, found = when-f.At, true
 		}
 	}
 	if !found {
-		return fmt.Errorf("there is nothing to end")
+		return fmt.Errorf("there is nothing to end: no such fault stands above that begins before and has no end")
 	}
 	return nil
 }

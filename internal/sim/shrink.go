@@ -11,7 +11,7 @@ func Shrink(p *Plan, opt Options) (*Plan, *Violation) {
 	opt.Trace = nil
 	runs := 0
 	fails := func(q *Plan) *Violation {
-		if runs++; runs > shrinkRuns {
+		if runs++; runs > shrinkRuns || opt.stopped() {
 			return nil
 		}
 		r, err := RunPlan(q, opt)

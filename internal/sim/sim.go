@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -15,12 +16,25 @@ import (
 
 // Options say how a plan is run.
 type Options struct {
-	Mutation node.Mutation // a bug to plant
-	Trace    io.Writer     // nil: none
-	Packets  bool          // every packet and write stands in the trace
-	Looks    bool          // somebody looks at the nodes all the time
-	Outcome  bool          // the result tells what the run came to
-	Only     string        // if not empty: a violation counts only if its rule begins so
+	Mutation node.Mutation   // a bug to plant
+	Trace    io.Writer       // nil: none
+	Packets  bool            // every packet and write stands in the trace
+	Looks    bool            // somebody looks at the nodes all the time
+	Outcome  bool            // the result tells what the run came to
+	Only     string          // if not empty: a violation counts only if its rule begins so
+	Done     <-chan struct{} // closed: the run stops where it is; nil: it doesn't
+}
+
+// errStopped tells that a run was stopped from outside: it shows nothing.
+var errStopped = errors.New("stopped")
+
+func (o *Options) stopped() bool {
+	select {
+	case <-o.Done:
+		return true
+	default:
+		return false
+	}
 }
 
 // Violation is a broken invariant: which, when in true time, and how.
@@ -92,22 +106,35 @@ func (c *Counts) add(o *Counts) {
 	c.Worst = max(c.Worst, o.Worst)
 }
 
+// String tells the totals, a line for each matter. The page on scripts says what each line means.
 func (c *Counts) String() string {
 	b := new(strings.Builder)
-	fmt.Fprintf(b, "runs %d, simulated %v, steps %d, packets %d (lost %d, large %d), agents started %d, entries %d, gates opened %d, groups moved %d, commands done %d and refused %d\n",
-		c.Runs, c.Simulated.Round(time.Second), c.Steps, c.Packets, c.Lost, c.Large, c.Agents, c.Entries, c.Openings, c.Moves, c.Replies, c.Refusals)
-	fmt.Fprintf(b, "power losses that took writes %d, gates that outlived a pause %d, addresses twice without a gate %d\n", c.Torn, c.Relics, c.Unfiltered)
+	fmt.Fprintf(b, "runs: %d, %v simulated\n", c.Runs, c.Simulated.Round(time.Second))
+	fmt.Fprintf(b, "cores: %d steps, %d agents started, %d log entries committed\n", c.Steps, c.Agents, c.Entries)
+	fmt.Fprintf(b, "packets: %d, %d of them lost, %d too large for a datagram\n", c.Packets, c.Lost, c.Large)
+	fmt.Fprintf(b, "groups: %d gates opened, %d moves\n", c.Openings, c.Moves)
+	fmt.Fprintf(b, "commands: %d done, %d refused\n", c.Replies, c.Refusals)
+	fmt.Fprintf(b, "disks: %d power losses took writes that were not synced\n", c.Torn)
+	fmt.Fprintf(b, "excused: %d times a machine served on by a clock that had stood still, %d times one without its gate beside another\n",
+		c.Relics, c.Unfiltered)
 	if c.Asked > 0 {
-		fmt.Fprintf(b, "requests of clients %d, not answered %d, for %v at the longest\n", c.Asked, c.Unanswered, c.ClientWorst.Round(time.Millisecond))
+		fmt.Fprintf(b, "clients: %d requests, %d not answered, none for %v at the longest\n", c.Asked, c.Unanswered, c.ClientWorst.Round(time.Millisecond))
 	}
 	if c.Outages > 0 {
-		fmt.Fprintf(b, "outages %d, the longest %.1f %% of the takeover\n", c.Outages, float64(c.Worst)/10)
+		fmt.Fprintf(b, "outages: %d, the longest %.1f %% of the takeover\n", c.Outages, float64(c.Worst)/10)
 	}
 	b.WriteString("faults:")
-	for k := range c.Faults {
-		fmt.Fprintf(b, " %v %d", Kind(k), c.Faults[k])
+	none := " none"
+	for k, n := range c.Faults {
+		if n > 0 {
+			fmt.Fprintf(b, " %v %d", Kind(k), n)
+			none = ""
+		}
 	}
-	b.WriteString("\nrules:")
+	b.WriteString(none + "\nrules:")
+	if len(c.Rules) == 0 {
+		b.WriteString(" none")
+	}
 	for _, r := range slices.Sorted(maps.Keys(c.Rules)) {
 		fmt.Fprintf(b, " %s %d", r, c.Rules[r])
 	}
@@ -124,14 +151,21 @@ type Result struct {
 	Outcome   string // empty unless it was asked for
 }
 
-// RunPlan runs one plan. The error tells that the plan can't be run.
+// RunPlan runs one plan. The error tells that the plan can't be run, or that the run was stopped: it counts for nothing
+// then, but for how far it came.
 func RunPlan(p *Plan, opt Options) (Result, error) {
+	if opt.stopped() {
+		return Result{Plan: p}, errStopped
+	}
 	w, err := newWorld(p.spread(), opt)
 	if err != nil {
 		return Result{}, err
 	}
 	w.run()
 	w.counts.Simulated = time.Duration(w.now)
+	if w.stopped {
+		return Result{Plan: p, Counts: w.counts}, errStopped
+	}
 	if w.onlooker != nil {
 		w.counts.Looks = w.onlooker.seen
 	}
@@ -158,7 +192,8 @@ type Failure struct {
 }
 
 // Range runs the seeds from first to last on as many goroutines as there are processors, and stops early
-// once `most` of them have failed. Failures come in the order of their seeds.
+// once `most` of them have failed, or opt.Done says so: only runs that ended count. Failures come in the order of
+// their seeds.
 func Range(first, last uint64, profile string, opt Options, most int) (Counts, []Failure, error) {
 	var (
 		mu     sync.Mutex
@@ -169,18 +204,23 @@ func Range(first, last uint64, profile string, opt Options, most int) (Counts, [
 		wait   sync.WaitGroup
 	)
 	total.init()
+	all := first > last
 	one := func() bool {
 		mu.Lock()
-		if next > last || len(failed) >= most || broken != nil {
+		if all || len(failed) >= most || broken != nil {
 			mu.Unlock()
 			return false
 		}
 		seed := next
+		all = seed == last // and not next > last: after the greatest number comes 0
 		next++
 		mu.Unlock()
 		r, err := Run(seed, profile, opt)
 		mu.Lock()
 		defer mu.Unlock()
+		if errors.Is(err, errStopped) {
+			return false
+		}
 		if err != nil {
 			broken = fmt.Errorf("seed %d: %w", seed, err)
 			return false
@@ -207,23 +247,25 @@ func Range(first, last uint64, profile string, opt Options, most int) (Counts, [
 	return total, failed, broken
 }
 
-// Hunt returns the first seed of a range under which a planted bug breaks an invariant and the faithful
+// Hunt returns the first seed of a range under which the planted bug breaks an invariant and the faithful
 // core does not, and the violation; nil if there is none.
-func Hunt(first, last uint64, profile string, m node.Mutation) (uint64, *Violation, error) {
+func Hunt(first, last uint64, profile string, opt Options) (uint64, *Violation, error) {
 	for from := first; from <= last; {
-		_, failed, err := Range(from, last, profile, Options{Mutation: m}, 1)
+		_, failed, err := Range(from, last, profile, opt, 1)
 		if err != nil || len(failed) == 0 {
 			return 0, nil, err
 		}
 		seed := failed[0].Seed
-		r, err := Run(seed, profile, Options{})
+		r, err := Run(seed, profile, Options{Done: opt.Done})
 		if err != nil {
 			return 0, nil, err
 		}
 		if r.Violation == nil {
 			return seed, failed[0].Violation, nil
 		}
-		from = seed + 1
+		if from = seed + 1; from == 0 {
+			break
+		}
 	}
 	return 0, nil, nil
 }

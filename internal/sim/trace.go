@@ -3,6 +3,8 @@ package sim
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"baton/internal/core/cluster"
@@ -25,18 +27,18 @@ func (w *world) note(m *machine, format string, args ...any) {
 	if m != nil {
 		name = m.String()
 	}
-	fmt.Fprintf(w.trace.to, "%11.6f %s %s\n", float64(w.now)/1e9, name, fmt.Sprintf(format, args...))
+	fmt.Fprintf(w.trace.to, "%11.6f %s %s\n", float64(w.now)/1e9, name, strings.TrimRight(fmt.Sprintf(format, args...), " :"))
 }
 
 func (w *world) traceStep(m *machine, in node.Input, out *node.Output) {
 	switch in := in.(type) {
 	case *node.Done:
-		w.note(m, "resource %s/%s is %v %s", in.Group, in.Resource, in.Status, in.Reason)
+		w.note(m, "resource %s/%s is %v%s", in.Group, in.Resource, in.Status, because(in.Reason))
 	case *node.Command:
-		w.note(m, "command %d: op %d %s to %q", in.ID, in.Op, in.Group, in.To)
+		w.note(m, "command %d: %s", in.ID, commandText(in))
 	case *node.Observed:
 		if in.SyncNanos == 0 {
-			w.note(m, "observes cut %v, links down %v", in.Cut, in.LinkDown)
+			w.note(m, "observes: %s", w.observed(in))
 		}
 	}
 	for i := range out.Applied {
@@ -45,27 +47,31 @@ func (w *world) traceStep(m *machine, in node.Input, out *node.Output) {
 	}
 	for i := range out.Decided {
 		d := &out.Decided[i]
-		w.note(m, "decide %s %s %s%s: %s %v", d.Rule, d.Verdict, d.Group, d.Node, d.Why, d.Evidence)
+		w.note(m, "decide %s: %s%s", together(d.Rule, string(d.Verdict), about(d.Group, d.Node)), d.Why, because(strings.Join(d.Evidence, "; ")))
 	}
 	for i := range out.Events {
-		w.note(m, "event %s %s%s %s", out.Events[i].Code, out.Events[i].Group, out.Events[i].Node, out.Events[i].Text)
+		w.note(m, "event %s: %s", out.Events[i].Code, out.Events[i].Text)
 	}
 	for i := range out.Wants {
 		v := &out.Wants[i]
 		w.note(m, "wants %s/%s %v (epoch %d)", v.Group, v.Resource, v.Target, v.Epoch)
 	}
 	for i := range out.Replies {
-		w.note(m, "reply to %d: done %v, %s", out.Replies[i].ID, out.Replies[i].Done, out.Replies[i].Text)
+		verdict := "refused"
+		if out.Replies[i].Done {
+			verdict = "done"
+		}
+		w.note(m, "reply to command %d: %s%s", out.Replies[i].ID, verdict, because(out.Replies[i].Text))
 	}
 	if r := out.Record; r != nil {
-		w.note(m, "record %d: number %d, %v", r.N, r.Number, r.Groups)
+		w.note(m, "run record %d: lease number %d%s", r.N, r.Number, groupRecords(r.Groups))
 	}
 	if !w.trace.packets {
 		return
 	}
 	for i := range out.Persists {
 		p := &out.Persists[i]
-		w.note(m, "persist %d: hard %v, %d entries, sync %v", p.N, p.Hard, len(p.Entries), p.Sync)
+		w.note(m, "persist %d: %s", p.N, persistText(p))
 	}
 	for i := range out.Gates {
 		g := &out.Gates[i]
@@ -85,6 +91,107 @@ func (w *world) tracePacket(m *machine, p *packet) {
 		}
 		w.note(m, "  from %s over %s: %s", w.machines[p.from].id, over, brief(p.msg))
 	}
+}
+
+// together puts a space between what is not empty.
+func together(words ...string) string {
+	return strings.Join(slices.DeleteFunc(words, func(s string) bool { return s == "" }), " ")
+}
+
+// about names the group and the node that something is about.
+func about(g cluster.GroupID, n cluster.NodeID) string {
+	if g == "" || n == "" {
+		return string(g) + string(n)
+	}
+	return string(g) + " on " + string(n)
+}
+
+// because puts what there may be to say beside a line in brackets.
+func because(why string) string {
+	if why == "" {
+		return ""
+	}
+	return " (" + why + ")"
+}
+
+// commandText says what somebody asks for.
+func commandText(c *node.Command) string {
+	to := ""
+	if c.To != "" {
+		to = "to " + string(c.To)
+	}
+	switch c.Op {
+	case node.OpSwitch:
+		return together("switch", string(c.Group), to)
+	case node.OpFailback:
+		return together("failback", string(c.Group))
+	case node.OpPropose:
+		return c.Part.String()
+	case node.OpForm:
+		s := "form without"
+		for _, n := range c.Without {
+			s += " " + string(n)
+		}
+		return s
+	}
+	return fmt.Sprintf("op %d", c.Op)
+}
+
+// observed says what an agent sees of its interfaces.
+func (w *world) observed(o *node.Observed) string {
+	var bad []string
+	for l, down := range o.LinkDown {
+		if down {
+			bad = append(bad, linkName(l)+" is down")
+		}
+	}
+	for _, g := range o.Cut {
+		bad = append(bad, "the address of "+string(g)+" has no carrier")
+	}
+	if len(bad) == 0 {
+		return "all interfaces are up"
+	}
+	return strings.Join(bad, ", ")
+}
+
+// groupRecords says what a run record holds on groups, in the order of their names.
+func groupRecords(all map[cluster.GroupID]cluster.GroupRecord) string {
+	s := ""
+	for _, g := range slices.Sorted(maps.Keys(all)) {
+		r := all[g]
+		s += fmt.Sprintf("; %s: epoch %d activated", g, r.Activated)
+		for i, e := range r.Released {
+			if s += ", "; i == 0 {
+				s += "released "
+			}
+			s += fmt.Sprint(e)
+		}
+		if r.Instructed > 0 {
+			s += fmt.Sprintf(", instructed by entry %d", r.Instructed)
+		}
+	}
+	return s
+}
+
+// persistText says what a write to the disk holds.
+func persistText(p *cluster.Persist) string {
+	parts := []string{fmt.Sprintf("%d entries", len(p.Entries))}
+	if h := p.Hard; h != nil {
+		parts = append(parts, fmt.Sprintf("term %d, vote %x, commit %d", h.Term, h.Vote, h.Commit))
+	}
+	if p.Snapshot != nil {
+		parts = append(parts, fmt.Sprintf("a snapshot up to %d", p.Snapshot.Index))
+	}
+	if p.Founding != nil {
+		parts = append(parts, "the founding record")
+	}
+	if p.Notes != nil {
+		parts = append(parts, "notes")
+	}
+	if p.Sync {
+		parts = append(parts, "synced")
+	}
+	return strings.Join(parts, ", ")
 }
 
 // describe says what a log entry does.
@@ -119,10 +226,16 @@ func brief(msg message) string {
 			s += " no lease"
 		}
 		if len(v.Said) > 0 {
-			s += fmt.Sprintf(" said %v", v.Said)
+			s += ", nothing left of"
+			for _, l := range v.Said {
+				s += fmt.Sprintf(" %s#%d", l.Node, l.Number)
+			}
 		}
 		if len(v.Released) > 0 {
-			s += fmt.Sprintf(" released %v", v.Released)
+			s += ", released"
+			for _, t := range v.Released {
+				s += fmt.Sprintf(" %s/%d", t.Group, t.Epoch)
+			}
 		}
 		return s
 	case *wire.Ack:

@@ -67,6 +67,8 @@ type world struct {
 	hash   uint64
 	counts Counts
 	broken *Violation
+
+	stopped bool // from outside (Options.Done)
 }
 
 func newWorld(p *Plan, opt Options) (*world, error) {
@@ -164,8 +166,12 @@ func (w *world) push(at int64, k eventKind, n int, gen uint32, num uint64, idx i
 
 // run lets the world go on until the plan's end or the first violation.
 func (w *world) run() {
-	end := int64(w.plan.Run + w.tail())
-	for w.broken == nil {
+	end := int64(w.plan.Run + w.plan.tail(w.check.length))
+	for n := uint(0); w.broken == nil; n++ {
+		if n%1024 == 0 && w.opt.stopped() { // each event would cost more than many of them do
+			w.stopped = true
+			return
+		}
 		e, ok := w.queue.pop()
 		if !ok || e.at > end {
 			break
