@@ -1,5 +1,5 @@
 # What users and developers of baton type. Each target installs what it needs (apt-get, Go modules).
-.PHONY: all build deps install uninstall demo test models sim soak bench idle fuzz generate clean
+.PHONY: all help build deps install uninstall demo test models sim soak bench idle fuzz generate clean
 
 GO      ?= go
 SEEDS   ?= 1..2000
@@ -8,6 +8,9 @@ PREFIX  ?= /usr/local
 BINARY  ?= bin/baton
 
 all: build
+
+help: ## these lines
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf 'make %-10s %s\n' "$$name" "$$text"; done
 
 build: deps ## the binary, in bin/baton
 	$(GO) build -o bin/baton ./cmd/baton
@@ -28,7 +31,7 @@ demo: build ## a real failover on this machine, with keys to break things; AUTO=
 test: deps ## everything that CI runs
 	@sh scripts/test.sh
 
-models: ## the protocol's models, exhaustively (hours): make models MODELS='lease voters'; SHORT=1: a minute's worth, as in CI
+models: ## the protocol's models, exhaustively (hours): make models MODELS='lease voters'; SHORT=1: those that CI runs, a few minutes on a busy machine
 	@sh scripts/deps.sh spin:spin
 	@SHORT=$(SHORT) sh models/run.sh $(MODELS)
 
@@ -53,5 +56,5 @@ generate: ## the API's Go code, after a change of api/v1/*.proto (needs npx)
 	GOBIN=$(CURDIR)/bin $(GO) install connectrpc.com/connect/cmd/protoc-gen-connect-go@v1.21.1
 	cd api && PATH=$(CURDIR)/bin:$$PATH npx --yes @bufbuild/buf@1.75.0 generate
 
-clean:
+clean: ## takes away what make built
 	rm -rf bin

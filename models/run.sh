@@ -1,7 +1,8 @@
 #!/bin/sh
 # Checks the models exhaustively, then that each planted bug is caught. Needs spin and gcc.
 # usage: models/run.sh [lease|tenure|pair|voters|grow|length|sync]...
-# One line per run: model, switches, verdict, states, seconds. In the environment:
+# One line per run, as they end: which of how many it is, model, switches, verdict, states,
+# seconds. In the environment:
 #   SHORT=1   only the short set: what is quick, of the models of what is built
 #   JOBS=n    runs at a time (default: processors, but not more than the memory holds)
 #   MEMORY=n  megabytes per run (default: 14000, with SHORT 4000)
@@ -10,9 +11,9 @@ set -u
 here=$(cd "$(dirname "$0")" && pwd)
 MEMORY=${MEMORY:-$([ -n "${SHORT:-}" ] && echo 4000 || echo 14000)}
 
-# check MODEL EXPECT SWITCHES...   carries one run out. It fails where the verdict is not the one expected.
+# check N MODEL EXPECT SWITCHES...   carries the run of line N out. It fails where the verdict is not the one expected.
 check() {
-	model=$1 expect=$2; shift 2
+	number=$1 model=$2 expect=$3; shift 3
 	d=$(mktemp -d -p "$WORK") && cp "$here/$model.pml" "$d/m.pml" || return 1
 	start=$(date +%s)
 	# Long searches need less memory, at twice the time. A short one ends before the optimiser has paid.
@@ -30,7 +31,7 @@ check() {
 	elif [ "$errors" = 0 ]; then verdict=safe
 	elif [ -n "$errors" ]; then verdict=caught; fi
 	mark=ok; [ "$verdict" = "$expect" ] || mark=UNEXPECTED
-	printf '%-7s %-45s %-7s %10s states %4ss  %s\n' "$model" "$*" "$verdict" "$states" "$(($(date +%s) - start))" "$mark"
+	printf '%3s of %s  %-7s %-45s %-7s %10s states %4ss  %s\n' "$number" "$TOTAL" "$model" "$*" "$verdict" "$states" "$(($(date +%s) - start))" "$mark"
 	if [ "$verdict" = caught ] && [ -n "${TRAIL:-}" ]; then (cd "$d" && spin -t -p -g "$@" m.pml | tail -n "$TRAIL"); fi
 	[ "$verdict" != "FAILED TO RUN" ] || cat "$d"/*.out
 	rm -rf "$d"
@@ -211,5 +212,7 @@ WORK=$(mktemp -d) || exit 1
 trap 'rm -rf "$WORK"' EXIT
 trap 'exit 130' INT TERM
 export WORK MEMORY
-for part in "$@"; do "$part"; done >"$WORK/runs"
+for part in "$@"; do "$part"; done | awk '{ print NR, $0 }' >"$WORK/runs"
+TOTAL=$(wc -l <"$WORK/runs")
+export TOTAL
 xargs -r -P "$JOBS" -L 1 sh "$here/run.sh" -check <"$WORK/runs" || { echo "a model did not come out as expected" >&2; exit 1; }

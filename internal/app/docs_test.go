@@ -70,6 +70,10 @@ var generatedParts = []struct {
 	{"reference/rules.md", "groups", ruleDocs("G")},
 	{"reference/rules.md", "voters", ruleDocs("V")},
 	{"reference/rules.md", "drafts", ruleDocs("D")},
+	{"reference/scripts.md", "words", simWordDocs("scriptWords")},
+	{"reference/scripts.md", "group-words", simWordDocs("groupWords")},
+	{"reference/scripts.md", "faults", simFaultDocs},
+	{"reference/scripts.md", "profiles", simProfileDocs},
 	{"reference/events.md", "events", eventDocs},
 	{"reference/metrics.md", "metrics", metricDocs},
 	{"reference/logs.md", "keys", logKeyDocs},
@@ -582,7 +586,7 @@ func entryDocs(t *testing.T) string {
 }
 
 func mutationDocs(t *testing.T) string {
-	rows := [][]string{{"number", "bug", "what it does"}}
+	rows, catches := [][]string{{"number", "bug", "what it does", "caught by", "rule that breaks"}}, simCatches(t)
 	for _, f := range docsParse(t, "internal/core/node") {
 		for _, d := range f.Decls {
 			g, ok := d.(*ast.GenDecl)
@@ -595,7 +599,8 @@ func mutationDocs(t *testing.T) string {
 			}
 			for i, s := range g.Specs[1 : len(g.Specs)-1] { // Faithful is none, and the last one counts
 				v := s.(*ast.ValueSpec)
-				rows = append(rows, []string{strconv.Itoa(i + 1), quoted(v.Names[0].Name), docsSentence(v.Comment.Text())})
+				c := catches[v.Names[0].Name]
+				rows = append(rows, []string{strconv.Itoa(i + 1), quoted(v.Names[0].Name), docsSentence(v.Comment.Text()), c[0], quoted(c[1])})
 			}
 		}
 	}

@@ -105,6 +105,11 @@ func TestRefusedLines(t *testing.T) {
 			t.Errorf("%s: exit %d, %s", c, code, errOut)
 		}
 	}
+	if cluster.Planted { // the example of docs/internals/testing.md
+		if code, out, errOut := command(t, "--mutation", "2", good); code != 1 || !strings.Contains(out, "VIOLATION of lease: alpha serves web for ") {
+			t.Errorf("mutation 2: exit %d, %s%s", code, out, errOut)
+		}
+	}
 	if code, _, errOut := command(t, "--mutation", "999"); code != 2 || cluster.Planted && !strings.Contains(errOut, "the bugs are numbered 1 to ") {
 		t.Errorf("mutation 999: exit %d, %s", code, errOut)
 	}
@@ -175,6 +180,7 @@ func TestRefusedScripts(t *testing.T) {
 		{three + "at -1s power a\nrun 9s", `script line 2, "at -1s power a": "-1s" is no length of time`},
 		{three + "run 9s\nat 1m power a", `script line 3, "at 1m0s power a": it comes after the end, which is at `},
 		{three + "goal takeover\nrun 9s", "script line 2: goal takeover measures what follows a fault"},
+		{three + "goal still\nrun 9s", "script line 2: goal still measures what follows a fault"},
 		{three + "goal takeover\nat 0s loss lan 1%\nrun 9s", "other than loss"},
 		{three + "at 2s boot a\nat 1s power a\nrun 9s", "there is nothing to end"},
 		{three + "at 2s power a\nat 1s boot a\nrun 9s", "there is nothing to end"},

@@ -15,9 +15,9 @@ type Kind uint8
 const (
 	Power      Kind = iota // NODE: power loss; at its end the node boots. Unsynced writes may be lost
 	Wipe                   // NODE: power loss and a lost disk: boots with an empty data directory
-	SetBack                // NODE DURATION: power loss; the disk comes back as it was so long before
+	SetBack                // NODE TIME: power loss; the disk comes back as it was so long before
 	Kill                   // NODE: kill -9 of the agent; at its end it starts again, with its run record
-	Forget                 // NODE: the same, but the run record is lost: gates are closed before the agent starts
+	Forget                 // NODE: as kill, but the run record is lost: gates are closed before the agent starts
 	Freeze                 // NODE: the agent is frozen (SIGSTOP), the kernel runs on
 	Cut                    // NODE NODE [LINK]: nothing passes between two nodes
 	OneWay                 // NODE NODE [LINK]: nothing passes from the first to the second
@@ -27,13 +27,13 @@ const (
 	Uplink                 // NODE: the interface of the groups' addresses has no carrier
 	Loss                   // LINK PERCENT: packets are lost
 	Dup                    // LINK PERCENT: packets come twice
-	Late                   // LINK PERCENT DURATION: packets come up to this much later, so out of order
-	Replay                 // LINK PERCENT DURATION: packets come again, up to this much later
+	Late                   // LINK PERCENT TIME: packets come up to this much later, so out of order
+	Replay                 // LINK PERCENT TIME: packets come again, up to this much later
 	Drift                  // NODE PPM: the clock's rate
-	Wall                   // NODE DURATION: the wall clock jumps forward, or back if negative (calendars and ends of bans only)
-	SlowDisk               // NODE DURATION: a sync takes this long
+	Wall                   // NODE TIME: the wall clock jumps forward, or back if negative (calendars and ends of bans only)
+	SlowDisk               // NODE TIME: a sync takes this long
 	HangDisk               // NODE: no sync ends
-	LateGate               // NODE DURATION: a gate write reaches the kernel this much later
+	LateGate               // NODE TIME: a gate write reaches the kernel this much later
 	Fail                   // NODE GROUP: the group's first resource fails by itself
 	NoStart                // NODE GROUP: starts fail
 	NoStop                 // NODE GROUP: stops do not end in time
@@ -47,27 +47,27 @@ const (
 	DiskError              // NODE: a write fails for good (EIO): the agent answers none until, at the end, somebody restarts it
 	Suspend                // NODE: the machine is suspended; its clock goes on, and its agent is told when it wakes
 	PauseClock             // NODE: a guest is paused, its clock stands still, and nobody tells it
-	Skew                   // NODE NODE DURATION: what goes from the first to the second takes so much longer
-	Bloat                  // LINK DURATION: one queue for all that the link carries, up to so long; what finds it full is lost
+	Skew                   // NODE NODE TIME: what goes from the first to the second takes so much longer
+	Bloat                  // LINK TIME: one queue for all that the link carries, up to so long; what finds it full is lost
 	FlapLink               // LINK UP DOWN: dead, with its interfaces saying so, for DOWN, then well for UP, and so on
-	FlapUplink             // NODE UP DOWN: the same with the carrier of the groups' addresses
+	FlapUplink             // NODE UP DOWN: as flaplink, with the carrier of the groups' addresses
 	Unreadable             // NODE: it can't read texts of the configuration that it has not read before
 	Lack                   // NODE GROUP: the host lacks what the group's first resource needs: it fails, and so do starts
 	DropAddr               // NODE GROUP: the group's address is taken away once
-	Switch                 // GROUP [NODE]: command: a switchover
+	Switch                 // GROUP [NODE]: command: a switchover, to the best node where none is named
 	Failback               // GROUP: command: return to the preferred node
-	Apply                  // WORDS: command: change the configuration (see Plan.change)
-	Pause                  // GROUP|all [for DURATION]: command; its end is the coordinator's doing, as of those below
-	Resume                 // GROUP|all: command
-	Pin                    // GROUP NODE [for DURATION]: command
-	Unpin                  // GROUP: command
-	Drain                  // NODE [for DURATION]: command
-	Undrain                // NODE: command
-	Stop                   // GROUP[/RESOURCE] [for DURATION]: command
-	Start                  // GROUP[/RESOURCE]: command
-	Restart                // GROUP[/RESOURCE]: command
-	Clear                  // GROUP[/RESOURCE]: command
-	Form                   // NODE...: command, to the first node of the rest: found the cluster without these
+	Apply                  // WORD...: command: change the configuration: +NODE, -NODE, +GROUP, -GROUP, takeover=TIME, mark=GROUP (its program is described anew)
+	Pause                  // GROUP|all [for DURATION]: command: watch it, but decide nothing. Its end is the coordinator's doing, as of those below
+	Resume                 // GROUP|all: command: end the pause
+	Pin                    // GROUP NODE [for TIME]: command: the group runs there or nowhere
+	Unpin                  // GROUP: command: end the pin
+	Drain                  // NODE [for TIME]: command: move every group off it, and keep them off
+	Undrain                // NODE: command: end the drain
+	Stop                   // GROUP[/RESOURCE] [for TIME]: command: stop it, and keep it so. A group has the resources app and ip
+	Start                  // GROUP[/RESOURCE]: command: start what was stopped
+	Restart                // GROUP[/RESOURCE]: command: stop and start it where it is
+	Clear                  // GROUP[/RESOURCE]: command: forget its failures
+	Form                   // NODE...: command: found the cluster without these, said to the first node of the rest
 	kindCount
 )
 

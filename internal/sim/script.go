@@ -195,8 +195,9 @@ func (r *scriptReader) judgeable() error {
 			return f.wrong("it comes after the end, which is at %v", end.Round(time.Millisecond))
 		}
 	}
-	if measured := func(f Fault) bool { return f.Kind != Loss }; r.Goal == Takeover && !slices.ContainsFunc(r.Faults, measured) {
-		return fmt.Errorf("script line %d: goal takeover measures what follows a fault other than loss, and the script has none", r.seen["goal"])
+	measured := func(f Fault) bool { return f.Kind != Loss || r.Goal == Still }
+	if (r.Goal == Takeover || r.Goal == Still) && !slices.ContainsFunc(r.Faults, measured) {
+		return fmt.Errorf("script line %d: goal %v measures what follows a fault (of takeover: other than loss), and the script has none", r.seen["goal"], r.Goal)
 	}
 	return nil
 }
@@ -427,7 +428,7 @@ func (r *scriptReader) parseGroup(words []string) error {
 
 // ends says which earlier faults a closing verb ends.
 var ends = map[string][]Kind{
-	"boot":     {Power, Wipe},
+	"boot":     {Power, Wipe, SetBack},
 	"relaunch": {Kill, Forget},
 	"thaw":     {Freeze},
 	"heal": {Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, Dup, Late, Replay, SlowDisk, HangDisk, LateGate,
