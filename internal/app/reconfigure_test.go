@@ -383,6 +383,16 @@ func TestGuardIsTriedAgain(t *testing.T) {
 	}
 }
 
+// A core that has begun is told that what it begins with is carried out.
+func TestBootIsFitted(t *testing.T) {
+	r := newFittingRoom(t, tmpfsDir(t), specOf(t, "3s", "", program("web", "true", 7001)))
+	defer r.end()
+	r.persists = make(chan cluster.Persist, persistsMax)
+	r.node = node.New(node.Config{Self: r.self, Spec: r.spec, Read: r.read})
+	r.step(&node.Boot{Boot: 1, Run: 1, Disk: cluster.DiskImage{Incarnation: 1}})
+	r.turn("the core is told", func() bool { return slices.Equal(r.fitted, []cluster.Revision{0}) })
+}
+
 // A port is taken from a group, in each way there is, and another group here has it by then: nothing passes to it
 // until the program that had it is stopped, whichever group's gate is open.
 func TestTakenPortsAreShut(t *testing.T) {
