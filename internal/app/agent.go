@@ -331,7 +331,13 @@ func (a *agent) openGate(b *node.Boot) error {
 			}
 			continue
 		}
-		b.Gates = append(b.Gates, cluster.GateState{Group: s.Group, Epoch: s.Epoch, End: a.clock.instant(s.Deadline)})
+		end := a.clock.instant(s.Deadline)
+		if s.Deadline != 0 { // what the core is told must be no earlier than what the kernel goes by
+			if err := g.Set(s.Group, s.Epoch, a.clock.boottime(end)); err != nil {
+				return fmt.Errorf("write the gate of %s anew: %w", s.Group, err)
+			}
+		}
+		b.Gates = append(b.Gates, cluster.GateState{Group: s.Group, Epoch: s.Epoch, End: end})
 	}
 	return nil
 }
@@ -359,6 +365,11 @@ func (a *agent) openResources(b *node.Boot) error {
 	for _, g := range a.spec.Groups {
 		for _, r := range a.resources(&g) {
 			s := a.slot(a.spec.Cluster, g.ID, r)
+			former, err := resource.Recall(s.env.RunDir)
+			if err != nil {
+				return err
+			}
+			s.left = former.Guards()
 			a.slots[s.place] = s
 			fresh = append(fresh, s)
 		}

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 // kernel stands for the kernel's clocks: undisturbed readings take a microsecond each.
 type kernel struct {
 	mono, raw, suspended int64
+	slew                 int64           // in percent: by how much MONOTONIC and BOOTTIME run faster than RAW
 	stalls               []time.Duration // before the reading of RAW, of BOOTTIME, and the last, of the readings to come
 	reads                int
 }
@@ -22,7 +24,7 @@ func newKernel() *kernel {
 	return &kernel{mono: int64(time.Hour), raw: int64(time.Hour) + 5e6, suspended: int64(time.Minute)}
 }
 
-func (k *kernel) pass(d time.Duration) { k.mono += int64(d); k.raw += int64(d) }
+func (k *kernel) pass(d time.Duration) { k.mono += int64(d) * (100 + k.slew) / 100; k.raw += int64(d) }
 
 func (k *kernel) sleep(d time.Duration) { k.suspended += int64(d) }
 
@@ -63,10 +65,19 @@ func (k *kernel) boottime(i cluster.Instant) int64 {
 	return k.mono + k.suspended + int64(i) - k.own()
 }
 
-// A reading that was disturbed never counts: a deadline translated by it would be too late.
-func TestWideReadingsDoNotCount(t *testing.T) {
+// early checks that a deadline comes out early, and by no more than that.
+func (k *kernel) early(t *testing.T, c *clock, i cluster.Instant, most time.Duration, what string) {
+	t.Helper()
+	if late := c.boottime(i) - k.boottime(i); late > 0 || late < -int64(most) {
+		t.Errorf("%s: a deadline is late by %v", what, time.Duration(late))
+	}
+}
+
+// Where every reading is disturbed the clock goes on, a suspend is seen, and deadlines are early rather than late.
+func TestWideReadings(t *testing.T) {
 	for at := range 3 {
 		for _, slept := range []time.Duration{0, time.Minute} {
+			what := fmt.Sprintf("pause %d, suspended %v", at, slept)
 			k := newKernel()
 			c := &clock{read: k.read}
 			c.now()
@@ -76,54 +87,73 @@ func TestWideReadingsDoNotCount(t *testing.T) {
 			reads := k.reads
 			now := c.now()
 			if k.reads-reads != brackets {
-				t.Errorf("pause %d: %d attempts", at, k.reads-reads)
+				t.Errorf("%s: %d attempts", what, k.reads-reads)
 			}
 			if late := k.own() - int64(now.Mono); late < 0 || late > int64(11*time.Millisecond) {
-				t.Errorf("pause %d, suspended %v: the own clock is late by %v", at, slept, time.Duration(late))
+				t.Errorf("%s: the own clock is late by %v", what, time.Duration(late))
 			}
-			i := now.Mono.Add(time.Second)
-			if late := c.boottime(i) - k.boottime(i); late > int64(bracket) || late < -int64(11*time.Millisecond) {
-				t.Errorf("pause %d, suspended %v: a deadline is late by %v", at, slept, time.Duration(late))
-			}
+			k.early(t, c, now.Mono.Add(time.Second), 11*time.Millisecond, what)
 			if got := c.slept(); got != (slept > 0) {
-				t.Errorf("pause %d, suspended %v: slept %v", at, slept, got)
+				t.Errorf("%s: slept %v", what, got)
 			}
 		}
 	}
 }
 
-// One undisturbed reading among those that were taken again is enough.
+// One undisturbed reading among those that were taken again is enough, and of disturbed ones the narrowest counts, less what a slew may have bent
+// in the attempts that followed.
 func TestDisturbedReadingIsTakenAgain(t *testing.T) {
-	k := newKernel()
-	c := &clock{read: k.read}
-	c.now()
-	k.pass(time.Second)
-	k.stall(1, 5*time.Millisecond)
-	k.stalls = k.stalls[:3*(brackets-1)]
-	k.mono += int64(time.Second / 100) // slewed: BOOTTIME ran faster
-	now := c.now()
-	i := now.Mono.Add(time.Second)
-	if late := c.boottime(i) - k.boottime(i); late > int64(bracket) || late < -int64(bracket) {
-		t.Errorf("a deadline is late by %v", time.Duration(late))
+	for width, most := range map[time.Duration]time.Duration{0: 10 * time.Microsecond, 200 * time.Microsecond: 2200 * time.Microsecond} {
+		for narrow := range brackets {
+			k := newKernel()
+			c := &clock{read: k.read}
+			c.now()
+			k.pass(time.Second)
+			k.stall(1, 5*time.Millisecond)
+			k.stalls[3*narrow+1] = width
+			k.mono += int64(time.Second / 100) // slewed: BOOTTIME ran faster
+			now := c.now()
+			k.early(t, c, now.Mono.Add(time.Second), most, fmt.Sprintf("attempt %d takes %v", narrow, width))
+		}
 	}
 }
 
-// Where no reading ever counts, deadlines come out early rather than late, a slewed clock included.
-func TestOnlyWideReadings(t *testing.T) {
-	for at := range 3 {
-		k := newKernel()
-		c := &clock{read: k.read}
-		for turn := range 20 {
-			k.stall(at, 2*time.Millisecond)
-			now := c.now()
-			i := now.Mono.Add(time.Second)
-			late := c.boottime(i) - k.boottime(i)
-			// A translation that is kept is bent by the slew meanwhile.
-			if late > int64(translationKept/100)+int64(bracket) || late < -int64(20*time.Millisecond) {
-				t.Errorf("pause %d, turn %d: a deadline is late by %v", at, turn, time.Duration(late))
+// Deadlines are never late, however long readings take and however the clock is slewed: not by what is left of a
+// former translation, and not by what passes between the readings of the clocks.
+func TestDeadlinesAreNeverLate(t *testing.T) {
+	for _, width := range []time.Duration{0, 90 * time.Microsecond, 160 * time.Microsecond, 2 * time.Millisecond} {
+		for _, slew := range []int64{-8, 0, 8} {
+			for at := range 3 {
+				k := newKernel()
+				c := &clock{read: k.read}
+				k.slew = slew
+				for turn := range 200 {
+					k.stall(at, width)
+					now := c.now()
+					k.early(t, c, now.Mono.Add(80*time.Millisecond), 2*width+10*time.Microsecond, fmt.Sprintf("pause %d of %v, slew %d %%, turn %d", at, width, slew, turn))
+					k.pass(8 * time.Millisecond)
+					if turn == 100 {
+						k.sleep(time.Minute)
+					}
+				}
 			}
-			k.pass(300 * time.Millisecond)
-			k.mono -= int64(3 * time.Millisecond) // slewed: BOOTTIME runs slower, so a translation that is kept is late
+		}
+	}
+}
+
+// What a former run left in the kernel is not prolonged by being read and written again.
+func TestDeadlineThereAndBack(t *testing.T) {
+	k := newKernel()
+	c := &clock{read: k.read}
+	d := k.mono + k.suspended + int64(time.Second)
+	for _, width := range []time.Duration{2 * time.Millisecond, 0, 90 * time.Microsecond} {
+		k.stall(1, width)
+		c.now()
+		i := c.instant(d)
+		k.stall(1, 0)
+		c.now()
+		if again := c.boottime(i); again > d || d-again > int64(5*time.Millisecond) {
+			t.Errorf("it is %v later", time.Duration(again-d))
 		}
 	}
 }
@@ -154,10 +184,8 @@ func TestSuspendIsNoticed(t *testing.T) {
 		t.Error("a suspend is told once")
 	}
 	i := after.Mono.Add(time.Second)
-	if late := c.boottime(i) - k.boottime(i); late > int64(bracket) || late < -int64(bracket) {
-		t.Errorf("a deadline is late by %v", time.Duration(late))
-	}
-	if back := c.instant(c.boottime(i)); back != i {
+	k.early(t, c, i, bracket, "after a suspend")
+	if back := c.instant(c.boottime(i)); back > i || i.Sub(back) > bracket {
 		t.Errorf("%d came back as %d", i, back)
 	}
 }

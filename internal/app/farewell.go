@@ -46,7 +46,7 @@ func (a *agent) farewell() error {
 		a.ending.text += fmt.Sprintf("; but %v could not be stopped", a.retiring[0].place)
 		a.ending.hint = "stop it by hand, then baton agent --dismantle"
 	}
-	a.bare = len(a.retiring) == 0
+	a.bare = len(a.retiring) == 0 && len(a.stuck) == 0
 	if err := (parting{a.ending.text, a.ending.hint}).keep(a.opt.Socket); err != nil {
 		a.log.Warn("commands here will not know why no agent answers", "cause", err)
 	}

@@ -51,7 +51,7 @@ func (a *agent) loop(boot *node.Boot) (err error) {
 	for {
 		var calls []func(*node.Node)
 		now := a.clock.now()
-		inputs, calls = a.inbox.take(min(min(wake, a.owed.wake()).Sub(now.Mono), idleMax), inputs)
+		inputs, calls = a.inbox.take(min(min(wake, a.owed.wake(), a.guardWake()).Sub(now.Mono), idleMax), inputs)
 		for i, in := range inputs {
 			before := a.spec
 			wake = a.step(in)

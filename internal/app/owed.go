@@ -20,9 +20,8 @@ type owed struct {
 	asked  uint64 // number of the newest Gate
 	told   uint64 // number of the newest that was answered
 	gates  map[cluster.GroupID]owedGate
-	record *node.Record    // the newest, if it could not be written; nil: it was
-	since  cluster.Instant // when the first of what is owed failed
-	again  cluster.Instant // when it is tried again
+	record *node.Record // the newest, if it could not be written; nil: it was
+	retry  retry        // of the record
 
 	gateComplaint, recordComplaint complaint
 }
@@ -31,10 +30,27 @@ type owed struct {
 type owedGate struct {
 	cluster.Gate
 	first uint64 // number of the first that failed since the last that did not; 0: no answer waits for it
+	retry
 }
 
-// any tells whether something is owed.
-func (o *owed) any() bool { return len(o.gates) > 0 || o.record != nil }
+// retry is when one write that failed is tried again. Each has its own: what fails over and over must not put off
+// what failed once.
+type retry struct {
+	since cluster.Instant // when it first failed; 0: it has not
+	again cluster.Instant
+}
+
+// failed plans the next try: promptly at first, then each heartbeat interval.
+func (r *retry) failed(now cluster.Instant, h time.Duration) {
+	if r.since == 0 {
+		r.since = now
+	}
+	wait := h
+	if now.Sub(r.since) < h {
+		wait = min(retryPromptly, h)
+	}
+	r.again = now.Add(wait)
+}
 
 // answer returns up to which number everything is done, if that is news; 0: it is not.
 func (o *owed) answer() uint64 {
@@ -53,29 +69,14 @@ func (o *owed) answer() uint64 {
 
 // wake returns when something is to be tried again.
 func (o *owed) wake() cluster.Instant {
-	if !o.any() {
-		return cluster.Never
+	wake := cluster.Never
+	for _, g := range o.gates {
+		wake = min(wake, g.again)
 	}
-	return o.again
-}
-
-// failed plans the next try: promptly at first, then each heartbeat interval.
-func (o *owed) failed(now cluster.Instant, h time.Duration) {
-	if o.since == 0 {
-		o.since = now
+	if o.record != nil {
+		wake = min(wake, o.retry.again)
 	}
-	wait := h
-	if now.Sub(o.since) < h {
-		wait = min(retryPromptly, h)
-	}
-	o.again = now.Add(wait)
-}
-
-// settled forgets since when something failed, once nothing is owed.
-func (o *owed) settled() {
-	if !o.any() {
-		o.since = 0
-	}
+	return wake
 }
 
 // writeGates carries out what a step asks of the gate, and returns what can be answered now; 0: nothing.
@@ -104,18 +105,18 @@ func (a *agent) writeGate(g cluster.Gate) {
 		if len(o.gates) == 0 {
 			o.gateComplaint.worked(a.log, "the gate can be written again")
 		}
-		o.settled()
 		return
 	}
-	first := o.gates[g.Group].first
-	if first == 0 {
-		first = g.N
+	owes := o.gates[g.Group]
+	if owes.first == 0 {
+		owes.first = g.N
 	}
+	owes.Gate = g
+	owes.failed(a.clock.now().Mono, a.spec.Timing.H)
 	if o.gates == nil {
 		o.gates = make(map[cluster.GroupID]owedGate)
 	}
-	o.gates[g.Group] = owedGate{g, first}
-	o.failed(a.clock.now().Mono, a.spec.Timing.H)
+	o.gates[g.Group] = owes
 	o.gateComplaint.failed(a.log, "the gate can't be written: it is tried again", "group", g.Group, "epoch", g.Epoch, "cause", err)
 }
 
@@ -130,29 +131,27 @@ func (a *agent) writeRecord(r *node.Record) uint64 {
 	o := &a.owed
 	if err := a.run.store(&r.Record); err != nil {
 		o.record = r
-		o.failed(a.clock.now().Mono, a.spec.Timing.H)
+		o.retry.failed(a.clock.now().Mono, a.spec.Timing.H)
 		o.recordComplaint.failed(a.log, "the run record can't be written: it is tried again, and nothing new is served meanwhile", "cause", err)
 		return 0
 	}
-	o.record = nil
+	o.record, o.retry = nil, retry{}
 	o.recordComplaint.worked(a.log, "the run record can be written again")
-	o.settled()
 	return r.N
 }
 
 // tryAgain writes what is owed, if it is time for that, and returns the answers that follow.
 func (a *agent) tryAgain(now cluster.Instant) (answers []node.Input) {
 	o := &a.owed
-	if now < o.wake() {
-		return nil
-	}
 	for _, g := range o.gates {
-		a.writeGate(g.Gate)
+		if now >= g.again {
+			a.writeGate(g.Gate)
+		}
 	}
 	if n := o.answer(); n != 0 {
 		answers = append(answers, &node.Gated{N: n})
 	}
-	if o.record != nil {
+	if o.record != nil && now >= o.retry.again {
 		if n := a.writeRecord(o.record); n != 0 {
 			answers = append(answers, &node.Recorded{N: n})
 		}

@@ -182,9 +182,33 @@ func TestFailedRecordIsTriedAgain(t *testing.T) {
 	}
 }
 
+// The renewals of one group fail over and over, and nothing of the other's failed close is put off by that.
+func TestFailuresDoNotPutOffOthers(t *testing.T) {
+	a, g, _ := owingAgent(t)
+	later := a.clock.now().Mono.Add(time.Hour)
+	a.writeGates([]cluster.Gate{{N: 1, Group: "web", Epoch: 4, End: later}, {N: 2, Group: "db", Epoch: 7, End: later}})
+	g.faults["web"], g.faults["db"] = errors.New("no buffer"), errors.New("no buffer")
+	a.writeGates([]cluster.Gate{{N: 3, Group: "web", Epoch: 4}})
+	due := a.owed.wake()
+	time.Sleep(retryPromptly) // so that a plan of now is a later one
+	for n := range uint64(5) {
+		a.writeGates([]cluster.Gate{{N: 4 + n, Group: "db", Epoch: 7, End: later}})
+	}
+	if a.owed.wake() != due {
+		t.Errorf("it is tried again at %d, was to be at %d", a.owed.wake(), due)
+	}
+	delete(g.faults, "web")
+	if got := words(a.tryAgain(due)); got != "Gated{N:3}" {
+		t.Errorf("web can be closed now: %q", got)
+	}
+	if _, open := g.held["web"]; open {
+		t.Error("web is open")
+	}
+}
+
 // What goes on failing is tried each heartbeat interval, not each few milliseconds.
 func TestPaceOfTryingAgain(t *testing.T) {
-	var o owed
+	var o retry
 	const h = 100 * time.Millisecond
 	var waits []time.Duration
 	now := cluster.Instant(time.Second)

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 	"slices"
 	"sync"
@@ -16,7 +17,7 @@ import (
 
 const (
 	retireEvery = 5 * time.Second // between two attempts to stop what the file does not name any more
-	guardEvery  = time.Second     // between two attempts to guard what the file names
+	guardEvery  = time.Second     // between two attempts to guard what the file names, but for the first ones
 )
 
 // fitting is what an agent needs to follow the configuration while it runs.
@@ -38,10 +39,13 @@ type fitting struct {
 	lacks   *lacks
 	settled chan struct{} // closed when the newest change of resources has been tried
 
-	retiring []*slot         // what the file does not name any more and is not known to be stopped
-	guarded  []gate.Group    // as the gate has them
-	guardAt  cluster.Instant // what is to be guarded is not, and is tried again then; 0: it is
-	unfitted *node.Fitted    // the answer that the core waits for until what is to be guarded is; nil: it has it
+	retiring []*slot           // what the file does not name any more and is not known to be stopped
+	stuck    []resource.Guards // of what a former run has left and this one can't stop
+	former   bool              // of what the file names something may be up by a former description
+	guarded  []gate.Group      // as the gate has them
+	guardAt  cluster.Instant   // what is to be guarded is not, and is tried again then; 0: it is
+	failing  cluster.Instant   // since when it could not be guarded; 0: it could
+	unfitted *node.Fitted      // the answer that the core waits for until what is to be guarded is; nil: it has it
 
 	guardComplaint complaint
 }
@@ -139,6 +143,7 @@ func (a *agent) retireLeftovers() {
 		switch {
 		case err != nil:
 			a.log.Error("what a former run has left can't be stopped", "resource", at, "cause", err)
+			a.keepShut(at)
 		case s != nil:
 			a.log.Info("the file does not name it any more: it is stopped", "resource", at)
 			gone = append(gone, s)
@@ -154,11 +159,22 @@ func (a *agent) retireLeftovers() {
 	}
 }
 
+// keepShut keeps guarded what can't be stopped, as long as this agent lives.
+func (a *agent) keepShut(at place) {
+	m, err := resource.Recall(a.run.resource(at.group, at.resource))
+	if err == nil {
+		a.stuck = append(a.stuck, m.Guards())
+	}
+}
+
 // leftover makes a place for what a run directory tells of; nil: it tells of nothing.
 func (a *agent) leftover(at place) (*slot, error) {
 	m, err := resource.Recall(a.run.resource(at.group, at.resource))
-	if err != nil || kindOf(m.Kind) == nil {
+	if err != nil || m.Kind == "" {
 		return nil, err
+	}
+	if kindOf(m.Kind) == nil {
+		return nil, fmt.Errorf("this version knows no kind %q", m.Kind)
 	}
 	s := a.slot(a.spec.Cluster, at.group, cluster.ResourceSpec{ID: at.resource, Kind: m.Kind})
 	s.env = leftoverEnv(s.env, m)
@@ -279,10 +295,10 @@ func (a *agent) guard() {
 	}
 	if err := a.gate.Guard(groups); err != nil {
 		a.guardComplaint.failed(a.log, "the groups' addresses can't be guarded", "cause", err)
-		a.guardAt = a.clock.now().Mono.Add(guardEvery)
+		a.guardLater(a.clock.now().Mono)
 		return
 	}
-	a.guarded, a.guardAt = groups, 0
+	a.guarded, a.guardAt, a.failing = groups, 0, 0
 	a.guardComplaint.worked(a.log, "the groups' addresses are guarded")
 	a.tellFitted()
 }
@@ -303,60 +319,29 @@ func (a *agent) tellFitted() {
 	}
 }
 
-// guardAgain guards what could not be guarded before.
-func (a *agent) guardAgain(now cluster.Instant) {
-	if a.guardAt != 0 && now >= a.guardAt {
-		a.guard()
+// guardLater plans the next try: promptly for the first heartbeat interval, since others may wait for an address.
+func (a *agent) guardLater(now cluster.Instant) {
+	if a.failing == 0 {
+		a.failing = now
 	}
+	wait := guardEvery
+	if now.Sub(a.failing) < a.spec.Timing.H {
+		wait = retryPromptly
+	}
+	a.guardAt = now.Add(wait)
 }
 
-// toGuard lists this node's groups, and those that are gone from the file while anything of them may still
-// run: closed, so that nobody reaches it. An address or port that the file names belongs to the group that it
-// is named in.
-func (a *agent) toGuard() []gate.Group {
-	var groups []gate.Group
-	claimed := make(map[any]bool)
-	guard := func(id cluster.GroupID, resources ...cluster.ResourceSpec) {
-		x := gate.Group{ID: id}
-		for _, r := range resources {
-			for _, address := range r.Addresses {
-				if !claimed[address] {
-					x.Addresses = append(x.Addresses, address)
-				}
-			}
-			for _, port := range r.Ports {
-				if !claimed[port] {
-					x.Ports = append(x.Ports, port)
-				}
-			}
-		}
-		for _, address := range x.Addresses {
-			claimed[address] = true
-		}
-		for _, port := range x.Ports {
-			claimed[port] = true
-		}
-		groups = append(groups, x)
+// guardWake returns when it is to be tried again.
+func (a *agent) guardWake() cluster.Instant {
+	if a.guardAt == 0 {
+		return cluster.Never
 	}
-	named := make(map[cluster.GroupID]bool)
-	for _, g := range a.spec.Groups {
-		if g.Prefers(a.self) >= 0 {
-			guard(g.ID, g.Resources...)
-			named[g.ID] = true
-		}
+	return a.guardAt
+}
+
+// guardAgain guards what could not be guarded before, and no longer keeps shut what has gone down meanwhile.
+func (a *agent) guardAgain(now cluster.Instant) {
+	if a.guardAt != 0 && now >= a.guardAt || a.guardAt == 0 && a.former {
+		a.guard()
 	}
-	leftover := make(map[cluster.GroupID][]cluster.ResourceSpec)
-	var order []cluster.GroupID
-	for _, s := range a.retiring {
-		if !named[s.group] {
-			if leftover[s.group] == nil {
-				order = append(order, s.group)
-			}
-			leftover[s.group] = append(leftover[s.group], s.spec())
-		}
-	}
-	for _, id := range order {
-		guard(id, leftover[id]...)
-	}
-	return groups
 }

@@ -21,6 +21,7 @@ import (
 	"baton/internal/core/wire"
 	"baton/internal/io/disk"
 	"baton/internal/io/gate"
+	"baton/internal/io/resource"
 )
 
 // notingGate is a gate that notes what it is asked for.
@@ -66,6 +67,8 @@ type fittingRoom struct {
 	boot  node.Boot
 	n     uint64
 	found map[uint64]cluster.Done
+	// fitted are the revisions that the core was told to be carried out.
+	fitted []cluster.Revision
 }
 
 // specOf reads a file of one node on loopback; groups are lines of YAML below `groups:`.
@@ -134,15 +137,18 @@ func (r *fittingRoom) end() {
 func (r *fittingRoom) turn(what string, ok func() bool) {
 	r.t.Helper()
 	var inputs []node.Input
-	for deadline := time.Now().Add(20 * time.Second); !ok(); {
+	for deadline, looked := time.Now().Add(20*time.Second), false; !looked || !ok(); looked = true {
 		if time.Now().After(deadline) {
 			r.t.Fatal("did not happen: " + what)
 		}
 		var calls []func(*node.Node)
 		inputs, calls = r.inbox.take(5*time.Millisecond, inputs)
 		for _, in := range inputs {
-			if d, ok := in.(*node.Done); ok {
-				r.found[d.N] = d.Done
+			switch in := in.(type) {
+			case *node.Done:
+				r.found[in.N] = in.Done
+			case *node.Fitted:
+				r.fitted = append(r.fitted, in.Revision)
 			}
 		}
 		for _, f := range calls {
@@ -265,7 +271,7 @@ func TestReconfigureResources(t *testing.T) {
 	}
 	want := []string{
 		"changed[][{tcp 7001}] goes[][{tcp 7002}] stays[][{tcp 7003}]",
-		"changed[][{tcp 7001}] comes[][{tcp 7004}] stays[][{tcp 7003}] goes[][{tcp 7002}]",
+		"changed[][{tcp 7001}] comes[][{tcp 7004}] stays[][{tcp 7003}] (shut)[][{tcp 7002}]",
 		"changed[][{tcp 7001}] comes[][{tcp 7004}] stays[][{tcp 7003}]",
 	}
 	if got := r.gate.guarded(); !slices.Equal(got, want) {
@@ -333,23 +339,155 @@ func TestLeftoversAreStopped(t *testing.T) {
 	}
 }
 
-// A gate that can't be had is asked again.
+// A gate that can't be had is asked again, promptly at first, and the core hears that the revision is carried out
+// only when what it names is guarded.
 func TestGuardIsTriedAgain(t *testing.T) {
 	r := newFittingRoom(t, tmpfsDir(t), specOf(t, "3s", "", program("one", "exec sleep 1000", 7001)))
 	defer r.end()
 	r.gate.fault = os.ErrPermission
 	r.change(specOf(t, "3s", "", program("one", "exec sleep 1000", 7009)))
+	r.fits(5)
+	now := r.clock.now().Mono
+	if wait := r.guardWake().Sub(now); wait > retryPromptly {
+		t.Errorf("it is tried again after %v", wait)
+	}
+	tries := len(r.gate.guarded())
+	for range 3 {
+		r.guardAgain(r.guardWake())
+	}
+	if n := len(r.gate.guarded()) - tries; n != 3 {
+		t.Errorf("tried %d times more", n)
+	}
+	r.failing -= cluster.Instant(r.spec.Timing.H)
+	r.guardAgain(r.guardWake())
+	if wait := r.guardWake().Sub(r.clock.now().Mono); wait < guardEvery/2 || wait > guardEvery {
+		t.Errorf("what goes on failing is tried again after %v", wait)
+	}
+	r.turn("nothing", func() bool { return true })
+	if len(r.fitted) > 0 {
+		t.Errorf("it is not guarded, and the core is told %v", r.fitted)
+	}
 	r.gate.fault = nil
-	r.turn("it is guarded", func() bool {
+	r.guardAgain(r.guardWake())
+	r.turn("the core is told", func() bool { return slices.Equal(r.fitted, []cluster.Revision{5}) })
+	r.turn("what nothing runs by is not guarded", func() bool {
 		r.guardAgain(r.clock.now().Mono)
-		return r.guardAt == 0
+		return r.gate.guards[len(r.gate.guards)-1] == "one[][{tcp 7009}]"
 	})
-	if g := r.gate.guarded(); len(g) != 3 || g[2] != g[1] || g[2] != "one[][{tcp 7009}]" {
+	tries = len(r.gate.guarded())
+	r.change(specOf(t, "250ms", "", program("one", "exec sleep 1000", 7009)))
+	r.fits(6)
+	r.turn("the core is told", func() bool { return slices.Equal(r.fitted, []cluster.Revision{5, 6}) })
+	if g := r.gate.guarded(); len(g) != tries {
+		t.Errorf("guarded again though nothing has changed: %q", g)
+	}
+}
+
+// A core that has begun is told that what it begins with is carried out.
+func TestBootIsFitted(t *testing.T) {
+	r := newFittingRoom(t, tmpfsDir(t), specOf(t, "3s", "", program("web", "true", 7001)))
+	defer r.end()
+	r.persists = make(chan cluster.Persist, persistsMax)
+	r.node = node.New(node.Config{Self: r.self, Spec: r.spec, Read: r.read})
+	r.step(&node.Boot{Boot: 1, Run: 1, Disk: cluster.DiskImage{Incarnation: 1}})
+	r.turn("the core is told", func() bool { return slices.Equal(r.fitted, []cluster.Revision{0}) })
+}
+
+// A port is taken from a group, in each way there is, and another group here has it by then: nothing passes to it
+// until the program that had it is stopped, whichever group's gate is open.
+func TestTakenPortsAreShut(t *testing.T) {
+	has, hasNot := program("web", "exec sleep 1000", 7001), program("web", "exec sleep 1001", 7002)
+	second := "      - process: { name: q, command: [sleep, '1000'], user: root, ports: [tcp/7003] }\n"
+	elsewhere := strings.Replace(has, "[a, b]", "[b]", 1)
+	mail := func(port int) string { return program("mail", "exec sleep 1000", port) }
+	for name, c := range map[string]struct{ before, after, shut, at string }{
+		"changed":         {has + mail(7009), hasNot + mail(7001), "mail[][] web[][{tcp 7002}] (shut)[][{tcp 7001}]", "mail[][{tcp 7001}] web[][{tcp 7002}]"},
+		"group removed":   {has + mail(7009), mail(7001), "mail[][] (shut)[][{tcp 7001} {tcp 7009}]", "mail[][{tcp 7001}]"},
+		"runs elsewhere":  {has + mail(7009), elsewhere + mail(7008), "mail[][{tcp 7008}] (shut)[][{tcp 7001} {tcp 7009}]", "mail[][{tcp 7008}]"},
+		"resource goes":   {has + second + mail(7009), has + mail(7003), "mail[][] web[][{tcp 7001}] (shut)[][{tcp 7003} {tcp 7009}]", "mail[][{tcp 7003}] web[][{tcp 7001}]"},
+		"resource's name": {has, strings.Replace(has, "name: p", "name: r", 1), "web[][{tcp 7001}]", "web[][{tcp 7001}]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newFittingRoom(t, tmpfsDir(t), specOf(t, "3s", "", c.before))
+			defer r.end()
+			pid := r.runs("web")
+			defer unix.Kill(pid, unix.SIGKILL)
+			if second := r.slots[place{"web", "q"}]; second != nil {
+				second.Want(cluster.Want{N: 99, Group: "web", Resource: "q", Target: cluster.TargetRunning, Epoch: 1, Deadline: 20 * time.Second})
+				r.turn("the second runs", func() bool { return r.found[99].Status == cluster.StatusRunning })
+			}
+			r.change(specOf(t, "3s", "", c.after))
+			r.fits(2)
+			// What of mail is guarded beside depends on whether its probe has come by now: nothing of it has run.
+			if got, want := r.gate.guarded()[len(r.gate.guarded())-1], c.shut; !sameShut(got, want) {
+				t.Errorf("guarded %q, want %q", got, want)
+			}
+			if r.slots[place{"web", "p"}] != nil && name == "changed" {
+				r.want("web", cluster.TargetRunning, true)
+				defer r.want("web", cluster.TargetStopped, false)
+			}
+			r.turn("the port is mail's", func() bool {
+				r.guardAgain(r.clock.now().Mono)
+				return r.gate.guarded()[len(r.gate.guarded())-1] == c.at
+			})
+			if name != "resource goes" {
+				r.turn("the program that had the port is stopped", func() bool { return !alive(pid) })
+			}
+			r.turn("the core is told", func() bool { return len(r.fitted) > 0 })
+		})
+	}
+}
+
+// sameShut compares what is guarded, but for a port that nothing has run by.
+func sameShut(got, want string) bool {
+	clean := func(s string) string {
+		return strings.NewReplacer(" {tcp 7009}", "", " (shut)[][{tcp 7009}]", "").Replace(s)
+	}
+	return clean(got) == clean(want)
+}
+
+// An agent dies before it could stop what a revision took a port from. The next one keeps it shut until it has.
+func TestFormerPortsAreShutByTheNextAgent(t *testing.T) {
+	dir := tmpfsDir(t)
+	r := newFittingRoom(t, dir, specOf(t, "3s", "", program("web", "exec sleep 1000", 7001)))
+	r.runs("web")
+	r.change(specOf(t, "3s", "", program("web", "exec sleep 1001", 7002)))
+	time.Sleep(50 * time.Millisecond) // it may note the new description
+	r.end()
+	for range 2 {
+		next := newFittingRoom(t, dir, specOf(t, "3s", "", program("mail", "exec sleep 1000", 7001)+program("web", "exec sleep 1001", 7002)))
+		if g := next.gate.guarded(); g[0] != "mail[][] web[][{tcp 7002}] (shut)[][{tcp 7001}]" {
+			t.Errorf("guarded %q", g)
+		}
+		next.end()
+	}
+	last := newFittingRoom(t, dir, specOf(t, "3s", "", program("mail", "exec sleep 1000", 7001)+program("web", "exec sleep 1001", 7002)))
+	defer last.end()
+	last.want("web", cluster.TargetRunning, true)
+	defer last.want("web", cluster.TargetStopped, false)
+	last.guardAgain(last.clock.now().Mono)
+	if g := last.gate.guarded(); g[len(g)-1] != "mail[][{tcp 7001}] web[][{tcp 7002}]" {
 		t.Errorf("guarded %q", g)
 	}
-	r.change(specOf(t, "250ms", "", program("one", "exec sleep 1000", 7009)))
-	if g := r.gate.guarded(); len(g) != 3 {
-		t.Errorf("guarded again though nothing has changed: %q", g)
+	if m, err := resource.Recall(dir + "/resources/web/p"); err != nil || len(m.Ports) != 1 {
+		t.Errorf("the directory tells of %+v, %v", m, err)
+	}
+}
+
+// A run directory of a kind that this version does not have can't be stopped by it: its port stays shut.
+func TestWhatCannotBeStoppedStaysShut(t *testing.T) {
+	dir := tmpfsDir(t)
+	at := filepath.Join(dir, "resources", "old", "r")
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(at, "resource.json"), []byte(`{"Kind": "future", "Ports": [{"Protocol": "tcp", "Number": 7005}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := newFittingRoom(t, dir, specOf(t, "3s", "", program("web", "exec sleep 1000", 7001)))
+	defer r.end()
+	if g := r.gate.guarded(); g[0] != "web[][{tcp 7001}] (shut)[][{tcp 7005}]" {
+		t.Errorf("guarded %q", g)
 	}
 }
 

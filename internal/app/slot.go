@@ -38,7 +38,8 @@ type slot struct {
 	kind   resource.Kind
 	env    resource.Env
 	worker *resource.Worker
-	want   *cluster.Want // waits for the worker
+	want   *cluster.Want   // waits for the worker
+	left   resource.Guards // what a former run may have left up, until there is a worker that knows
 }
 
 // slot makes a place for a resource by a specification; open completes it.
@@ -146,6 +147,16 @@ func (s *slot) spec() cluster.ResourceSpec {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.env.Spec
+}
+
+// former returns what may be up of the resource by descriptions that do not count any more.
+func (s *slot) former() resource.Guards {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.worker == nil {
+		return s.left.Without(resource.GuardsOf(s.env.Spec))
+	}
+	return s.worker.Former()
 }
 
 // retire stops the resource for good and removes what is left of it. On an error it is to be called again.

@@ -74,7 +74,7 @@ func (c *checker) init(w *world) {
 	case Safety:
 		return
 	case Converge:
-		c.from = int64(w.plan.Run + w.plan.settling(w.check.length))
+		c.from = int64(w.plan.Run + w.settling())
 	case Mend:
 		if len(w.plan.Faults) > 0 {
 			c.from = int64(w.plan.Faults[0].At) - 1
@@ -82,7 +82,7 @@ func (c *checker) init(w *world) {
 	default:
 		// One look just before the fault: was the cluster well at all?
 		if len(w.plan.Faults) > 0 {
-			c.cause = w.plan.cause(w.plan.settling(w.check.length) + 3*c.length)
+			c.cause = w.plan.cause(w.settling() + 3*c.length)
 			c.from = int64(c.cause) - 1
 			c.deadline = c.from + 1 + int64(w.spec.Timing.Promised(w.plan.Takeover)) // in true time: clocks may run slow by rho
 		}
@@ -129,6 +129,8 @@ func (p *Plan) settling(l time.Duration) time.Duration {
 	}
 	return 3*l + 2*start + settleSlack
 }
+
+func (w *world) settling() time.Duration { return w.plan.settling(w.check.length) }
 
 // plannedGap is what a planned move may take beside the start.
 const plannedGap = 100 * time.Millisecond
@@ -366,7 +368,7 @@ func (c *checker) sample(w *world) {
 		if w.plan.Goal == Takeover && w.now > c.deadline && time.Duration(w.now-s.down) < plannedGap {
 			continue // a handover: a disk that hangs is found, and left, only later
 		}
-		if w.plan.Goal == Converge && c.changed > 0 && (time.Duration(w.now-c.changed) < w.plan.settling(w.check.length) || w.restarting(g)) {
+		if w.plan.Goal == Converge && c.changed > 0 && (time.Duration(w.now-c.changed) < w.settling() || w.restarting(g)) {
 			s.down = w.now // its time begins when that is over
 			continue
 		}

@@ -25,10 +25,10 @@ type calm struct {
 const stormFactor = 3
 
 // isCalm tells whether no fault acts, and the last is so long ago that all it brought about has ended: the settling
-// time, and three lease lengths for the coordinator to find its place.
+// time, what TCP takes to find a way dead, and three lease lengths for the coordinator to find its place.
 func (w *world) isCalm() bool {
 	c := &w.check.calm
-	return time.Duration(w.now-max(c.since, c.faultAt)) > w.plan.settling(w.check.length)+3*w.check.length && w.undisturbed()
+	return time.Duration(w.now-max(c.since, c.faultAt)) > w.settling()+tcpGivesUp+3*w.check.length && w.undisturbed()
 }
 
 // undisturbed tells whether no fault acts now, and no machine stalls.

@@ -103,8 +103,6 @@ var plants = []plant{
 		"one voter that is starved of time again and again, and an owner that dies meanwhile"},
 	{node.CommitUnrepeated, "CommitUnrepeated", "", "lossy5", 12, 40, "invariant 4", "12 of lossy5",
 		"loss while the owner is dead"},
-	{node.StrangerDeaf, "StrangerDeaf", "", "members", 207, 3, "calm", "207 of members",
-		"a lost disk while another voter is down, and its newcomer that comes to lead"},
 	{node.FitnessBlind, "FitnessBlind", "", "surroundings", 1, 3, "twice", "1 of surroundings",
 		"an uplink that flaps"},
 	{node.BanForbids, "BanForbids", "", "surroundings", 6, 3, "kept off", "6 of surroundings",

@@ -65,7 +65,6 @@ const (
 	SnapshotWithoutTenures          // a snapshot holds the newest tenure of each group only
 	StallRestarts                   // an own stall begins everybody's silence anew
 	CommitUnrepeated                // the word that entries are committed is said once
-	StrangerDeaf                    // Raft of an incarnation that the log here does not know is not heard
 	FitnessBlind                    // a node with a cut uplink or a sick disk counts as fit
 	BanForbids                      // a ban keeps a group off a node though no other is left
 	MendedIgnored                   // a ban that the surroundings caused lasts though they are mended

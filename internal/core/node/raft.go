@@ -183,7 +183,7 @@ func (n *Node) raftIn(i int, m *raftpb.Message) {
 func (n *Node) mayKnowMore(m *raftpb.Message) bool {
 	switch m.GetType() {
 	case raftpb.MsgApp, raftpb.MsgSnap, raftpb.MsgHeartbeat, raftpb.MsgVote, raftpb.MsgPreVote:
-		return m.GetTerm() >= n.raft.term() && !n.flawed(StrangerDeaf)
+		return m.GetTerm() >= n.raft.term()
 	}
 	return false
 }

@@ -22,7 +22,7 @@ func (n *Node) carryOut(spec *cluster.Spec) {
 
 // fittedTo takes the caller's word that a revision is carried out, and with it those after it of the same text.
 func (n *Node) fittedTo(r cluster.Revision) {
-	if r == n.asked {
+	if n.asked <= r && r <= n.Revision() { // later ones have the same text, or they would have been asked for
 		n.inLine, n.groupsDue = true, true
 	}
 }

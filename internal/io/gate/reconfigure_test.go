@@ -135,3 +135,48 @@ func TestOthersStayOpen(t *testing.T) {
 		}
 	})
 }
+
+// An address is taken from a group whose gate is open, and put behind one that nobody opens: from Guard's return on
+// nothing passes. Given to another open group, it passes again.
+func TestTakenAddressIsShut(t *testing.T) {
+	each(t, func(t *testing.T, prefer string) {
+		w := newWorld(t)
+		w.address(t, w.node, "va", "10.77.0.60/24")
+		g := w.open(t, Options{Prefer: prefer})
+		x := netip.MustParseAddr("10.77.0.60")
+		web, mail := Group{ID: "web", Addresses: []netip.Addr{x}}, Group{ID: "mail", Addresses: []netip.Addr{x}}
+		bareWeb, bareMail, shut := Group{ID: "web"}, Group{ID: "mail"}, Group{ID: "(shut)", Addresses: []netip.Addr{x}}
+		must(t, g.Guard([]Group{web, bareMail}))
+		must(t, g.Set("web", 3, hence(time.Hour)))
+		must(t, g.Set("mail", 3, hence(time.Hour)))
+		f := w.flow(t, "10.77.0.60:7000")
+		stop := make(chan struct{})
+		f.run(stop)
+		passes := func() bool {
+			before := f.came.Load()
+			for end := time.Now().Add(100 * time.Millisecond); time.Now().Before(end); time.Sleep(time.Millisecond) {
+				if f.came.Load() > before {
+					return true
+				}
+			}
+			return false
+		}
+		if !passes() {
+			t.Error("nothing passes an open gate")
+		}
+		for range 3 {
+			must(t, g.Guard([]Group{bareWeb, bareMail, shut}))
+			time.Sleep(20 * time.Millisecond) // what was under way
+			if passes() {
+				t.Error("it passes though it was taken away")
+			}
+			must(t, g.Guard([]Group{bareMail, shut})) // its group goes as well
+			must(t, g.Guard([]Group{bareWeb, mail}))
+			if !passes() {
+				t.Error("it does not pass the gate of whose it is now")
+			}
+		}
+		close(stop)
+		f.settled()
+	})
+}

@@ -19,9 +19,12 @@ import (
 type Memory struct {
 	Kind        string
 	StopTimeout time.Duration
-	Addresses   []netip.Addr   // that the gate guarded for it
+	Addresses   []netip.Addr   // that the gate guarded for it, those of former descriptions that may be up included
 	Ports       []cluster.Port // likewise
 }
+
+// Guards returns what the gate guarded for it.
+func (m Memory) Guards() Guards { return Guards{m.Addresses, m.Ports} }
 
 // memoryFile stands in the run directory, beside the kind's own files.
 const memoryFile = "resource.json"
@@ -41,9 +44,10 @@ func Recall(dir string) (m Memory, err error) {
 	return m, nil
 }
 
-// remember notes in the run directory what it is for.
-func remember(kind string, env Env) error {
-	m := Memory{Kind: kind, StopTimeout: env.Spec.StopTimeout, Addresses: env.Spec.Addresses, Ports: env.Spec.Ports}
+// remember notes in the run directory what it is for, and what else may be up by a former description.
+func remember(kind string, env Env, former Guards) error {
+	all := GuardsOf(env.Spec).And(former)
+	m := Memory{Kind: kind, StopTimeout: env.Spec.StopTimeout, Addresses: all.Addresses, Ports: all.Ports}
 	text, err := json.Marshal(m)
 	if err == nil {
 		err = os.MkdirAll(env.RunDir, 0o755)

@@ -3,6 +3,8 @@ package resource
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -297,4 +299,88 @@ func TestRetireLeftover(t *testing.T) {
 	if text, _ := os.ReadFile(told); string(text) != "USR1\n" || alive(pid) {
 		t.Errorf("the program was told %q", text)
 	}
+}
+
+// What a former description had guarded is told of until the resource is known to be down by it: until it was stopped
+// or restarted, or was found by a probe to be as the newest description has it. A later worker knows of it as well.
+func TestFormerIsKnownUntilItIsDown(t *testing.T) {
+	address := func(n byte) cluster.ResourceSpec {
+		return cluster.ResourceSpec{ID: "r", StartTimeout: time.Minute, StopTimeout: time.Minute, Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, n})}}
+	}
+	made := func(t *testing.T, s *scripted) *desk {
+		return newDesk(t, s, Env{Spec: address(1)})
+	}
+	become := func(d *desk, s *scripted, n byte) {
+		d.Replace(s, Env{Group: d.group, Spec: address(n), RunDir: d.env.RunDir})
+	}
+	former := func(t *testing.T, w *Worker, want string) {
+		t.Helper()
+		until(t, "former are "+want, func() bool { return fmt.Sprint(w.Former().Addresses) == want })
+	}
+	t.Run("restart", func(t *testing.T) {
+		s := &scripted{t: t, status: cluster.StatusUnknown}
+		d := made(t, s)
+		for n := range byte(2) {
+			become(d, s, n+2)
+		}
+		d.silent()
+		former(t, d.Worker, "[10.0.0.1 10.0.0.2]")
+		become(d, s, 2)
+		former(t, d.Worker, "[10.0.0.1 10.0.0.3]")
+		stuck := errors.New("it hangs")
+		s.stop = func(context.Context) error { return stuck }
+		w := want(1, cluster.TargetRunning)
+		w.Restart = true
+		d.Want(w)
+		d.answer()
+		former(t, d.Worker, "[10.0.0.1 10.0.0.3]")
+		m, err := Recall(d.env.RunDir)
+		if err != nil || fmt.Sprint(m.Addresses) != "[10.0.0.2 10.0.0.1 10.0.0.3]" {
+			t.Errorf("a later run is told %v, %v", m, err)
+		}
+		// It was stopped, and only its start fails: nothing of the former is up.
+		s.stop, s.start = nil, func(context.Context) error { return errors.New("no such interface") }
+		d.Want(w)
+		d.answer()
+		former(t, d.Worker, "[]")
+		if m, err := Recall(d.env.RunDir); err != nil || fmt.Sprint(m.Addresses) != "[10.0.0.2]" {
+			t.Errorf("a later run is told %v, %v", m, err)
+		}
+	})
+	t.Run("found", func(t *testing.T) {
+		s := &scripted{t: t, status: cluster.StatusStopped}
+		d := made(t, s)
+		become(d, s, 2)
+		former(t, d.Worker, "[]")
+	})
+	t.Run("next run", func(t *testing.T) {
+		s := &scripted{t: t, status: cluster.StatusUnknown}
+		d := made(t, s)
+		d.Close()
+		next, err := NewWorker(s, Env{Group: d.group, Spec: address(2), RunDir: d.env.RunDir}, func(cluster.Done) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer next.Close()
+		former(t, next, "[10.0.0.1]")
+		next.Adopt(t.Context())
+		former(t, next, "[10.0.0.1]")
+		s.status = cluster.StatusStopped
+		next.Adopt(t.Context())
+		former(t, next, "[]")
+	})
+	t.Run("started by what does not count any more", func(t *testing.T) {
+		s := &scripted{t: t, status: cluster.StatusUnknown}
+		d := made(t, s)
+		s.start = func(context.Context) error {
+			s.start = func(context.Context) error { return errors.New("it fails") }
+			become(d, s, 2)
+			return nil
+		}
+		d.Want(want(1, cluster.TargetRunning))
+		d.expect(1, cluster.StatusRunning, "")
+		if got := fmt.Sprint(d.Former().Addresses); got != "[10.0.0.1]" {
+			t.Errorf("former are %s", got)
+		}
+	})
 }

@@ -42,6 +42,8 @@ type Worker struct {
 	next    *cluster.Want      // the newest target, not yet begun
 	other   *description       // what the resource is to become, not yet begun
 	change  *change            // what the resource last told of itself, not yet passed on
+	named   Guards             // of the newest description, begun or not
+	former  Guards             // of former ones, as far as it may be up by them, and the newest has it not
 	cancel  context.CancelFunc // of the running operation; nil: none
 	retired bool               // nothing is pursued or told any more
 	closed  bool
@@ -70,6 +72,7 @@ func NewWorker(kind Kind, env Env, done func(cluster.Done)) (*Worker, error) {
 		return w.begin(err)
 	}
 	w.patience = former.StopTimeout
+	w.former = former.Guards().Without(w.named)
 	w.make()
 	if b, ok := w.res.(broken); ok {
 		return w.begin(b.cause)
@@ -97,7 +100,7 @@ func NewLeftover(kind Kind, env Env, done func(cluster.Done)) (w *Worker, err er
 
 func newWorker(kind Kind, env Env, done func(cluster.Done)) *Worker {
 	w := &Worker{group: env.Group, id: env.Spec.ID, kind: kind, spec: env.Spec, env: env,
-		done: done, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+		done: done, wake: make(chan struct{}, 1), ended: make(chan struct{}), named: GuardsOf(env.Spec)}
 	w.life, w.end = context.WithCancel(context.Background())
 	return w
 }
@@ -129,11 +132,50 @@ func (w *Worker) Want(want cluster.Want) {
 func (w *Worker) Replace(kind Kind, env Env) {
 	w.mu.Lock()
 	w.other = &description{kind, env}
+	named := GuardsOf(env.Spec)
+	w.former, w.named = w.former.And(w.named).Without(named), named
 	if w.cancel != nil {
 		w.cancel()
 	}
 	w.mu.Unlock()
 	w.poke()
+}
+
+// Former returns what the gate guarded for the resource by descriptions that do not count any more, as long as it is
+// not known to be down: the resource was not stopped since, nor started by the newest.
+func (w *Worker) Former() Guards {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.former
+}
+
+// forgetFormer notes that nothing is up any more by former descriptions. The note in the run directory may tell of
+// more: that costs nothing but a closed gate. It is called with calling held.
+func (w *Worker) forgetFormer(status cluster.Status) {
+	w.mu.Lock()
+	// What is up was brought up by a description that does not count any more where another waits.
+	known := !w.former.Empty() && !w.retired && (status == cluster.StatusStopped || w.other == nil)
+	if known {
+		w.former = Guards{}
+	}
+	w.mu.Unlock()
+	if !known {
+		return
+	}
+	if err := remember(w.kind.Spec().Name, w.env, Guards{}); err != nil && w.env.Log != nil {
+		w.env.Log.Warn("a note of what was up before stays", "cause", err)
+	}
+}
+
+// found notes what a probe tells of former descriptions: by one that can't go on under the present the status would
+// not be known.
+func (w *Worker) found(status cluster.Status) {
+	w.calling.Lock()
+	defer w.calling.Unlock()
+	switch status {
+	case cluster.StatusStopped, cluster.StatusStandby, cluster.StatusRunning:
+		w.forgetFormer(status)
+	}
 }
 
 // Retire stops the resource for good, closes the worker, and removes the run directory. From its call on
@@ -163,7 +205,10 @@ func (w *Worker) Retire(ctx context.Context) error {
 
 // Adopt probes the resource and so takes over what already runs. A probe that fails is StatusUnknown.
 func (w *Worker) Adopt(ctx context.Context) cluster.Status {
-	status, _ := w.probe(ctx)
+	status, err := w.probe(ctx)
+	if err == nil {
+		w.found(status)
+	}
 	return status
 }
 
@@ -265,7 +310,11 @@ func (w *Worker) step() bool {
 		w.answer(want.N, change{cluster.StatusUnknown, "superseded by a newer target: " + err.Error(), false})
 		return true
 	}
-	w.answer(want.N, w.settle(want, err, meanwhile))
+	end := w.settle(want, err, meanwhile)
+	if end.status == cluster.StatusStopped {
+		w.found(end.status)
+	}
+	w.answer(want.N, end)
 	return true
 }
 
@@ -305,7 +354,12 @@ func (w *Worker) become() bool {
 		return true // that finds out for itself how it is
 	}
 	// It may have ended while nobody looked, and a probe has it watched from now on.
-	if status, err := w.probeNow(); err == nil && (status == cluster.StatusStopped || status == cluster.StatusFailed) {
+	status, err := w.probeNow()
+	if err != nil {
+		return true
+	}
+	w.found(status)
+	if status == cluster.StatusStopped || status == cluster.StatusFailed {
 		w.answer(0, change{status, "found so when its description had changed", false})
 	}
 	return true
@@ -315,7 +369,7 @@ func (w *Worker) become() bool {
 func (w *Worker) make() {
 	env := w.env
 	env.Changed = w.changed
-	err := remember(w.kind.Spec().Name, env)
+	err := remember(w.kind.Spec().Name, env, w.Former())
 	if err == nil {
 		w.res, err = w.kind.New(env)
 	}
@@ -338,6 +392,9 @@ func (w *Worker) makeRoom(d *description) error {
 		if err := os.RemoveAll(w.env.RunDir); err != nil {
 			return fmt.Errorf("clear the directory of the %s that it was: %w", w.kind.Spec().Name, err)
 		}
+		w.mu.Lock()
+		w.former = Guards{}
+		w.mu.Unlock()
 	}
 	w.res.Close()
 	w.res = broken{errors.New("it is being made anew")}
@@ -394,15 +451,14 @@ func (w *Worker) reach(ctx context.Context, want cluster.Want) error {
 		if err := w.res.Stop(ctx); err != nil {
 			return errRestart{err}
 		}
+		w.forgetFormer(cluster.StatusStopped)
 	}
-	switch want.Target {
-	case cluster.TargetStopped:
-		return w.res.Stop(ctx)
-	case cluster.TargetStandby:
-		return w.res.Standby(ctx, want.Epoch)
-	}
-	if err := w.res.Start(ctx, want.Epoch); err != nil {
+	if err := w.goTo(ctx, want); err != nil {
 		return err
+	}
+	w.forgetFormer(reached[want.Target])
+	if want.Target != cluster.TargetRunning {
+		return nil
 	}
 	if front, ok := w.res.(Announcer); ok && want.Announce {
 		if err := front.Announce(ctx); err != nil {
@@ -410,6 +466,17 @@ func (w *Worker) reach(ctx context.Context, want cluster.Want) error {
 		}
 	}
 	return nil
+}
+
+// goTo calls the operation of the target.
+func (w *Worker) goTo(ctx context.Context, want cluster.Want) error {
+	switch want.Target {
+	case cluster.TargetStopped:
+		return w.res.Stop(ctx)
+	case cluster.TargetStandby:
+		return w.res.Standby(ctx, want.Epoch)
+	}
+	return w.res.Start(ctx, want.Epoch)
 }
 
 var reached = [...]cluster.Status{
