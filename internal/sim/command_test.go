@@ -195,6 +195,7 @@ func TestRefusedScripts(t *testing.T) {
 		{three + "spread -1s\nrun 9s", "length of time"},
 		{three + "takeover 1ms\nrun 9s", "script line 2"},
 		{three + "run 1000000h", "longer than"},
+		{three + "at 1s starve a 1ns 1ns\nrun 9s", "more often than each millisecond"},
 		{three + "goal gold\nrun 9s", "there are converge, takeover"},
 		{three + "at 1s drift a 9000ppm\nrun 9s", "script line 2"},
 		{"nodes A b c\nrun 9s", `"A" is no name`},

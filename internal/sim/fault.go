@@ -339,6 +339,9 @@ func (f *Fault) parseAmounts(s shape, links []string, next func() string) error 
 		if err != nil || d == 0 || f.Amount == 0 {
 			return fmt.Errorf("%s: it takes two lengths of time, such as 20ms 100ms, not %q", s.verb, w)
 		}
+		if d+f.Amount < time.Millisecond {
+			return fmt.Errorf("%s: nothing changes more often than each millisecond", s.verb)
+		}
 		f.Second = d
 	}
 	if s.ppm {
