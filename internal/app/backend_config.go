@@ -18,7 +18,7 @@ const begunAfter = 500 * time.Millisecond
 
 // Configuration implements api.ConfigBackend.
 func (b *backend) Configuration(ctx context.Context) (*cluster.Configuration, error) {
-	p, err := b.a.look(ctx)
+	p, err := b.a.lookAnew(ctx)
 	if err != nil {
 		return nil, err
 	}

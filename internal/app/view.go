@@ -64,12 +64,17 @@ func viewLasts(h time.Duration) time.Duration { return min(max(h/2, viewLeast), 
 
 // look returns a view of the core: the last one, if that is fresh, or one that is taken now.
 func (a *agent) look(ctx context.Context) (*view, error) {
-	v := &a.views
 	now := time.Now()
-	v.looked.Store(now.UnixNano())
-	if p := v.last.Load(); v.fresh(p, now) {
+	a.views.looked.Store(now.UnixNano())
+	if p := a.views.last.Load(); a.views.fresh(p, now) {
 		return p, nil
 	}
+	return a.lookAnew(ctx)
+}
+
+// lookAnew returns a view that is taken from now on: for who is about to change what he sees.
+func (a *agent) lookAnew(ctx context.Context) (*view, error) {
+	v := &a.views
 	v.mu.Lock()
 	busy := v.busy
 	if busy == nil {

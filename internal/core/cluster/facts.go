@@ -6,6 +6,7 @@ import "time"
 type Facts struct {
 	Now    Now
 	Self   NodeID
+	Lead   NodeID // who coordinates; empty: nobody is known to
 	Spec   *Spec
 	Voters int
 	Set    SetFacts
@@ -39,7 +40,8 @@ type NodeFacts struct {
 	LeaseDown   time.Duration // for how long it says that its lease does not run; 0: it runs
 	LeaseRuns   bool          // by its last heartbeat
 	Sick        bool
-	Deaf        bool // by its last heartbeat it does not hear this node, which coordinates
+	Deaf        bool // by its last heartbeat it does not hear the coordinator
+	Isolated    bool // by its last heartbeat it hears no majority of the voters: no lease of its would run
 	Late        bool // no heartbeat of it has come for three intervals: no node to hand something over to
 
 	// Of the set of voters.

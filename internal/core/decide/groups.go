@@ -292,8 +292,10 @@ func (p *planner) inability(g *cluster.GroupFacts, to cluster.NodeID) string {
 		return "has booted anew and holds no lease yet"
 	case !n.LeaseRuns:
 		return "says that its lease does not run"
+	case n.Isolated:
+		return "hears no majority of the voters"
 	case n.Deaf:
-		return fmt.Sprintf("does not hear %s, which coordinates", p.f.Self)
+		return fmt.Sprintf("does not hear %s, which coordinates", p.f.Lead)
 	case p.report(g, to).Cut:
 		return "has lost its uplink"
 	case p.report(g, to).Lacks:

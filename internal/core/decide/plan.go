@@ -97,7 +97,7 @@ var nodeRules = []nodeRule{
 		parts: evict},
 	{id: "N05", verdict: Admit, why: "it is heard, and its former lease is over",
 		when: func(f *cluster.Facts, n *cluster.NodeFacts) bool {
-			return !n.Admitted && !leaves(f, n) && votes(n) && n.Role != cluster.Witness && n.Fresh && !n.Sick && n.Boot != 0 && (n.Over || n.SaidOver) &&
+			return !n.Admitted && !leaves(f, n) && votes(n) && n.Role != cluster.Witness && n.Fresh && !n.Sick && !n.Deaf && !n.Isolated && n.Boot != 0 && (n.Over || n.SaidOver) &&
 				len(n.SilentTo) < cluster.Quorum(f.Voters) // else it would be evicted again at once
 		},
 		parts: admit},

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write the outcomes into testdata")
 // A script is a page: what is known, one line a node or a group, then ---- and what the planner decides.
 //
 //	node NAME [role=spare|witness] [admitted=N | evicted=N] [over] [said] [fresh] [lease] [boot=new]
-//	     [silent=V1,V2] [lost] [deaf] [late] [carried=REVISION] [down=DURATION] [sick] [well=DURATION]
+//	     [silent=V1,V2] [lost] [deaf] [isolated] [late] [carried=REVISION] [down=DURATION] [sick] [well=DURATION]
 //	group NAME nodes=A,B [manual] [failback=DURATION] [owner=N] [last=N] [epoch=E] [released=E] [behind=N]
 //	     [move=TO[@EPOCH]] [serves=DURATION]  (the outage to be put on record)
 //	     [ban=NODE[:over|:old|:surroundings]]       (just now; or it has run out, was made a while ago, was not the group's fault)
@@ -140,7 +140,7 @@ func rulesIn(text string) []string {
 
 func parse(t *testing.T, text string) *cluster.Facts {
 	t.Helper()
-	f := &cluster.Facts{Now: cluster.Now{Wall: cluster.WallTime(time.Hour)}, Self: "gamma", Age: time.Hour, Instructions: &cluster.Instructions{},
+	f := &cluster.Facts{Now: cluster.Now{Wall: cluster.WallTime(time.Hour)}, Self: "gamma", Lead: "gamma", Age: time.Hour, Instructions: &cluster.Instructions{},
 		Spec: &cluster.Spec{Timing: cluster.Timing{Takeover: time.Second, L: 960 * time.Millisecond, D: 864 * time.Millisecond}}}
 	scanner := bufio.NewScanner(strings.NewReader(text))
 	type reports struct {
@@ -312,6 +312,8 @@ func parseNode(t *testing.T, w []string) cluster.NodeFacts {
 			n.Carried = cluster.Revision(number(t, value))
 		case "deaf":
 			n.Deaf = true
+		case "isolated":
+			n.Isolated = true
 		case "late":
 			n.Late = true
 		case "lost":

@@ -34,18 +34,44 @@ func (n *Node) tendPlan() {
 // facts makes the picture that the planner decides on. It changes nothing: whoever looks at the cluster asks for
 // it too, on any node and at any time.
 func (n *Node) facts() *cluster.Facts {
+	lead := n.lead()
 	f := &cluster.Facts{Now: n.now, Self: n.id(), Spec: n.spec, Voters: n.voters, Set: n.setFacts(), Draft: n.draftFacts(),
 		Age: n.now.Mono.Sub(n.start), Instructions: &n.state.Instructions}
+	if lead >= 0 {
+		f.Lead = n.peers[lead].id
+	}
 	if n.flawed(ManualMoves) {
 		f.Spec = unbound(n.spec)
 	}
 	for i := range n.peers {
-		f.Nodes = append(f.Nodes, n.nodeFacts(i))
+		x := n.nodeFacts(i)
+		x.Deaf = lead >= 0 && lead != i && x.Fresh && !n.hearsOf(i, lead)
+		x.Isolated = x.Fresh && n.hearsVoters(i) < cluster.Quorum(n.voters)
+		f.Nodes = append(f.Nodes, x)
 	}
 	for i := range n.groups {
 		f.Groups = append(f.Groups, n.groupFacts(i))
 	}
 	return f
+}
+
+// hearsVoters counts the voters that a node hears by its own word, itself included.
+func (n *Node) hearsVoters(i int) int {
+	count := 0
+	for k := range n.peers {
+		if n.peers[k].votes && (k == i || n.hearsOf(i, k)) {
+			count++
+		}
+	}
+	return count
+}
+
+// lead returns the peer that is known to coordinate, or -1.
+func (n *Node) lead() int {
+	if id := n.raft.rn.BasicStatus().Lead; id != 0 {
+		return n.holderOf(cluster.Incarnation(id))
+	}
+	return -1
 }
 
 func (n *Node) nodeFacts(i int) cluster.NodeFacts {
@@ -61,7 +87,7 @@ func (n *Node) nodeFacts(i int) cluster.NodeFacts {
 		if p.hb != nil {
 			x.Incarnation, x.Boot = p.hb.Incarnation, p.hb.Boot
 			x.LeaseRuns, x.Sick = p.hb.LeaseRuns, p.hb.Sick
-			x.Deaf, x.Late = !n.hearsOf(i, n.self), p.det.Ago(n.now.Mono) > p.hb.L*3/10
+			x.Late = p.det.Ago(n.now.Mono) > p.hb.L*3/10
 		}
 	}
 	if p.leaseDown != 0 {

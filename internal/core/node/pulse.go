@@ -305,7 +305,7 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 	for _, r := range hb.Released {
 		if l := n.local(r.Group); l != nil && l.hearRelease(r.Epoch, p.id) {
 			n.planDue, n.groupsDue = true, true
-			if st := n.state.Group(r.Group); st != nil && st.Epoch == r.Epoch {
+			if n.state != nil && n.state.Group(r.Group).Epoch == r.Epoch {
 				n.fitAnew(p.id) // nobody told it to: its lease has ended for a moment that no heartbeat told of
 			}
 		}
