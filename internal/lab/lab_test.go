@@ -765,8 +765,25 @@ func TestLockDir(t *testing.T) {
 	all.Wait()
 }
 
-// A thread of higher priority that hogs a core for 30 ms is seen as a stall of about that.
+// A thread of higher priority that hogs a core for 30 ms is seen as a stall of about that. A hypervisor that takes the
+// core away meanwhile can shorten what the thread had of it, so one of three must show.
 func TestStallSampler(t *testing.T) {
+	for range 3 {
+		hog, seen, later := sampleHog(t)
+		if later != 0 {
+			t.Errorf("stalls of %v in the future", later)
+		}
+		if seen >= 15*time.Millisecond {
+			return
+		}
+		t.Logf("a hog of %v shows as stalls of %v", hog, seen)
+	}
+	t.Error("no hog of 30 ms shows as a stall")
+}
+
+// sampleHog hogs a core, and returns for how long, what the sampler saw of it, and what it saw of the future.
+func sampleHog(t *testing.T) (hog, seen, later time.Duration) {
+	t.Helper()
 	s, err := SampleStalls()
 	must(t, err)
 	time.Sleep(200 * time.Millisecond)
@@ -788,14 +805,7 @@ func TestStallSampler(t *testing.T) {
 	must(t, err)
 	time.Sleep(100 * time.Millisecond)
 	must(t, s.Stop())
-	sum := s.Sum(from, to+10*time.Millisecond)
-	t.Logf("stalls %v, sum %v", s.Stalls(from, to), sum)
-	if sum < 15*time.Millisecond {
-		t.Errorf("a hog of %v shows as stalls of %v", to-from, sum)
-	}
-	if got := s.Sum(to+time.Hour, to+2*time.Hour); got != 0 {
-		t.Errorf("stalls of %v in the future", got)
-	}
+	return to - from, s.Sum(from, to+10*time.Millisecond), s.Sum(to+time.Hour, to+2*time.Hour)
 }
 
 // Processes that are not ours to start again end with exit codes, signals and output as elsewhere.

@@ -374,6 +374,7 @@ func TestFormerIsKnownUntilItIsDown(t *testing.T) {
 		d := made(t, s)
 		s.start = func(context.Context) error {
 			s.start = func(context.Context) error { return errors.New("it fails") }
+			s.probeErr = errors.New("it was started by another description")
 			become(d, s, 2)
 			return nil
 		}
