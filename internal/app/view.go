@@ -46,17 +46,18 @@ type views struct {
 	mu   sync.Mutex
 	busy chan struct{} // closed when the view that was asked for is there; nil: none was
 
-	news bool // something that people wait to see has happened since the last one; the loop's alone
+	news atomic.Bool // something that people wait to see has happened since the last one
 }
 
 // fresh tells whether a view is good enough at an instant. Where nothing has happened for longer than the core ever
-// waits, the loop hangs, and whoever looks must notice.
+// waits, the loop hangs, and whoever looks must notice. What is news to people is seen at once: who has heard of a
+// change on one node must find it on the others as soon as they have it.
 func (v *views) fresh(p *view, now time.Time) bool {
 	if p == nil {
 		return false
 	}
 	age := now.Sub(p.taken)
-	return age < viewLasts(p.h) || p.steps == v.steps.Load() && age < 2*p.h
+	return !v.news.Load() && age < viewLasts(p.h) || p.steps == v.steps.Load() && age < 2*p.h
 }
 
 // viewLasts is how old a view may be though something has happened since.
@@ -113,8 +114,8 @@ func (a *agent) publish() {
 	} else {
 		p.history, p.conf = a.node.History(), a.node.Configuration()
 	}
-	a.views.news = false
 	a.views.last.Store(p)
+	a.views.news.Store(false)
 }
 
 // publishNews takes a view if something has happened since the last one and somebody looks.
@@ -129,7 +130,7 @@ func (a *agent) publishNews() {
 		return
 	}
 	least := viewLasts(p.h) / 2
-	if v.news {
+	if v.news.Load() {
 		least = viewLeast
 	}
 	if now.Sub(p.taken) >= least {
@@ -166,5 +167,7 @@ func (p *view) seen(now time.Time) *cluster.Overview {
 // stepped notes what a step has done. It is called in the loop.
 func (v *views) stepped(out *node.Output) {
 	v.steps.Add(1)
-	v.news = v.news || len(out.Events) > 0 || len(out.Decided) > 0 || len(out.Applied) > 0 || out.Spec != nil
+	if len(out.Events) > 0 || len(out.Decided) > 0 || len(out.Applied) > 0 || out.Spec != nil {
+		v.news.Store(true)
+	}
 }
