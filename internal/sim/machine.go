@@ -401,7 +401,12 @@ func (m *machine) halted(why string) {
 	m.w.note(m, "halts: %s", why)
 	m.stopAll()
 	m.disk.killed(len(m.disk.queue)) // it ends once all is written
-	if !m.faultOn(Unreadable, -1) {
+	switch {
+	case m.faultOn(Unreadable, -1):
+	case slices.ContainsFunc(m.w.running, func(f active) bool { return f.Kind == Unreadable && f.node == m.idx }):
+		// It has read the text while it could not, and keeps that: somebody starts its agent again.
+		m.w.push(m.w.now+m.between(time.Millisecond, 50*time.Millisecond), evAgent, m.idx, m.life, 0, 0)
+	default:
 		m.w.fail("halted", "%s: %s", m.id, why)
 	}
 }
