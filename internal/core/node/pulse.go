@@ -122,7 +122,7 @@ func (n *Node) heartbeat() *wire.Heartbeat {
 	n.pulse.seq++
 	n.countMatched()
 	hb := &wire.Heartbeat{
-		Incarnation: n.inc, Boot: n.boot, Number: n.number, Seq: n.pulse.seq, L: n.timing.L, Rests: n.rests, View: 1,
+		Incarnation: n.inc, Boot: n.boot, Number: n.asksFor(), Seq: n.pulse.seq, L: n.timing.L, Rests: n.rests, View: 1,
 		Sent: n.now.Mono, LeaseRuns: n.leaseRuns(), Sick: n.pulse.sick,
 		Said: n.lines, Released: n.released, Groups: n.pulse.reports, Revision: n.revised,
 		Heard: make([]wire.Heard, 0, len(n.peers)-1),
@@ -142,6 +142,15 @@ func (n *Node) heartbeat() *wire.Heartbeat {
 		n.acked(n.self, hb.Seq)
 	}
 	return hb
+}
+
+// asksFor is the lease number for which a heartbeat asks promises. While the kernel takes no gate write there is none:
+// traffic ends with the last one that it took, and a lease renewed meanwhile would only make the next owner wait.
+func (n *Node) asksFor() cluster.Number {
+	if n.gateOK < n.gateN && n.now.Mono.Sub(n.gateAt) >= 2*n.timing.H {
+		return 0
+	}
+	return n.number
 }
 
 // leaseRuns tells whether this node's lease runs now.
