@@ -30,8 +30,9 @@ func (n *Node) tendFitness() {
 	}
 }
 
-// fitAnew begins the time of a node anew, for every group: its agent was restarted. Its lease may have gone on, but an
-// agent that ends again and again is none to go back to.
+// fitAnew begins the time of a node anew, for every group: its agent was restarted, or released a group that nobody told
+// it to, as its lease had ended. The lease it holds now may be sound, but a node that loses it again and again is none to
+// go back to.
 func (n *Node) fitAnew(id cluster.NodeID) {
 	for i := range n.groups {
 		delete(n.groups[i].fit, id)
