@@ -346,9 +346,16 @@ func (m *machine) setTimer() {
 	}
 }
 
-// step is the only place where the core runs.
+// step is the only place where the core runs. An agent that has not begun takes its Boot first, whatever else comes.
 func (m *machine) step(in node.Input) {
 	w := m.w
+	if m.begun() > 0 {
+		boot := m.inbox[0]
+		m.inbox = m.inbox[1:]
+		if m.step(boot); m.agent == nil || w.broken != nil {
+			return
+		}
+	}
 	out := m.call(in)
 	if w.broken != nil || out == nil {
 		return
