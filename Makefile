@@ -1,5 +1,5 @@
 # What users and developers of baton type. Each target installs what it needs (apt-get, Go modules).
-.PHONY: all help build deps install uninstall demo test models sim soak bench idle fuzz generate clean
+.PHONY: all help build deps install uninstall demo test models sim soak weather bench idle fuzz generate clean
 
 GO      ?= go
 SEEDS   ?= 1..2000
@@ -40,7 +40,11 @@ sim: ## the simulator: make sim SEEDS=1..100000 PROFILE=mix
 
 soak: build ## random changes of voters and configuration, with power losses, on the real binary: make soak SEEDS=1..100
 	$(GO) test -c -o bin/trial.test ./internal/trial
-	cd internal/trial && BATON_BINARY=$(CURDIR)/bin/baton SOAK=$(if $(filter file,$(origin SEEDS)),1..100,$(SEEDS)) ../../bin/trial.test -test.run TestSoak -test.timeout 10h
+	cd internal/trial && BATON_BINARY=$(CURDIR)/bin/baton SOAK=$(if $(filter file,$(origin SEEDS)),1..100,$(SEEDS)) ../../bin/trial.test -test.run 'TestSoak$$' -test.timeout 10h
+
+weather: build ## hours in which what is around the programs fails and heals at random: make weather SEEDS=1..24
+	$(GO) test -c -o bin/trial.test ./internal/trial
+	cd internal/trial && BATON_BINARY=$(CURDIR)/bin/baton SOAK_SURROUNDINGS=$(if $(filter file,$(origin SEEDS)),1..24,$(SEEDS)) ../../bin/trial.test -test.run TestSoakSurroundings -test.timeout 10h
 
 bench: build ## outages that clients see, per fault and budget (about 40 minutes)
 	@bin/baton bench $(BENCH)

@@ -25,16 +25,9 @@ import (
 func TestSoak(t *testing.T) {
 	first, last, steps := uint64(1), uint64(2), 6
 	if seeds := os.Getenv("SOAK"); seeds != "" {
-		a, b, _ := strings.Cut(seeds, "..")
 		var err error
-		if first, err = strconv.ParseUint(a, 10, 64); err != nil {
+		if first, last, err = seedRange(seeds); err != nil {
 			t.Fatalf("SOAK=%s: %v", seeds, err)
-		}
-		last = first
-		if b != "" {
-			if last, err = strconv.ParseUint(b, 10, 64); err != nil {
-				t.Fatalf("SOAK=%s: %v", seeds, err)
-			}
 		}
 		steps = 14
 	}
