@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -45,17 +47,24 @@ func TestQuickStart(t *testing.T) {
 	if len(sections) < 4 {
 		t.Fatalf("the page has %d sections", len(sections))
 	}
+	p.play(sections[0])
+	p.count = 0
 	p.play(sections[1])
 	if p.count > 10 {
 		t.Errorf("it takes %d commands until the cluster serves, no more than ten were promised", p.count)
 	}
-	if !p.answers() {
-		t.Error("nobody answers at the address")
+	if got := p.get("/"); got != "alpha" {
+		t.Errorf("the service answers %q, not the page that was made", got)
+	}
+	for _, private := range []string{"/etc/passwd", "/etc/baton/cluster.yaml", "/proc/version"} {
+		if got := p.get(private); !strings.HasPrefix(got, "404") {
+			t.Errorf("the service publishes %s: %q", private, got)
+		}
 	}
 	if err := p.lab.Host(Alpha).PowerOff(); err != nil {
 		t.Fatal(err)
 	}
-	for begin := time.Now(); !p.answers() && time.Since(begin) < limit; {
+	for begin := time.Now(); p.get("/") != "beta" && time.Since(begin) < limit; {
 		time.Sleep(pollEvery)
 	}
 	out := p.play(sections[2])
@@ -139,13 +148,26 @@ func (p *page) enter(host, command string) string {
 	return out
 }
 
-// answers tells whether a client gets an answer at the service's address.
-func (p *page) answers() bool {
+// get returns what a client gets at the service's address: the page, or why there is none.
+func (p *page) get(path string) string {
 	ctx, cancel := context.WithTimeout(p.t.Context(), time.Second)
 	defer cancel()
-	conn, err := p.lab.Host(Client).DialContext(ctx, "tcp", "10.0.0.50:8080")
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: p.lab.Host(Client).DialContext}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://10.0.0.50:8080"+path, nil)
 	if err != nil {
-		return false
+		p.t.Fatal(err)
 	}
-	return conn.Close() == nil
+	response, err := client.Do(request)
+	if err != nil {
+		return err.Error()
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return response.Status
+	}
+	text, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(text))
 }
