@@ -151,7 +151,8 @@ var directions = []struct {
 	{"internal/io/addr", []string{"internal/core/cluster", "internal/io/resource"}, "an address is a resource kind"},
 	{"internal/io/postgres", []string{"internal/core/cluster", "internal/io/resource"}, "PostgreSQL is a resource kind"},
 	{"internal/io/vm", []string{"internal/core/cluster", "internal/io/resource"}, "a virtual machine is a resource kind"},
-	{"internal/io/api", []string{"internal/core/cluster", "internal/io/identity", "api/*"}, "the API speaks its schema, and asks who somebody is"},
+	{"internal/io/api", []string{"internal/core/cluster", "internal/io/accounts", "internal/io/identity", "api/*"}, "the API speaks its schema, and asks who somebody is"},
+	{"internal/io/resource", []string{"internal/core/cluster", "internal/io/accounts"}, "a program runs as a user of this host"},
 	{"internal/io", []string{"internal/core/cluster"}, "io acts on shared words and never sees the core that decides, nor other io"},
 }
 
@@ -203,6 +204,7 @@ var forbiddenImports = []struct {
 	{"internal/sim", []string{"testing/*"}, "the simulator ships in the binary"},
 	{"internal/sim", []string{"math/rand", "crypto/rand"}, "the world's dice come from its seed (math/rand/v2 with a source of one's own is fine)"},
 	{"client", []string{"testing/*"}, "a client is light"},
+	{"internal", []string{"os/user"}, "without the C library it knows only files: internal/io/accounts asks getent too"},
 }
 
 // coreModules are the only outside packages that the core may import, by the package that may.

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"baton/internal/trial"
 )
 
 // buildBaton builds what users run, where another user may run it too.
@@ -30,10 +32,8 @@ func buildBaton(t *testing.T) string {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "baton")
-	cmd := exec.Command("go", "build", "-o", path, "./cmd/baton")
-	cmd.Dir = filepath.Join("..", "..")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	if err := trial.BuildAs(path); err != nil {
+		t.Fatal(err)
 	}
 	return path
 }

@@ -29,12 +29,21 @@ func sources() string {
 // Build builds the binary into a directory and makes Binary name it: tests try what users run.
 func Build(dir string) error {
 	out := filepath.Join(dir, "baton")
-	cmd := exec.Command("go", "build", "-o", out, "./cmd/baton")
+	if err := BuildAs(out); err != nil {
+		return err
+	}
+	return os.Setenv("BATON_BINARY", out)
+}
+
+// BuildAs builds the binary under a path, with further flags of go build, as `make build` does: static.
+func BuildAs(path string, flags ...string) error {
+	cmd := exec.Command("go", append(append([]string{"build", "-o", path}, flags...), "./cmd/baton")...)
 	cmd.Dir = sources()
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the binary: %w\n%s", err, text)
 	}
-	return os.Setenv("BATON_BINARY", out)
+	return nil
 }
 
 // newKey makes the trial's key with the binary's own command.

@@ -137,10 +137,8 @@ func (c installed) testMixed() {
 func (c installed) build(version string) (path string) {
 	c.t.Helper()
 	path = filepath.Join(filepath.Dir(c.binary), "baton-"+version)
-	cmd := exec.Command("go", "build", "-ldflags", "-X baton/internal/app.version="+version, "-o", path, "./cmd/baton")
-	cmd.Dir = sources()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		c.t.Fatalf("build version %s: %v\n%s", version, err, out)
+	if err := BuildAs(path, "-ldflags", "-X baton/internal/app.version="+version); err != nil {
+		c.t.Fatalf("version %s: %v", version, err)
 	}
 	c.t.Cleanup(func() { os.Remove(path) })
 	return path

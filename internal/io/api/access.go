@@ -176,7 +176,7 @@ func clip(path string) string {
 func local(self cluster.NodeID, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := peerOf(r.Context())
-		if why := p.refusal(systemGroup()); why != "" {
+		if why := p.refusal(systemGroup); why != "" {
 			refuse(w, r, &refusal{connect.CodePermissionDenied, why, "use sudo, or have root add you: usermod -aG " + GroupName + " USER"})
 			return
 		}

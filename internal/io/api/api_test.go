@@ -581,13 +581,16 @@ func TestPeerGroups(t *testing.T) {
 	if p.err != nil || p.uid != 65534 || p.groups[0] != 65533 || !slices.Contains(p.groups, 70099) {
 		t.Fatalf("got %+v", p)
 	}
-	if why := p.refusal(70042, true); why != "" {
+	of := func(gid uint32, exists bool) func() (uint32, bool) {
+		return func() (uint32, bool) { return gid, exists }
+	}
+	if why := p.refusal(of(70042, true)); why != "" {
 		t.Errorf("a member of the group is refused: %s", why)
 	}
-	if p.refusal(70100, true) == "" || p.refusal(70042, false) == "" {
+	if p.refusal(of(70100, true)) == "" || p.refusal(of(70042, false)) == "" {
 		t.Error("somebody else is let in")
 	}
-	if (peer{err: errors.New("no answer")}).refusal(70042, true) == "" {
+	if (peer{err: errors.New("no answer")}).refusal(of(70042, true)) == "" {
 		t.Error("an unknown peer is let in")
 	}
 }

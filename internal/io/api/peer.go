@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/user"
 	"slices"
 	"strconv"
 	"syscall"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
+	"baton/internal/io/accounts"
 )
 
 // GroupName is the system group whose members may use the socket.
@@ -118,22 +118,22 @@ func (p peer) String() string {
 // user names the user, if the system knows it.
 func (p peer) user() string {
 	id := strconv.FormatUint(uint64(p.uid), 10)
-	if u, err := user.LookupId(id); err == nil {
-		return u.Username
+	if u, err := accounts.User(id); err == nil {
+		return u.Name
 	}
 	return id
 }
 
 // refusal tells why a peer may not use the API, or "". The group is the one whose members may, if the
-// system has it.
-func (p peer) refusal(group uint32, exists bool) string {
+// system has it; it is asked for only where that decides.
+func (p peer) refusal(group func() (uint32, bool)) string {
 	if p.err != nil {
 		return fmt.Sprintf("the kernel does not tell who asks: %v", p.err)
 	}
 	if p.uid == 0 || int(p.uid) == os.Geteuid() {
 		return ""
 	}
-	if exists && slices.Contains(p.groups, group) {
+	if gid, exists := group(); exists && slices.Contains(p.groups, gid) {
 		return ""
 	}
 	return fmt.Sprintf("%s may not use this agent: root and members of group %s may", p, GroupName)
@@ -141,10 +141,6 @@ func (p peer) refusal(group uint32, exists bool) string {
 
 // systemGroup returns the number of the group whose members may use the socket, if the system has it.
 func systemGroup() (uint32, bool) {
-	g, err := user.LookupGroup(GroupName)
-	if err != nil {
-		return 0, false
-	}
-	gid, err := strconv.ParseUint(g.Gid, 10, 32)
-	return uint32(gid), err == nil
+	gid, err := accounts.Group(GroupName)
+	return gid, err == nil
 }

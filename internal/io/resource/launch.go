@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/user"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -14,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"baton/internal/io/accounts"
 )
 
 // defaultPath is where programs are looked up whose command names no directory.
@@ -285,34 +286,11 @@ func lookupAccount(text string) (account, error) {
 		}
 		return account{name: id, home: "/", uid: uint32(u), gid: uint32(g)}, nil
 	}
-	find := user.Lookup
-	if _, err := strconv.ParseUint(id, 10, 32); err == nil {
-		find = user.LookupId
-	}
-	u, err := find(id)
+	u, err := accounts.User(id)
 	if err != nil {
-		return account{}, fmt.Errorf("user %q: %w", text, err)
+		return account{}, err
 	}
-	a := account{name: u.Username, home: u.HomeDir}
-	ids, err := u.GroupIds()
-	if err != nil {
-		return account{}, fmt.Errorf("groups of user %q: %w", text, err)
-	}
-	for i, text := range append([]string{u.Uid, u.Gid}, ids...) {
-		n, err := strconv.ParseUint(text, 10, 32)
-		if err != nil {
-			return account{}, fmt.Errorf("user %q: id %q: %w", u.Username, text, err)
-		}
-		switch i {
-		case 0:
-			a.uid = uint32(n)
-		case 1:
-			a.gid = uint32(n)
-		default:
-			a.groups = append(a.groups, uint32(n))
-		}
-	}
-	return a, nil
+	return account{name: u.Name, home: u.Home, uid: u.UID, gid: u.GID, groups: u.Groups}, nil
 }
 
 // stat is what /proc/PID/stat tells (proc_pid_stat(5)).

@@ -67,7 +67,7 @@ func (Process) Spec() cluster.KindSpec {
 		Main: "command",
 		Fields: []cluster.FieldSpec{
 			{Name: "command", Type: cluster.FieldList, Required: true, Doc: "the program and its arguments; it must stay in the foreground"},
-			{Name: "user", Type: cluster.FieldString, Required: true, Doc: "whom it runs as: a name, or UID[:GID]"},
+			{Name: "user", Type: cluster.FieldString, Required: true, Doc: "whom it runs as: a name, or UID[:GID]; one of a directory (LDAP, SSSD) is found by getent"},
 			{Name: "directory", Type: cluster.FieldString, Doc: "its working directory", Default: "/"},
 			{Name: "environment", Type: cluster.FieldEnv, Doc: "added to a clean environment (PATH, HOME, USER, LANG) and BATON_CLUSTER, _NODE, _GROUP, _RESOURCE, _EPOCH (of its start), _STATE_FILE (holds \"serving EPOCH\" or \"standby\")"},
 			{Name: "ready", Type: cluster.FieldMap, Live: true, Doc: "when its start is complete; without it, as soon as it runs",
