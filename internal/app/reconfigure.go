@@ -51,7 +51,7 @@ type fitting struct {
 }
 
 func newFitting() *fitting {
-	f := &fitting{settled: make(chan struct{}), lacks: newLacks(), guardAt: cluster.Never, interfaces: interfaces{up: make(map[string]bool)}}
+	f := &fitting{settled: make(chan struct{}), lacks: newLacks(), guardAt: cluster.Never, interfaces: newInterfaces()}
 	close(f.settled)
 	f.life, f.letGo = context.WithCancel(context.Background())
 	return f

@@ -10,10 +10,68 @@ import (
 	"baton/internal/io/addr"
 )
 
-// interfaces is what is known of this host's network interfaces.
+// interfaces is what is known of this host's network interfaces. They are known by their index, which is what the
+// kernel calls one: names change, and one interface may have several.
 type interfaces struct {
-	mu sync.Mutex
-	up map[string]bool // by name; absent: not known
+	mu    sync.Mutex
+	links map[int]addr.LinkState // by index
+	found map[string]int         // which index a name of the file led to last
+}
+
+func newInterfaces() interfaces {
+	return interfaces{links: make(map[int]addr.LinkState), found: make(map[string]int)}
+}
+
+// take notes what has become of an interface.
+func (i *interfaces) take(s addr.LinkState) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if s.Gone {
+		delete(i.links, s.Index)
+		return
+	}
+	i.links[s.Index] = s
+}
+
+// named returns the index that a name of the file leads to; 0: none has led anywhere yet. The name may be an
+// alternative one. One that the interface has lost leads to it still, as long as no other has it: what runs there
+// goes on. It is called with mu held.
+func (i *interfaces) named(name string) (index int) {
+	index = i.found[name]
+	for _, s := range i.links { // at most one has the name
+		if s.Named(name) {
+			index = s.Index
+		}
+	}
+	if index != 0 {
+		i.found[name] = index
+	}
+	return index
+}
+
+// down tells whether an interface that was told of is down, or has no carrier. It is called with mu held.
+func (i *interfaces) down(index int) bool {
+	s, here := i.links[index]
+	return here && !(s.Up && s.Carrier)
+}
+
+// cutOff tells whether the interface that a front's addresses are reached by is known to be gone, to be down, or to
+// have no carrier. It is called with mu held.
+func (i *interfaces) cutOff(r *cluster.ResourceSpec) bool {
+	if !r.Front {
+		return false
+	}
+	if name, ok := r.Fields["interface"].(string); ok && name != "" {
+		index := i.named(name)
+		_, here := i.links[index]
+		return index != 0 && !here || i.down(index)
+	}
+	for _, ip := range r.Addresses {
+		if index, err := addr.InterfaceFor(ip); err == nil {
+			return i.down(index)
+		}
+	}
+	return false
 }
 
 // surroundings are what this host's interfaces mean for one configuration's links and groups. Where another
@@ -34,9 +92,7 @@ func (s surroundings) told(present *cluster.Spec) node.Input {
 // watchLinks tells the core of interfaces that lose or regain their carrier.
 func (a *agent) watchLinks(ctx context.Context) {
 	err := addr.WatchLinks(ctx, func(s addr.LinkState) {
-		a.interfaces.mu.Lock()
-		a.interfaces.up[s.Name] = s.Up && s.Carrier
-		a.interfaces.mu.Unlock()
+		a.interfaces.take(s)
 		a.lookAround()
 		a.lacks.look()
 	})
@@ -51,16 +107,12 @@ func (a *agent) lookAround() {
 	a.interfaces.mu.Lock()
 	defer a.interfaces.mu.Unlock()
 	o := &node.Observed{LinkDown: make([]bool, len(spec.Links))}
-	down := func(name string) bool {
-		ok, known := a.interfaces.up[name]
-		return known && !ok
-	}
 	for _, g := range spec.Groups {
 		if g.Prefers(a.self) < 0 {
 			continue
 		}
 		for _, r := range g.Resources {
-			if name := uplink(&r); name != "" && down(name) && !slices.Contains(o.Cut, g.ID) {
+			if a.interfaces.cutOff(&r) && !slices.Contains(o.Cut, g.ID) {
 				o.Cut = append(o.Cut, g.ID)
 			}
 		}
@@ -69,27 +121,11 @@ func (a *agent) lookAround() {
 		if l.UDP == nil {
 			continue
 		}
-		if name, err := addr.InterfaceFor(l.UDP.Addresses[a.self]); err == nil {
-			o.LinkDown[i] = down(name)
+		if index, err := addr.InterfaceWith(l.UDP.Addresses[a.self]); err == nil {
+			o.LinkDown[i] = a.interfaces.down(index)
 		}
 	}
 	a.inbox.put(surroundings{o, spec})
-}
-
-// uplink names the interface that a front's addresses are reached by; empty: unknown.
-func uplink(r *cluster.ResourceSpec) string {
-	if !r.Front {
-		return ""
-	}
-	if name, ok := r.Fields["interface"].(string); ok && name != "" {
-		return name
-	}
-	for _, ip := range r.Addresses {
-		if name, err := addr.InterfaceFor(ip); err == nil {
-			return name
-		}
-	}
-	return ""
 }
 
 // relink makes packets that were received under one list of links bear the indexes of another. One that came

@@ -63,6 +63,8 @@ type Options struct {
 	Bare     bool   // beta and gamma get neither file, key nor agent
 	Dir      string // of the lab; default: its own
 	Keep     bool
+
+	Edit func(file string) string // changes the file before anything starts; nil: it stays
 }
 
 // Trial is a running cluster in a lab.
@@ -147,6 +149,9 @@ func (t *Trial) File() string {
 	fmt.Fprintf(&b, "      - process:\n          name: service\n          command: %s -port %d\n          environment: { BATON_LAB_MODE: echo }\n          user: root\n", t.binary, port)
 	fmt.Fprintf(&b, "          ready: { tcp: \"localhost:%d\", interval: 20ms }\n", port)
 	fmt.Fprintf(&b, "      - vip: 10.77.0.50/24\n      - vip: { name: vip6, address: \"fd77::50/64\" }\n%s", t.opt.Extra)
+	if t.opt.Edit != nil {
+		return t.opt.Edit(b.String())
+	}
 	return b.String()
 }
 

@@ -3,9 +3,9 @@ package addr
 import (
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
@@ -56,14 +56,18 @@ func (k VIP) Lacks(spec cluster.ResourceSpec) error {
 	return err
 }
 
-// names lists the interfaces of this network namespace.
+// names lists the interfaces of this network namespace, with their alternative names.
 func names() (out []string) {
-	list, err := net.Interfaces()
+	list, err := netlink.LinkList()
 	if err != nil {
 		return []string{"none that can be listed"}
 	}
-	for _, i := range list {
-		out = append(out, i.Name)
+	for _, l := range list {
+		name := l.Attrs().Name
+		if alt := l.Attrs().AltNames; len(alt) > 0 {
+			name += " (also " + strings.Join(alt, ", ") + ")"
+		}
+		out = append(out, name)
 	}
 	return out
 }

@@ -12,12 +12,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LinkState is what is known of a network interface. One that went has neither Up nor Carrier.
+// LinkState is what is known of a network interface. The index is what it is: names come and go, and it may have
+// several. One that went has neither Up nor Carrier.
 type LinkState struct {
-	Name    string
-	Index   int
-	Up      bool // set up by the administrator (IFF_UP)
-	Carrier bool // the cable is in and somebody at its other end (IFF_LOWER_UP)
+	Index    int
+	Name     string
+	AltNames []string // its alternative names (ip link property), sorted
+	Up       bool     // set up by the administrator (IFF_UP)
+	Carrier  bool     // the cable is in and somebody at its other end (IFF_LOWER_UP)
+	Gone     bool     // there is no interface of this index any more
+}
+
+// Named tells whether the interface has a name, as its own or as an alternative one.
+func (l LinkState) Named(name string) bool { return l.Name == name || slices.Contains(l.AltNames, name) }
+
+func (l LinkState) equal(other LinkState) bool {
+	return l.Name == other.Name && l.Up == other.Up && l.Carrier == other.Carrier && slices.Equal(l.AltNames, other.AltNames)
 }
 
 // WatchLinks tells of every interface of this network namespace as it is now, then of each change, in
@@ -118,13 +128,10 @@ func (w *linkWatch) take(kind uint16, body []byte) {
 	if w.listed != nil {
 		w.listed[a.Index] = true
 	}
-	now := LinkState{Name: a.Name, Index: a.Index, Up: a.RawFlags&unix.IFF_UP != 0, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0}
-	before, known := w.known[a.Index]
-	if known && before == now {
+	now := LinkState{Name: a.Name, Index: a.Index, AltNames: slices.Sorted(slices.Values(a.AltNames)),
+		Up: a.RawFlags&unix.IFF_UP != 0, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0}
+	if before, known := w.known[a.Index]; known && before.equal(now) {
 		return
-	}
-	if known && before.Name != now.Name {
-		w.forget(a.Index)
 	}
 	w.known[a.Index] = now
 	w.changed(now)
@@ -133,7 +140,7 @@ func (w *linkWatch) take(kind uint16, body []byte) {
 func (w *linkWatch) forget(index int) {
 	if l, ok := w.known[index]; ok {
 		delete(w.known, index)
-		w.changed(LinkState{Name: l.Name, Index: index})
+		w.changed(LinkState{Name: l.Name, Index: index, AltNames: l.AltNames, Gone: true})
 	}
 }
 

@@ -58,6 +58,18 @@ func (w *watcher) state(name string) string {
 	return fmt.Sprintf("up=%v carrier=%v", l.Up, l.Carrier)
 }
 
+// named tells which interface has a name by what was last told.
+func (w *watcher) named(name string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range w.states {
+		if l.Named(name) {
+			return "is " + l.Name
+		}
+	}
+	return "is none"
+}
+
 func TestWatchLinks(t *testing.T) {
 	s := newSegment(t, "a")
 	w := s.watch(t, "a")
@@ -75,6 +87,10 @@ func TestWatchLinks(t *testing.T) {
 	is("eth0.100", "up=false carrier=false")
 	s.ip("a", "link set eth0.100 name office")
 	is("office", "up=false carrier=false")
+	s.ip("a", "link property add dev eth0 altname enp1s0")
+	eventually(t, "enp1s0", "is eth0", func() string { return w.named("enp1s0") })
+	s.ip("a", "link property del dev eth0 altname enp1s0")
+	eventually(t, "enp1s0", "is none", func() string { return w.named("enp1s0") })
 	s.ip("a", "link add br1 type bridge")
 	s.ip("a", "link set eth0 master br1")
 	s.ip("a", "link set eth0 nomaster") // a message that looks like a removal of eth0

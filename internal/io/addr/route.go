@@ -93,7 +93,10 @@ func (r *route) iface(index int, name string) (iface, error) {
 	msg.Index = int32(index)
 	req.AddData(msg)
 	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStatistics)))
-	if name != "" {
+	switch { // the kernel looks through alternative names for either attribute, but the one takes short names only
+	case len(name) >= unix.IFNAMSIZ:
+		req.AddData(nl.NewRtAttr(unix.IFLA_ALT_IFNAME, nl.ZeroTerminated(name)))
+	case name != "":
 		req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
 	}
 	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
@@ -271,16 +274,30 @@ func (r *route) find(address netip.Addr) (iface, error) {
 		len(found), strings.Join(names, ", "), address)
 }
 
-// InterfaceFor returns the name of the interface of this network namespace that has an address in a subnet
-// that the address belongs to. It is an error if none or several have, which says so.
-func InterfaceFor(address netip.Addr) (string, error) {
+// InterfaceFor returns the index of the interface of this network namespace that has another address in a subnet
+// that the address belongs to, or else the address itself. It is an error if none or several have, which says so.
+func InterfaceFor(address netip.Addr) (index int, err error) {
 	r, err := openRoute()
 	if err != nil {
-		return "", err
+		return 0, err
 	}
 	defer r.close()
 	i, err := r.find(address.Unmap())
-	return i.name, err
+	return i.index, err
+}
+
+// InterfaceWith returns the index of the interface of this network namespace that has the address; 0: none has.
+func InterfaceWith(address netip.Addr) (index int, err error) {
+	r, err := openRoute()
+	if err != nil {
+		return 0, err
+	}
+	defer r.close()
+	list, err := r.addresses(familyOf(address.Unmap()))
+	if i := slices.IndexFunc(list, func(p present) bool { return p.addr == address.Unmap() }); i >= 0 {
+		return list[i].index, nil
+	}
+	return 0, err
 }
 
 func familyOf(a netip.Addr) int {

@@ -456,11 +456,51 @@ func TestInterfaceFor(t *testing.T) {
 		{"192.0.2.1", "", "no interface has an address in the subnet of 192.0.2.1"},
 	} {
 		s.on("a", func() {
-			got, err := InterfaceFor(netip.MustParseAddr(c.address))
+			index, err := InterfaceFor(netip.MustParseAddr(c.address))
+			got := ""
+			if i, none := net.InterfaceByIndex(index); none == nil {
+				got = i.Name
+			}
 			if got != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 				t.Errorf("%s: %q, %v; want %q, %q", c.address, got, err, c.want, c.err)
 			}
 		})
+	}
+}
+
+func TestInterfaceWith(t *testing.T) {
+	s := newSegment(t, "a")
+	for _, c := range []struct{ address, want string }{{"10.77.0.1", "eth0"}, {"192.0.2.1", ""}} {
+		s.on("a", func() {
+			index, err := InterfaceWith(netip.MustParseAddr(c.address))
+			got := ""
+			if i, none := net.InterfaceByIndex(index); none == nil {
+				got = i.Name
+			}
+			if err != nil || got != c.want {
+				t.Errorf("%s: %q, %v; want %q", c.address, got, err, c.want)
+			}
+		})
+	}
+}
+
+// An interface is found by an alternative name too, also by one that is longer than a name of its own may be.
+func TestAlternativeName(t *testing.T) {
+	s := newSegment(t, "a", "client")
+	p := netip.MustParsePrefix("10.79.0.50/24")
+	s.ip("client", "address add 10.79.0.9/24 dev eth0")
+	s.serve("a")
+	for _, name := range []string{"enp1s0", "enx0123456789abcdef-of-the-left-card"} {
+		a := s.vip("a", p, name, "")
+		if err := a.start(1); err == nil || !strings.Contains(err.Error(), name) {
+			t.Fatalf("started on an interface that is not there: %v", err)
+		}
+		s.ip("a", "link property add dev eth0 altname %s", name)
+		a.mustStart(1)
+		if got := s.ask("client", p.Addr()); got != "a" {
+			t.Errorf("%s: asked: %q", name, got)
+		}
+		a.mustStop()
 	}
 }
 
