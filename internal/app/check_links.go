@@ -103,7 +103,7 @@ func checkResources(u *checkup, spec *cluster.Spec, self *cluster.NodeSpec) {
 		if g.Prefers(self.ID) < 0 {
 			continue
 		}
-		for _, r := range g.Resources {
+		for _, r := range g.On(self.ID).Resources {
 			if hint, err := checkResource(r); err != nil {
 				u.add("group "+string(g.ID), bad, hint, "resource %s: %v", r.ID, err)
 			}

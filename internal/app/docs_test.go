@@ -336,6 +336,9 @@ func fieldRows(prefix string, fields []cluster.FieldSpec) (rows [][]string) {
 		case f.Type == cluster.FieldString:
 			what = "text"
 		}
+		if f.ByNode {
+			what += ", or a map from nodes to such"
+		}
 		rows = append(rows, []string{name, what, def, docsSentence(f.Doc)})
 		rows = append(rows, fieldRows(prefix+f.Name+".", f.Fields)...)
 	}

@@ -82,7 +82,7 @@ func (l *lacks) gather(spec *cluster.Spec, self cluster.NodeID, look func(cluste
 		if g.Prefers(self) < 0 {
 			continue
 		}
-		for _, r := range g.Resources {
+		for _, r := range g.On(self).Resources {
 			at := place{g.ID, r.ID}
 			named[at] = true
 			why, f := "", l.failed[at]

@@ -123,12 +123,12 @@ func (a *agent) refit(before, after *cluster.Spec) (gone, fresh []*slot) {
 	return gone, fresh
 }
 
-// resources are those of a group that this node may run.
+// resources are those of a group that this node may run, as they are here.
 func (a *agent) resources(g *cluster.GroupSpec) []cluster.ResourceSpec {
 	if g.Prefers(a.self) < 0 {
 		return nil
 	}
-	return g.Resources
+	return g.On(a.self).Resources
 }
 
 // retireLeftovers begins to stop what a former run has left of resources that the file does not name any more,

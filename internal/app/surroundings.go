@@ -108,10 +108,7 @@ func (a *agent) lookAround() {
 	defer a.interfaces.mu.Unlock()
 	o := &node.Observed{LinkDown: make([]bool, len(spec.Links))}
 	for _, g := range spec.Groups {
-		if g.Prefers(a.self) < 0 {
-			continue
-		}
-		for _, r := range g.Resources {
+		for _, r := range a.resources(&g) {
 			if a.interfaces.cutOff(&r) && !slices.Contains(o.Cut, g.ID) {
 				o.Cut = append(o.Cut, g.ID)
 			}

@@ -67,7 +67,7 @@ func (h *host) validate(text []byte) []api.Problem {
 		if g.Prefers(h.self) < 0 {
 			continue
 		}
-		for _, r := range g.Resources {
+		for _, r := range g.On(h.self).Resources {
 			if hint, err := checkResource(r); err != nil {
 				add(hint, "group %s: %s: %v", g.ID, r.ID, err)
 			}

@@ -64,7 +64,8 @@ type Options struct {
 	Dir      string // of the lab; default: its own
 	Keep     bool
 
-	Edit func(file string) string // changes the file before anything starts; nil: it stays
+	Edit   func(file string) string // changes the file before anything starts; nil: it stays
+	Before func(*lab.Host) error    // prepares a host at each boot, before its agent starts; nil: nothing to do
 }
 
 // Trial is a running cluster in a lab.
@@ -176,6 +177,11 @@ func (t *Trial) writeFiles(h *lab.Host) error {
 
 // startAgent is what the host's init system does.
 func (t *Trial) startAgent(h *lab.Host) error {
+	if t.opt.Before != nil {
+		if err := t.opt.Before(h); err != nil {
+			return err
+		}
+	}
 	if t.opt.Bare && h.Name() != Alpha {
 		return nil
 	}

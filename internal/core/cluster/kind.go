@@ -27,6 +27,8 @@ type FieldSpec struct {
 	Default  any // of the type's Go form; nil: absent
 	Choices  []string
 	Fields   []FieldSpec // of a FieldMap
+	// ByNode says that it may also be given node by node, as a map from names of nodes (cluster.ByNode).
+	ByNode bool
 	// Live says that a change of the field takes effect on what runs: it needs no restart.
 	Live bool
 }

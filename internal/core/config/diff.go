@@ -281,6 +281,10 @@ func (d *differ) fields(what string, a, b map[string]any) {
 		}
 		xm, xIs := x.(map[string]any)
 		ym, yIs := y.(map[string]any)
+		if _, differs := y.(cluster.ByNode); differs || isByNode(x) {
+			d.byNode(what+name, x, y)
+			continue
+		}
 		xe, xEnv := x.(map[string]string)
 		ye, yEnv := y.(map[string]string)
 		switch {
@@ -295,6 +299,28 @@ func (d *differ) fields(what string, a, b map[string]any) {
 		default:
 			d.value(what+name, valueText(x), valueText(y))
 		}
+	}
+}
+
+func isByNode(v any) bool {
+	_, differs := v.(cluster.ByNode)
+	return differs
+}
+
+// byNode compares what a field is on each node that has a value of its own for it.
+func (d *differ) byNode(what string, x, y any) {
+	names := func(v any) []cluster.NodeID {
+		m, _ := v.(cluster.ByNode)
+		return slices.Sorted(maps.Keys(m))
+	}
+	on := func(v any, node cluster.NodeID) string {
+		if m, differs := v.(cluster.ByNode); differs {
+			return valueText(m[node])
+		}
+		return valueText(v)
+	}
+	for _, node := range union(names(x), names(y)) {
+		d.value(what+" on "+string(node), on(x, node), on(y, node))
 	}
 }
 

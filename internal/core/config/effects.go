@@ -214,7 +214,7 @@ func (e *effects) resources(before, after *cluster.GroupSpec, owner cluster.Node
 	for i := range before.Resources {
 		if x := &before.Resources[i]; !sameKind(x, after.Resource(x.ID)) {
 			e.served(after, x, owner, EffectStop, "")
-			e.standby(after, x, owner, EffectStop, "")
+			e.standby(after, x, owner, EffectStop)
 		}
 	}
 	for i := range after.Resources {
@@ -222,20 +222,23 @@ func (e *effects) resources(before, after *cluster.GroupSpec, owner cluster.Node
 		x := before.Resource(y.ID)
 		if !sameKind(x, y) {
 			e.served(after, y, owner, EffectStart, "")
-			e.standby(after, y, owner, EffectStart, "")
+			e.standby(after, y, owner, EffectStart)
 			continue
 		}
-		why := whyRestart(x, y)
-		if why != "" {
+		if why := whyRestart(x, y, owner); why != "" {
 			e.served(after, y, owner, EffectRestart, why)
 		}
 		switch wasHot, isHot := x.Depth == cluster.Hot, y.Depth == cluster.Hot; {
 		case wasHot && !isHot:
-			e.standby(after, x, owner, EffectStop, "")
+			e.standby(after, x, owner, EffectStop)
 		case isHot && !wasHot:
-			e.standby(after, y, owner, EffectStart, "")
-		case why != "":
-			e.standby(after, y, owner, EffectRestart, why)
+			e.standby(after, y, owner, EffectStart)
+		case isHot:
+			for _, n := range after.Nodes {
+				if why := whyRestart(x, y, n); why != "" && n != owner {
+					e.standbyOn(after, y, n, EffectRestart, why)
+				}
+			}
 		}
 	}
 	x, y := common(before.Resources, after.Resources, sameResource), common(after.Resources, before.Resources, sameResource)
@@ -254,17 +257,23 @@ func (e *effects) served(g *cluster.GroupSpec, r *cluster.ResourceSpec, owner cl
 }
 
 // standby tells what happens to a resource on the other nodes, if it runs there.
-func (e *effects) standby(g *cluster.GroupSpec, r *cluster.ResourceSpec, owner cluster.NodeID, kind EffectKind, why string) {
+func (e *effects) standby(g *cluster.GroupSpec, r *cluster.ResourceSpec, owner cluster.NodeID, kind EffectKind) {
 	for _, n := range g.Nodes {
 		if r.Depth == cluster.Hot && n != owner {
-			e.add(g.ID, n, kind, "%s %s on %s, where it stands by%s", resourceName(r), effectVerbs[kind], n, why)
+			e.standbyOn(g, r, n, kind, "")
 		}
 	}
 }
 
-// whyRestart says which of the changed fields need a restart, to stand after a sentence; empty: none.
-func whyRestart(before, after *cluster.ResourceSpec) string {
-	names := before.Restarts(after)
+func (e *effects) standbyOn(g *cluster.GroupSpec, r *cluster.ResourceSpec, n cluster.NodeID, kind EffectKind, why string) {
+	e.add(g.ID, n, kind, "%s %s on %s, where it stands by%s", resourceName(r), effectVerbs[kind], n, why)
+}
+
+// whyRestart says which of the fields that changed for a node need a restart there, to stand after a sentence; empty:
+// none.
+func whyRestart(before, after *cluster.ResourceSpec, on cluster.NodeID) string {
+	x, y := before.On(on), after.On(on)
+	names := x.Restarts(&y)
 	switch len(names) {
 	case 0:
 		return ""

@@ -34,6 +34,9 @@ func (r *reader) fields(s section, what string, specs []cluster.FieldSpec) map[s
 
 // field reads one field by its type.
 func (r *reader) field(n *node, what string, f *cluster.FieldSpec) (any, bool) {
+	if f.ByNode && n.kind == isMap {
+		return r.byNode(n, what, f)
+	}
 	switch f.Type {
 	case cluster.FieldString:
 		return r.textField(n, what, f)
@@ -66,6 +69,34 @@ func (r *reader) field(n *node, what string, f *cluster.FieldSpec) (any, bool) {
 	}
 	r.fail(n.position, "", "%s has the type %q, which this version does not know", what, f.Type)
 	return nil, false
+}
+
+// byNode reads a field that is given node by node: for each node that may run the group, and for no other.
+func (r *reader) byNode(n *node, what string, f *cluster.FieldSpec) (any, bool) {
+	one := *f
+	one.ByNode = false
+	out, good := make(cluster.ByNode), true
+	for _, e := range n.entries {
+		if !r.knownNode(e.position, e.key, what) {
+			good = false
+			continue
+		}
+		id := cluster.NodeID(e.key)
+		if !slices.Contains(r.among, id) {
+			r.fail(e.position, "remove it here, or name the node in nodes of the group", "%s names %s, which may not run the group", what, id)
+			good = false
+			continue
+		}
+		value, ok := r.field(e.value, fmt.Sprintf("%s on %s", what, id), &one)
+		out[id], good = value, good && ok
+	}
+	for _, id := range r.among {
+		if _, named := out[id]; !named && good {
+			r.fail(n.position, fmt.Sprintf("add %s: …, or write one value for all nodes", id), "%s says nothing for %s, which may run the group", what, id)
+			return nil, false
+		}
+	}
+	return out, good
 }
 
 // both makes a value and whether it is good fit for a caller that wants any value.
@@ -139,6 +170,11 @@ func (r *reader) envField(n *node, what string) (any, bool) {
 
 // fieldShape is the JSON Schema of a field.
 func fieldShape(f *cluster.FieldSpec) map[string]any {
+	if f.ByNode {
+		one := *f
+		one.ByNode = false
+		return anyShape(fieldShape(&one), namedShape(namePattern, fieldShape(&one)))
+	}
 	switch f.Type {
 	case cluster.FieldList:
 		return anyShape(textShape(), listShape(map[string]any{"type": []string{"string", "number"}}))

@@ -240,6 +240,7 @@ func (r *reader) resource(item *node, g *cluster.GroupSpec) (placed, bool) {
 		p.given = given
 	}
 	before := len(r.errs)
+	r.among = g.Nodes
 	s := r.section(given, what, resourceKeys(kind))
 	p.resource.Fields = r.fields(s, what, kind.Fields)
 	for _, f := range kind.Fields {

@@ -27,7 +27,7 @@ func testKinds() []cluster.KindSpec {
 			Depths: []cluster.Depth{cluster.Cold}, StartTimeout: 5 * time.Second, StopTimeout: 5 * time.Second,
 			Fields: []cluster.FieldSpec{
 				{Name: "address", Type: cluster.FieldPrefix, Required: true, Doc: "The address with its prefix length."},
-				{Name: "interface", Type: cluster.FieldString, Doc: "The interface. Default: the one with the network."},
+				{Name: "interface", Type: cluster.FieldString, ByNode: true, Doc: "The interface. Default: the one with the network."},
 				{Name: "announce", Type: cluster.FieldBool, Default: true, Doc: "Announce by gratuitous ARP."},
 			},
 			Guards: func(fields map[string]any) ([]string, []cluster.Port, error) {

@@ -25,6 +25,8 @@ type reader struct {
 	spec  *cluster.Spec
 	// placed are the resources with their places, for the rules between them.
 	placed []placed
+	// among are the nodes that may run what is being read.
+	among []cluster.NodeID
 	// nodeAt and linkAt are the places of the nodes' addresses and of the links.
 	nodeAt map[cluster.NodeID]position
 }

@@ -162,9 +162,9 @@ func (n *Node) refit() {
 		}
 		switch may := spec.Prefers(n.name) >= 0; {
 		case may && l.group == nil:
-			l.group = group.New(spec, &n.wantN)
+			l.group = group.New(spec.On(n.name), &n.wantN)
 		case may:
-			l.group.Refit(spec)
+			l.group.Refit(spec.On(n.name))
 		case l.group != nil:
 			n.letGo(&l)
 		}

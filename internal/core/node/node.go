@@ -240,7 +240,7 @@ func (n *Node) resume(b *Boot) {
 		spec := &n.spec.Groups[i]
 		l := local{spec: spec}
 		if spec.Prefers(n.spec.Nodes[n.self].ID) >= 0 {
-			l.group = group.New(spec, &n.wantN)
+			l.group = group.New(spec.On(n.spec.Nodes[n.self].ID), &n.wantN)
 		}
 		n.groups = append(n.groups, l)
 	}

@@ -24,13 +24,13 @@ func (VIP) Check(spec cluster.ResourceSpec) (hint string, err error) {
 	defer r.close()
 	if name == "" {
 		_, err := r.find(p.Addr())
-		return fmt.Sprintf("write vip: { address: %s, interface: NAME }; the name is the same on every node", p), err
+		return fmt.Sprintf("write vip: { address: %s, interface: NAME }, or interface: { NODE: NAME, … } where nodes call it differently", p), err
 	}
 	_, err = r.byName(name)
 	if errors.Is(err, unix.ENODEV) {
 		err = fmt.Errorf("there is no interface %s here; there are %s", name, strings.Join(names(), ", "))
 	}
-	return "name an interface that every node of the group has, or rename this host's", err
+	return "write interface: { NODE: NAME, … } where nodes call it differently, or give it here that name as well: ip link property add dev INTERFACE altname NAME", err
 }
 
 // Lacks implements resource.Lacker: the interface must be up besides. Whether it has a carrier is told apart

@@ -24,7 +24,9 @@ type LinkState struct {
 }
 
 // Named tells whether the interface has a name, as its own or as an alternative one.
-func (l LinkState) Named(name string) bool { return l.Name == name || slices.Contains(l.AltNames, name) }
+func (l LinkState) Named(name string) bool {
+	return l.Name == name || slices.Contains(l.AltNames, name)
+}
 
 func (l LinkState) equal(other LinkState) bool {
 	return l.Name == other.Name && l.Up == other.Up && l.Carrier == other.Carrier && slices.Equal(l.AltNames, other.AltNames)

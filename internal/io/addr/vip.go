@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +20,7 @@ import (
 
 // Neither operation waits for anything but the kernel; the limits are for a machine that hangs.
 const (
+	nameMax      = 127 // of an interface's alternative name, in bytes (ALTIFNAMSIZ of linux/if.h)
 	startTimeout = 5 * time.Second
 	stopTimeout  = 5 * time.Second
 )
@@ -37,8 +42,8 @@ func (VIP) Spec() cluster.KindSpec {
 		Fields: []cluster.FieldSpec{
 			{Name: "address", Type: cluster.FieldPrefix, Required: true,
 				Doc: "The address with its prefix length, as in 10.0.0.50/24 or 2001:db8::50/64."},
-			{Name: "interface", Type: cluster.FieldString,
-				Doc: "The interface that gets it, as in eth0 or, for a VLAN, eth0.100. By default the one that has an address in the same subnet."},
+			{Name: "interface", Type: cluster.FieldString, ByNode: true,
+				Doc: "The interface that gets it, as in eth0 or, for a VLAN, eth0.100; an alternative name will do. Where it is called differently, `{ alpha: eth0, beta: ens3 }`. By default the one that has an address in the same subnet."},
 		},
 		Front:        true,
 		Effects:      cluster.EffectsAddress,
@@ -73,8 +78,26 @@ func parse(fields map[string]any) (netip.Prefix, string, error) {
 	if p.Addr().Is4() && p.Bits() < 31 && p.Addr() == lastAddress(p) {
 		return netip.Prefix{}, "", fmt.Errorf("address %s is the broadcast address of its subnet", p)
 	}
-	name, _ := fields["interface"].(string)
-	return p, name, nil
+	name, err := interfaceName(fields["interface"])
+	return p, name, err
+}
+
+// interfaceName reads the field interface. Where it differs by node, it looks at every node's and returns none.
+func interfaceName(v any) (string, error) {
+	switch v := v.(type) {
+	case string:
+		if len(v) > nameMax || v == "." || v == ".." || strings.ContainsFunc(v, func(r rune) bool { return r == '/' || unicode.IsSpace(r) }) {
+			return "", fmt.Errorf("interface %q: no interface can have that name", v)
+		}
+		return v, nil
+	case cluster.ByNode:
+		for _, node := range slices.Sorted(maps.Keys(v)) {
+			if _, err := interfaceName(v[node]); err != nil {
+				return "", err
+			}
+		}
+	}
+	return "", nil
 }
 
 // New makes a handle on the address. It reads what a predecessor noted in env.RunDir.
