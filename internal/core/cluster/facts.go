@@ -113,11 +113,38 @@ type GroupFacts struct {
 	Move  *Move
 	Bans  []Ban
 
-	Released []Epoch  // tenures whose release was heard and is not in the log yet
-	Behind   []NodeID // former owners that have not applied the newest Assign for D
-	Reports  []Report // in the order of Spec.Nodes
-	Serves   *Served  // what is to be put on record once the owner says that it serves; nil: nothing
+	Released []Epoch   // tenures whose release was heard and is not in the log yet
+	Behind   []NodeID  // former owners that have not applied the newest Assign for D
+	Reports  []Report  // in the order of Spec.Nodes
+	Serves   *Served   // what is to be put on record once the owner says that it serves; nil: nothing
+	Networks []Network // from which its clients come
 }
+
+// Network is a network from which a group's clients come, as far as a link or a target shows it.
+type Network struct {
+	Name string        // in the words of the file
+	On   []NetworkView // in the order of Spec.Nodes
+}
+
+// NetworkView is how a node is in a network.
+type NetworkView struct {
+	State NetState
+	Why   string // of NetLost, what was seen: "it" is the node
+}
+
+// NetState says whether a node is in a network.
+type NetState uint8
+
+const (
+	// NetUnknown: nothing can be said.
+	NetUnknown NetState = iota
+	// NetLost: it is not.
+	NetLost
+	// NetBack: it is, but had lost it a short while ago.
+	NetBack
+	// NetHas: it is.
+	NetHas
+)
 
 // Report is how a group is on a node, by its last heartbeat.
 type Report struct {

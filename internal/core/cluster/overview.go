@@ -88,7 +88,8 @@ type GroupView struct {
 	Bans     []Ban
 	Nodes    []GroupNodeView // in the group's order of preference
 	Next     NodeID          // who would take over now; empty: nobody
-	// NextBanned: it failed there before, and would go there only because its node is lost and no better is left.
+	// NextBanned: it failed there before, or clients don't reach it there, and it would go there only because its node is
+	// lost and no better is left.
 	NextBanned bool
 	// Decision is why it is where it is and why it has not moved, by this node's own look.
 	Decision string

@@ -16,6 +16,8 @@ type Spec struct {
 	Links   []LinkSpec  // in the file's order; at least one
 	Groups  []GroupSpec // sorted by name
 	Health  *HealthSpec // nil: no node answers monitors
+	// Targets are all that groups name under `reach`, sorted, each once: at most MaxTargets.
+	Targets []netip.Addr
 }
 
 // NodeSpec is one node of the cluster file.
@@ -44,7 +46,30 @@ type GroupSpec struct {
 	Failover  FailoverPolicy
 	Failback  FailbackPolicy
 	Restarts  int            // local restarts before a move where no hot standby is ready
+	Reach     ReachSpec      // what shows that clients can reach a node
 	Resources []ResourceSpec // in starting order
+}
+
+// MaxTargets bounds Spec.Targets.
+const MaxTargets = 64
+
+// ReachSpec says what shows that a node is in the network from which a group's clients come. By default the links do
+// that are in the subnet of one of the group's addresses.
+type ReachSpec struct {
+	None    bool         // nothing is judged
+	Targets []netip.Addr // sorted; where there are any, links show nothing
+}
+
+// ClientLink tells whether a link shows that a node is in the network from which a group's clients come: the node's
+// address on it is in the subnet of one of the group's.
+func (s *Spec) ClientLink(g *GroupSpec, link int, id NodeID) bool {
+	if g.Reach.None || len(g.Reach.Targets) > 0 || s.Links[link].UDP == nil {
+		return false
+	}
+	a, ok := s.Links[link].UDP.Addresses[id]
+	return ok && slices.ContainsFunc(g.Resources, func(r ResourceSpec) bool {
+		return slices.ContainsFunc(r.Subnets, func(p netip.Prefix) bool { return p.Contains(a) })
+	})
 }
 
 // FailoverPolicy says who decides that a group moves after a failure.
@@ -74,9 +99,10 @@ type ResourceSpec struct {
 	Effects      Effects
 	StartTimeout time.Duration
 	StopTimeout  time.Duration
-	Addresses    []netip.Addr // addresses that the gate guards for this resource
-	Ports        []Port       // local ports that the gate guards for this resource
-	Live         []string     // fields whose change takes effect on what runs, without a restart
+	Addresses    []netip.Addr   // addresses that the gate guards for this resource
+	Subnets      []netip.Prefix // of these, as far as they are told with a prefix length
+	Ports        []Port         // local ports that the gate guards for this resource
+	Live         []string       // fields whose change takes effect on what runs, without a restart
 }
 
 // Port is a transport port of this node.

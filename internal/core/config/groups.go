@@ -367,6 +367,7 @@ func (r *reader) guards(kind *cluster.KindSpec, what string, p *placed) {
 		a, err := netip.ParseAddr(text)
 		if prefix, perr := netip.ParsePrefix(text); perr == nil {
 			a, err = prefix.Addr(), nil
+			p.resource.Subnets = append(p.resource.Subnets, prefix.Masked())
 		}
 		if err != nil {
 			r.fail(p.position, "", "%s: the gate can't guard %q, which is no address", what, clip(text))

@@ -107,6 +107,8 @@ var groupRules = []groupRule{
 			// What is sick keeps it from seeing that it is to hand over: what it does not release ends with its lease.
 			return append(evict(o), place(p, g, d)...)
 		}},
+	{id: "G37", verdict: Move, why: "its node has lost a network from which its clients come, and another that has it can take it",
+		when: outOfSight, then: intoSight},
 	servedRule,
 	{id: "G41", verdict: Record, why: "its node may not run it from the next revision on: it moves, as in a switchover",
 		when: displaced, then: leave},
@@ -128,6 +130,9 @@ var groupRules = []groupRule{
 		when: func(p *planner, g *cluster.GroupFacts) bool { return true },
 		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 			d.Evidence = append(d.Evidence, fmt.Sprintf("%s serves epoch %d", g.Owner, g.Epoch))
+			if lost := p.astray(g, g.Owner); lost != "" {
+				d.Evidence = append(d.Evidence, fmt.Sprintf("%s %s%s", g.Owner, lost, p.lonely(g)))
+			}
 			_, d.Rejected = p.choose(g)
 			return nil
 		}},
@@ -267,6 +272,9 @@ func (p *planner) refusal(g *cluster.GroupFacts, to cluster.NodeID) string {
 	if g.Owner != "" && p.f.Node(to).Late {
 		return "has missed three heartbeats"
 	}
+	if p.farther(g, to) {
+		return p.astray(g, to) + ": its clients would not reach it there"
+	}
 	return ""
 }
 
@@ -326,6 +334,9 @@ func (p *planner) worthLeaving(g *cluster.GroupFacts) bool {
 	if best == nil {
 		return false
 	}
+	if p.farther(g, best.ID) && here.Serving && !here.Cut {
+		return false
+	}
 	return here.Cut || !here.Serving || p.banned(g, best.ID) == nil || p.report(g, best.ID).Hot
 }
 
@@ -345,15 +356,15 @@ func (p *planner) best(g *cluster.GroupFacts) *cluster.NodeFacts {
 	return n
 }
 
-// choose returns the best candidate other than the owner: where the group has not failed before where it has,
-// members before spares, a hot standby before one that must start, then by the group's preference; and for all
+// choose returns the best candidate other than the owner: where clients reach it before where they don't, where the
+// group has not failed before where it has, members before spares, a hot standby before one that must start, then by the group's preference; and for all
 // others why not. A node on which it failed is better than none; but while it fails where it is now it goes there
 // only once that is a while ago: else it would go to and fro. A node that is being drained keeps a group that it
 // had to keep, also through a blip. A manual group that nobody owns may only go back to where it was.
 func (p *planner) choose(g *cluster.GroupFacts) (*cluster.NodeFacts, []Alternative) {
 	spec := p.f.Spec.Group(g.ID)
 	var best *cluster.NodeFacts
-	var bestRank [5]int
+	var bestRank [6]int
 	var rejected []Alternative
 	for i := range spec.Nodes {
 		id := spec.Nodes[i]
@@ -378,18 +389,18 @@ func (p *planner) choose(g *cluster.GroupFacts) (*cluster.NodeFacts, []Alternati
 			continue
 		}
 		n := p.f.Node(id)
-		rank := [5]int{0, 0, int(n.Role), 1, 1}
+		rank := [6]int{p.distance(g, id), 0, 0, int(n.Role), 1, 1}
 		if drain != nil {
-			rank[0] = 1
-		}
-		if ban != nil {
 			rank[1] = 1
 		}
+		if ban != nil {
+			rank[2] = 1
+		}
 		if g.Owner == "" && id == g.Last {
-			rank[3] = 0 // it served here last: after a cold start it goes on where it was
+			rank[4] = 0 // it served here last: after a cold start it goes on where it was
 		}
 		if p.report(g, id).Hot {
-			rank[4] = 0
+			rank[5] = 0
 		}
 		if best != nil && slices.Compare(bestRank[:], rank[:]) <= 0 {
 			rejected = append(rejected, Alternative{id, fmt.Sprintf("could, but %s comes first", best.ID)})
@@ -449,16 +460,16 @@ func Best(f *cluster.Facts, g *cluster.GroupFacts) cluster.NodeID {
 	return ""
 }
 
-// Next returns who would take a group over if its node were lost now, or ""; and the ban of that node, if
-// the group failed there before and would go there all the same.
-func Next(f *cluster.Facts, g *cluster.GroupFacts) (cluster.NodeID, *cluster.Ban) {
+// Next returns who would take a group over if its node were lost now, or ""; and whether it would do so in need only:
+// the group failed there before, or its clients do not reach that node, and would go there all the same.
+func Next(f *cluster.Facts, g *cluster.GroupFacts) (id cluster.NodeID, inNeed bool) {
 	p := &planner{f: f, asked: true} // of a manual group: who could
 	if stopped(p, g) || p.paused(g) != nil {
-		return "", nil
+		return "", false
 	}
 	best := p.best(g)
 	if best == nil {
-		return "", nil
+		return "", false
 	}
-	return best.ID, p.banned(g, best.ID)
+	return best.ID, p.banned(g, best.ID) != nil || p.astray(g, best.ID) != ""
 }

@@ -117,7 +117,7 @@ func (p *planner) refuge(g *cluster.GroupFacts) (to cluster.NodeID, hot bool) {
 	}
 	asked := &planner{f: p.f, leaving: p.leaving, asked: true} // by whoever drains: manual groups go too
 	best := asked.best(g)
-	if best == nil || p.banned(g, best.ID) != nil {
+	if best == nil || p.banned(g, best.ID) != nil || p.farther(g, best.ID) {
 		return "", false
 	}
 	return best.ID, p.report(g, best.ID).Hot

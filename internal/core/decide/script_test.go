@@ -27,6 +27,7 @@ var update = flag.Bool("update", false, "write the outcomes into testdata")
 //	     NODE=FLAGS of serving, failed, hot, cut, lacks    (its report)
 //	     node also takes [asks=INC] [former] and its incarnations that copy the log, oldest first:
 //	     member=INC[:votes][:heard][:silent][:copied][:knows]; none named: 1, which votes
+//	network NAME NODE=lost|back|has...              from which all groups' clients come, and who is in it
 //	set TEXT                                        the next voter change waits for this
 //	draft [unreadable] [-NODE] [-GROUP] [GROUP=A,B] what the draft under way removes or gives other nodes
 //	age DURATION                                    since this agent started
@@ -150,11 +151,14 @@ func parse(t *testing.T, text string) *cluster.Facts {
 	}
 	var pending []reports
 	var draft []string
+	var networks [][]string
 	well := map[cluster.NodeID]time.Duration{}
 	for scanner.Scan() {
 		w := strings.Fields(scanner.Text())
 		switch {
 		case len(w) == 0 || w[0] == "#":
+		case w[0] == "network":
+			networks = append(networks, w[1:])
 		case w[0] == "set":
 			f.Set.Waits = strings.Join(w[1:], " ")
 		case w[0] == "draft":
@@ -187,6 +191,7 @@ func parse(t *testing.T, text string) *cluster.Facts {
 	}
 	seat(f, draft)
 	for i := range f.Groups {
+		f.Groups[i].Networks = parseNetworks(t, f, networks)
 		f.Groups[i].Reports = make([]cluster.Report, len(f.Nodes))
 	}
 	for _, r := range pending {
@@ -204,6 +209,25 @@ func parse(t *testing.T, text string) *cluster.Facts {
 		}
 	}
 	return f
+}
+
+func parseNetworks(t *testing.T, f *cluster.Facts, lines [][]string) (out []cluster.Network) {
+	states := map[string]cluster.NetState{"lost": cluster.NetLost, "back": cluster.NetBack, "has": cluster.NetHas}
+	for _, w := range lines {
+		x := cluster.Network{Name: w[0], On: make([]cluster.NetworkView, len(f.Nodes))}
+		for _, word := range w[1:] {
+			id, state, _ := strings.Cut(word, "=")
+			i := slices.IndexFunc(f.Nodes, func(n cluster.NodeFacts) bool { return string(n.ID) == id })
+			if i < 0 || states[state] == 0 {
+				t.Fatalf("network %s: %q", w[0], word)
+			}
+			if x.On[i].State = states[state]; state == "lost" {
+				x.On[i].Why = "is out of touch on " + w[0]
+			}
+		}
+		out = append(out, x)
+	}
+	return out
 }
 
 // seat works out the set of voters, and what the draft under way says.

@@ -217,7 +217,7 @@ func leave(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 	asked := &planner{f: p.f, leaving: p.leaving, asked: true} // by whoever changes the configuration
 	best, rejected := asked.choose(g)
 	d.Rejected = rejected
-	if best == nil {
+	if best == nil || p.farther(g, best.ID) {
 		d.Evidence = append(d.Evidence, "no other node can take it now: the draft waits")
 		return nil
 	}

@@ -96,5 +96,13 @@ func (p *Peer) SilentAt() cluster.Instant { return max(p.last, p.since).Add(p.d 
 // Link returns when the peer was last heard on a link; 0: never.
 func (p *Peer) Link(i int) cluster.Instant { return p.links[i] }
 
+// OnLink tells how the peer is heard on one link: just now, which is within 0.4 of the lease length that it names, or
+// not for D. Between these, neither can be said: where a network dies, whose last packet came a little earlier must not
+// look cut off while another does not yet. As for Ago, a stall of this node itself is no silence.
+func (p *Peer) OnLink(i int, now cluster.Instant) (heard, lost bool) {
+	ago := max(0, now.Sub(max(p.links[i], p.since))-p.slept)
+	return p.links[i] != 0 && ago < p.d*4/9, ago >= p.d
+}
+
 // D returns the silence after which the peer is suspected.
 func (p *Peer) D() time.Duration { return p.d }

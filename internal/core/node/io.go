@@ -1,12 +1,14 @@
 package node
 
 import (
+	"net/netip"
+
 	"baton/internal/core/cluster"
 	"baton/internal/core/decide"
 	"baton/internal/core/wire"
 )
 
-// Input is one thing that happened: *Boot, *Packet, *Observed, *Lacking, *Fitted, *Suspended, *Tick, *Command, *Stored, *Recorded,
+// Input is one thing that happened: *Boot, *Packet, *Observed, *Lacking, *Reach, *Fitted, *Suspended, *Tick, *Command, *Stored, *Recorded,
 // *Gated or *cluster.Done (wrapped in *Done).
 type Input interface{ isInput() }
 
@@ -47,6 +49,12 @@ type Observed struct {
 // Lacking tells what this host lacks at the moment for groups to run here, all of it: what the former one
 // told and this one does not is there again.
 type Lacking struct{ Lacks []cluster.Lack }
+
+// Reach tells what this node has found out about Spec.Targets; of what it names in neither, it can say nothing yet.
+type Reach struct {
+	Reached []netip.Addr // they answer
+	Missed  []netip.Addr // they have not answered for long
+}
 
 // Fitted tells that links, gate and resources are in line with a revision of the configuration: nothing here answers
 // any more, but from behind a shut gate, for an address that it took away.
@@ -106,6 +114,7 @@ func (*Boot) isInput()      {}
 func (*Packet) isInput()    {}
 func (*Observed) isInput()  {}
 func (*Lacking) isInput()   {}
+func (*Reach) isInput()     {}
 func (*Fitted) isInput()    {}
 func (*Suspended) isInput() {}
 func (*Tick) isInput()      {}

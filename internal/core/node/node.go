@@ -101,6 +101,7 @@ type Node struct {
 	election  election
 	cut       []cluster.GroupID
 	linkDown  []bool
+	networks  networks
 	moves     []moveWork
 	asks      []askWork
 	tasks     []taskWork
@@ -326,6 +327,8 @@ func (n *Node) take(in Input) {
 		n.observed(in)
 	case *Lacking:
 		n.lacking(in)
+	case *Reach:
+		n.reach(in)
 	case *Fitted:
 		n.fittedTo(in.Revision)
 	case *Suspended:
@@ -348,6 +351,7 @@ func (n *Node) settle() {
 	n.tendRests()
 	n.tendRevision()
 	n.tendNotes()
+	n.tendNetworks()
 	n.tendGroups()
 	n.tendPlan()
 	n.tendMoves()

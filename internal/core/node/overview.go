@@ -94,8 +94,7 @@ func (n *Node) groupView(i int, f *cluster.Facts, plan decide.Plan) cluster.Grou
 		move := *st.Move // which the state goes on to change
 		v.Move = &move
 	}
-	next, ban := decide.Next(f, g)
-	v.Next, v.NextBanned = next, ban != nil
+	v.Next, v.NextBanned = decide.Next(f, g)
 	if spec.Failover == cluster.FailoverManual {
 		v.Policy = "manual"
 	}
@@ -115,6 +114,9 @@ func (n *Node) groupView(i int, f *cluster.Facts, plan decide.Plan) cluster.Grou
 		x := cluster.GroupNodeView{Node: id, Phase: "unknown", Can: decide.Refusal(f, g, id)}
 		if r, ok := n.groupReport(k, i); ok && f.Nodes[k].Fresh {
 			x.Phase, x.Hot, x.Epoch, x.Reason = r.Phase.String(), r.Hot, r.Epoch, r.Reason
+			if x.Reason == "" {
+				x.Reason = decide.Astray(f, g, id)
+			}
 			if id == st.Owner && r.Phase == wire.PhaseServing && r.Epoch == st.Epoch {
 				v.Serving = true
 			}

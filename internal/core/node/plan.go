@@ -49,8 +49,11 @@ func (n *Node) facts() *cluster.Facts {
 		x.Isolated = x.Fresh && n.hearsVoters(i) < cluster.Quorum(n.voters)
 		f.Nodes = append(f.Nodes, x)
 	}
+	networks := n.judge()
 	for i := range n.groups {
-		f.Groups = append(f.Groups, n.groupFacts(i))
+		g := n.groupFacts(i)
+		g.Networks = n.networksOf(i, networks)
+		f.Groups = append(f.Groups, g)
 	}
 	return f
 }

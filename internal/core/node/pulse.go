@@ -124,7 +124,7 @@ func (n *Node) heartbeat() *wire.Heartbeat {
 	hb := &wire.Heartbeat{
 		Incarnation: n.inc, Boot: n.boot, Number: n.asksFor(), Seq: n.pulse.seq, L: n.timing.L, Rests: n.rests, View: 1,
 		Sent: n.now.Mono, LeaseRuns: n.leaseRuns(), Sick: n.pulse.sick,
-		Said: n.lines, Released: n.released, Groups: n.pulse.reports, Revision: n.revised,
+		Said: n.lines, Released: n.released, Groups: n.pulse.reports, Revision: n.revised, Sight: n.ownSight(),
 		Heard: make([]wire.Heard, 0, len(n.peers)-1),
 	}
 	for i := range n.peers {
@@ -305,6 +305,9 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 		!slices.Equal(old.Groups, hb.Groups) || p.nowSilent(old, hb) ||
 		old.Revision != hb.Revision {
 		n.planDue, n.groupsDue = true, true
+	}
+	if old == nil || !old.Sight.Equal(&hb.Sight) {
+		n.networks.news = true
 	}
 	for _, s := range hb.Said {
 		if n.said.Add(s.Node, s.Number, p.inc) {

@@ -22,6 +22,7 @@ type rig struct {
 	air   []parcel                                                   // under way, in the order of sending
 	sent  []parcel                                                   // every packet, lost ones included
 	pass  func(from, to cluster.NodeID, m wire.Message) wire.Message // nil: lost; or what arrives in its place
+	drops func(from, to cluster.NodeID, link int) bool               // whether a link loses a packet; nil: there is one, which loses none
 	look  func(n *Node, now cluster.Now)                             // called before every step
 	trace io.Writer                                                  // gets every output
 	often uint64                                                     // entries between two snapshots; 0: as ever
@@ -148,8 +149,16 @@ func (r *rig) send(h *host, s Send) {
 		m = r.pass(h.id, s.To, m)
 	}
 	if i := slices.IndexFunc(r.hosts, func(o *host) bool { return o.id == s.To }); m != nil && i >= 0 && !h.cut && !r.hosts[i].cut {
-		p.in = &Packet{From: h.id, Run: cluster.NewRun(h.runs, 7), Msg: m}
-		r.air = append(r.air, p)
+		links := 1
+		if r.drops != nil {
+			links = len(h.spec.Links)
+		}
+		for k := range links {
+			if r.drops == nil || !r.drops(h.id, s.To, k) {
+				p.in = &Packet{From: h.id, Run: cluster.NewRun(h.runs, 7), Link: k, Msg: m}
+				r.air = append(r.air, p)
+			}
+		}
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 // within the elements of a list; bytes after the last known field are ignored, and a field that a shorter,
 // older message lacks is left zero by the code that adds it. The version changes only when an old reader must not
 // understand the message at all.
-const codecVersion = 1
+const codecVersion = 2
 
 // Limits of the format. What is beyond them is refused on both sides; only a reason is cut.
 const (
@@ -32,6 +32,7 @@ const (
 	MaxReason  = 200     // bytes of the reason in a GroupReport
 	MaxNodes   = 64      // elements of Heartbeat.Heard
 	MaxLeases  = 64      // elements of Heartbeat.Said
+	MaxLinks   = 16      // elements of Sight.Links
 	MaxGroups  = 256     // elements of Heartbeat.Groups and of Heartbeat.Released
 )
 
@@ -194,6 +195,18 @@ func (e *encoder) heartbeat(m *Heartbeat) {
 		e.string(cut(g.Reason, MaxReason))
 	}
 	e.uint(uint64(m.Revision))
+	e.sight(&m.Sight)
+}
+
+func (e *encoder) sight(s *Sight) {
+	e.uint(uint64(s.Revision))
+	e.count("sight.links", len(s.Links), MaxLinks)
+	for _, l := range s.Links {
+		e.uint(l.Heard)
+		e.uint(l.Lost)
+	}
+	e.uint(s.Reached)
+	e.uint(s.Missed)
 }
 
 // cut shortens s to at most limit bytes without splitting a character.
@@ -448,7 +461,19 @@ func (d *decoder) heartbeat() *Heartbeat {
 		d.groupReport(&m.Groups[i])
 	}
 	m.Revision = cluster.Revision(d.uint("revision"))
+	d.sight(&m.Sight)
 	return m
+}
+
+func (d *decoder) sight(s *Sight) {
+	s.Revision = cluster.Revision(d.uint("sight.revision"))
+	if n := d.count("sight.links", MaxLinks, 2); n > 0 {
+		s.Links = make([]LinkSight, n)
+	}
+	for i := range s.Links {
+		s.Links[i] = LinkSight{Heard: d.uint("sight.heard"), Lost: d.uint("sight.lost")}
+	}
+	s.Reached, s.Missed = d.uint("sight.reached"), d.uint("sight.missed")
 }
 
 func (d *decoder) groupReport(g *GroupReport) {

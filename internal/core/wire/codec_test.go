@@ -63,6 +63,9 @@ func drawHeartbeat(t *rapid.T) *Heartbeat {
 				Reason: rapid.StringN(0, 50, MaxReason).Draw(t, "reason"),
 			}
 		}),
+		Revision: cluster.Revision(u("revision")),
+		Sight: Sight{Revision: cluster.Revision(u("of")), Reached: u("reached"), Missed: u("missed"),
+			Links: drawList(t, "links", 4, func() LinkSight { return LinkSight{u("heard"), u("lost")} })},
 	}
 }
 

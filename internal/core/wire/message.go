@@ -3,6 +3,7 @@
 package wire
 
 import (
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -33,6 +34,27 @@ type Heartbeat struct {
 	Released    []Tenure
 	Groups      []GroupReport
 	Revision    cluster.Revision // the newest of the configuration that the sender has carried out
+	Sight       Sight
+}
+
+// Sight is how the sender sees the networks by which clients come. Its places are those of one revision of the
+// configuration: under another they mean nothing. It is small and goes with every heartbeat.
+type Sight struct {
+	Revision cluster.Revision // by which its places count; 0: it tells nothing
+	Links    []LinkSight      // in the order of Spec.Links
+	Reached  uint64           // bit i: Spec.Targets[i] answers
+	Missed   uint64           // bit i: it has not answered for long
+}
+
+// LinkSight is how the sender hears others on one link. A node in neither was heard, but not just now.
+type LinkSight struct {
+	Heard uint64 // bit i: Spec.Nodes[i] was heard there just now
+	Lost  uint64 // bit i: it has been silent there for D
+}
+
+// Equal tells whether two sights say the same.
+func (s *Sight) Equal(o *Sight) bool {
+	return s.Revision == o.Revision && s.Reached == o.Reached && s.Missed == o.Missed && slices.Equal(s.Links, o.Links)
 }
 
 // Heard tells how long ago the sender heard another node, on any link.

@@ -55,7 +55,7 @@ func (VIP) Spec() cluster.KindSpec {
 			if err != nil {
 				return nil, nil, err
 			}
-			return []string{p.Addr().String()}, nil, nil
+			return []string{p.String()}, nil, nil
 		},
 	}
 }

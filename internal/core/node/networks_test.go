@@ -1,0 +1,156 @@
+package node
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"baton/internal/core/cluster"
+)
+
+// Clients' networks: two links, of which the first is in the subnet of web's address.
+
+func twoLinks(s *cluster.Spec) {
+	s.Links = nil
+	for k, name := range []string{"lan", "cross"} {
+		u := &cluster.UDPLink{Addresses: map[cluster.NodeID]netip.Addr{}}
+		for i, n := range s.Nodes {
+			u.Addresses[n.ID] = netip.AddrFrom4([4]byte{10, 0, byte(k), byte(11 + i)})
+		}
+		s.Links = append(s.Links, cluster.LinkSpec{Name: name, UDP: u})
+	}
+	s.Groups[0].Resources[1].Subnets = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}
+}
+
+// networked makes such a cluster, in which alpha has served for a while. What a test has put into dead is lost.
+func networked(t *testing.T, change func(*cluster.Spec)) (r *rig, dead map[string]bool) {
+	dead = map[string]bool{}
+	spec := file("one", func(s *cluster.Spec) {
+		twoLinks(s)
+		if change != nil {
+			change(s)
+		}
+	})
+	r = newRig(t, spec)
+	r.drops = func(from, to cluster.NodeID, link int) bool {
+		name := spec.Links[link].Name
+		return dead[name] || dead[string(from)+">"+name] || dead[string(to)+"<"+name] || dead[string(from)+">"+string(to)+" "+name]
+	}
+	r.start()
+	r.until("alpha serves", 3*time.Second, func() bool { return r.at("alpha").open("web") && r.at("beta").n.number != 0 })
+	r.run(3 * time.Second)
+	return r, dead
+}
+
+// What dies is told by who hears whom on the link: both directions of a switch port, or one of them.
+func TestOwnerLosesItsClientsNetwork(t *testing.T) {
+	for name, ways := range map[string][]string{
+		"its port": {"alpha>lan", "alpha<lan"}, "what it sends": {"alpha>lan"}, "what it would hear": {"alpha<lan"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, dead := networked(t, nil)
+			for _, w := range ways {
+				dead[w] = true
+			}
+			r.until("beta serves", timing.Takeover, func() bool { return r.at("beta").open("web") && !r.at("alpha").open("web") })
+			if o := r.at("gamma").n.Overview(cluster.Now{Mono: r.now}); !strings.Contains(o.Groups[0].Nodes[0].Can, "is out of touch on link lan with") {
+				t.Errorf("gamma says of alpha: %+v", o.Groups[0].Nodes[0])
+			}
+			clear(dead)
+			r.never("web goes back", 10*time.Second, func() bool { return r.at("alpha").open("web") })
+		})
+	}
+}
+
+// Nothing moves where no candidate is better off, or nobody can tell.
+func TestNetworksThatMoveNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		dead   []string
+		change func(*cluster.Spec)
+	}{
+		"the whole network":            {dead: []string{"lan"}},
+		"another network of the owner": {dead: []string{"alpha>cross", "alpha<cross"}},
+		"the candidate's port":         {dead: []string{"beta>lan", "beta<lan"}},
+		"both ports":                   {dead: []string{"alpha>lan", "alpha<lan", "beta>lan", "beta<lan"}},
+		"one pair of nodes":            {dead: []string{"alpha>beta lan", "beta>alpha lan"}},
+		"nothing is to be judged": {dead: []string{"alpha>lan", "alpha<lan"}, change: func(s *cluster.Spec) {
+			s.Groups[0].Reach.None = true
+		}},
+		"a link of two": {dead: []string{"alpha>lan", "alpha<lan"}, change: func(s *cluster.Spec) {
+			delete(s.Links[0].UDP.Addresses, "gamma")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, dead := networked(t, c.change)
+			for _, w := range c.dead {
+				dead[w] = true
+			}
+			r.never("web moves", 10*time.Second, func() bool { return !r.at("alpha").open("web") })
+			clear(dead)
+			r.never("web moves afterwards", 10*time.Second, func() bool { return !r.at("alpha").open("web") })
+		})
+	}
+}
+
+// A link that comes and goes for all, with the owner a little behind each time, moves nothing: whoever gets it back
+// first has not had it for long. One of the owner's alone moves the group once.
+func TestBlinkingLink(t *testing.T) {
+	r, dead := networked(t, nil)
+	for range 5 {
+		dead["lan"], dead["alpha>lan"] = true, true
+		r.never("web moves", 1500*time.Millisecond, func() bool { return !r.at("alpha").open("web") })
+		delete(dead, "lan")
+		r.never("web moves", 1500*time.Millisecond, func() bool { return !r.at("alpha").open("web") })
+		delete(dead, "alpha>lan")
+		r.never("web moves", 300*time.Millisecond, func() bool { return !r.at("alpha").open("web") })
+	}
+	r.run(6 * time.Second)
+	for k := range 5 {
+		dead["alpha>lan"] = true
+		r.run(1500 * time.Millisecond)
+		delete(dead, "alpha>lan")
+		r.run(1500 * time.Millisecond)
+		if e := r.at("gamma").group("web").Epoch; e != 2 {
+			t.Fatalf("web has epoch %d after %d blinks, not 2", e, k+1)
+		}
+	}
+}
+
+// Targets do the same for networks without a link, and replace it: what alpha alone misses, or all, or nobody.
+func TestTargets(t *testing.T) {
+	gateway := netip.MustParseAddr("10.9.0.1")
+	r, dead := networked(t, func(s *cluster.Spec) {
+		s.Targets = []netip.Addr{gateway}
+		s.Groups[0].Reach.Targets = s.Targets
+	})
+	tell := func(reached bool, ids ...cluster.NodeID) {
+		for _, id := range ids {
+			in := &Reach{Missed: []netip.Addr{gateway}}
+			if reached {
+				in = &Reach{Reached: []netip.Addr{gateway}}
+			}
+			r.at(id).step(in)
+		}
+	}
+	stays := func(d time.Duration) {
+		t.Helper()
+		r.never("web moves", d, func() bool { return !r.at("alpha").open("web") })
+	}
+	tell(true, "alpha", "beta")
+	dead["alpha>lan"] = true
+	stays(3 * time.Second)
+	tell(false, "alpha", "beta")
+	stays(3 * time.Second)
+	tell(true, "beta")
+	stays(4 * time.Second) // it has not had it for long
+	tell(true, "alpha")
+	stays(3 * time.Second)
+	tell(false, "alpha")
+	r.until("beta serves", timing.Takeover, func() bool { return r.at("beta").open("web") })
+	tell(true, "alpha")
+	r.never("web goes back", 10*time.Second, func() bool { return !r.at("beta").open("web") })
+	if g := r.at("gamma").group("web"); g.Epoch != 2 {
+		t.Errorf("web has epoch %d", g.Epoch)
+	}
+}
