@@ -14,7 +14,8 @@ type KindSpec struct {
 	Depths       []Depth // the depths that it can stand by at; the last is its default
 	StartTimeout time.Duration
 	StopTimeout  time.Duration
-	// Guards returns the addresses and ports that the gate guards for a resource with these fields.
+	// Guards returns the addresses and ports that the gate guards for a resource with these fields. An address with
+	// a prefix length, as in 10.0.0.50/24, tells the subnet that its clients come from as well.
 	Guards func(fields map[string]any) (addresses []string, ports []Port, err error)
 }
 

@@ -507,7 +507,7 @@ func TestAlternativeName(t *testing.T) {
 func TestFields(t *testing.T) {
 	guards := VIP{}.Spec().Guards
 	addresses, ports, err := guards(map[string]any{"address": netip.MustParsePrefix("fd77::50/64")})
-	if err != nil || len(ports) != 0 || len(addresses) != 1 || addresses[0] != "fd77::50" {
+	if err != nil || len(ports) != 0 || len(addresses) != 1 || addresses[0] != "fd77::50/64" { // with its length, which tells its subnet
 		t.Errorf("guards %v %v, %v", addresses, ports, err)
 	}
 	for p, want := range map[string]string{
