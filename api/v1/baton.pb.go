@@ -439,8 +439,9 @@ type Node struct {
 	Sick      bool                   `protobuf:"varint,11,opt,name=sick,proto3" json:"sick,omitempty"`                           // its disk does not answer
 	// Its part in the cluster: "votes"; "copies" the log, without a vote; is "outside", not let in yet; or
 	// "leaves". Empty: not known while the cluster forms.
-	Membership    string `protobuf:"bytes,41,opt,name=membership,proto3" json:"membership,omitempty"`
-	Trouble       string `protobuf:"bytes,50,opt,name=trouble,proto3" json:"trouble,omitempty"` // why what it sends is not understood; empty: it is, or nothing comes
+	Membership    string       `protobuf:"bytes,41,opt,name=membership,proto3" json:"membership,omitempty"`
+	Trouble       string       `protobuf:"bytes,50,opt,name=trouble,proto3" json:"trouble,omitempty"` // why what it sends is not understood; empty: it is, or nothing comes
+	Faults        []*LinkFault `protobuf:"bytes,51,rep,name=faults,proto3" json:"faults,omitempty"`   // what is wrong with its own addresses and ports; of the node that looks
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -566,6 +567,74 @@ func (x *Node) GetTrouble() string {
 	return ""
 }
 
+func (x *Node) GetFaults() []*LinkFault {
+	if x != nil {
+		return x.Faults
+	}
+	return nil
+}
+
+// LinkFault is why a node can't use one of its own addresses and ports.
+type LinkFault struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Link          string                 `protobuf:"bytes,1,opt,name=link,proto3" json:"link,omitempty"` // by name; empty: it is about the port on which connections are taken, whatever the link
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"` // who has the port, or that the address is not there
+	Hint          string                 `protobuf:"bytes,3,opt,name=hint,proto3" json:"hint,omitempty"` // what to do
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinkFault) Reset() {
+	*x = LinkFault{}
+	mi := &file_v1_baton_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinkFault) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinkFault) ProtoMessage() {}
+
+func (x *LinkFault) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_baton_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinkFault.ProtoReflect.Descriptor instead.
+func (*LinkFault) Descriptor() ([]byte, []int) {
+	return file_v1_baton_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *LinkFault) GetLink() string {
+	if x != nil {
+		return x.Link
+	}
+	return ""
+}
+
+func (x *LinkFault) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *LinkFault) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
+}
+
 // NodeLink is how a node is heard on one link.
 type NodeLink struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -573,13 +642,14 @@ type NodeLink struct {
 	Heard         bool                   `protobuf:"varint,2,opt,name=heard,proto3" json:"heard,omitempty"` // ever, in this run
 	Ago           *durationpb.Duration   `protobuf:"bytes,3,opt,name=ago,proto3" json:"ago,omitempty"`
 	RoundTrip     *durationpb.Duration   `protobuf:"bytes,40,opt,name=round_trip,json=roundTrip,proto3" json:"round_trip,omitempty"` // smoothed; absent: not measured yet
+	Absent        bool                   `protobuf:"varint,41,opt,name=absent,proto3" json:"absent,omitempty"`                       // the link does not join this node and the one that looks
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeLink) Reset() {
 	*x = NodeLink{}
-	mi := &file_v1_baton_proto_msgTypes[5]
+	mi := &file_v1_baton_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -591,7 +661,7 @@ func (x *NodeLink) String() string {
 func (*NodeLink) ProtoMessage() {}
 
 func (x *NodeLink) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[5]
+	mi := &file_v1_baton_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -604,7 +674,7 @@ func (x *NodeLink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeLink.ProtoReflect.Descriptor instead.
 func (*NodeLink) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{5}
+	return file_v1_baton_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *NodeLink) GetLink() string {
@@ -635,6 +705,13 @@ func (x *NodeLink) GetRoundTrip() *durationpb.Duration {
 	return nil
 }
 
+func (x *NodeLink) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
+}
+
 // Group is how a group looks.
 type Group struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -662,7 +739,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_v1_baton_proto_msgTypes[6]
+	mi := &file_v1_baton_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +751,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[6]
+	mi := &file_v1_baton_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +764,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{6}
+	return file_v1_baton_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Group) GetName() string {
@@ -834,7 +911,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_v1_baton_proto_msgTypes[7]
+	mi := &file_v1_baton_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +923,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[7]
+	mi := &file_v1_baton_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +936,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{7}
+	return file_v1_baton_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Service) GetFirst() *timestamppb.Timestamp {
@@ -940,7 +1017,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_v1_baton_proto_msgTypes[8]
+	mi := &file_v1_baton_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1029,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[8]
+	mi := &file_v1_baton_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1042,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{8}
+	return file_v1_baton_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Move) GetId() string {
@@ -1022,7 +1099,7 @@ type Ban struct {
 
 func (x *Ban) Reset() {
 	*x = Ban{}
-	mi := &file_v1_baton_proto_msgTypes[9]
+	mi := &file_v1_baton_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1034,7 +1111,7 @@ func (x *Ban) String() string {
 func (*Ban) ProtoMessage() {}
 
 func (x *Ban) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[9]
+	mi := &file_v1_baton_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1124,7 @@ func (x *Ban) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ban.ProtoReflect.Descriptor instead.
 func (*Ban) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{9}
+	return file_v1_baton_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Ban) GetNode() string {
@@ -1086,7 +1163,7 @@ type GroupNode struct {
 
 func (x *GroupNode) Reset() {
 	*x = GroupNode{}
-	mi := &file_v1_baton_proto_msgTypes[10]
+	mi := &file_v1_baton_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1175,7 @@ func (x *GroupNode) String() string {
 func (*GroupNode) ProtoMessage() {}
 
 func (x *GroupNode) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[10]
+	mi := &file_v1_baton_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1188,7 @@ func (x *GroupNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupNode.ProtoReflect.Descriptor instead.
 func (*GroupNode) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{10}
+	return file_v1_baton_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GroupNode) GetNode() string {
@@ -1170,7 +1247,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_v1_baton_proto_msgTypes[11]
+	mi := &file_v1_baton_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1259,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[11]
+	mi := &file_v1_baton_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1272,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{11}
+	return file_v1_baton_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Resource) GetName() string {
@@ -1245,7 +1322,7 @@ type SwitchRequest struct {
 
 func (x *SwitchRequest) Reset() {
 	*x = SwitchRequest{}
-	mi := &file_v1_baton_proto_msgTypes[12]
+	mi := &file_v1_baton_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1334,7 @@ func (x *SwitchRequest) String() string {
 func (*SwitchRequest) ProtoMessage() {}
 
 func (x *SwitchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[12]
+	mi := &file_v1_baton_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +1347,7 @@ func (x *SwitchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwitchRequest.ProtoReflect.Descriptor instead.
 func (*SwitchRequest) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{12}
+	return file_v1_baton_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SwitchRequest) GetGroup() string {
@@ -1315,7 +1392,7 @@ type SwitchResponse struct {
 
 func (x *SwitchResponse) Reset() {
 	*x = SwitchResponse{}
-	mi := &file_v1_baton_proto_msgTypes[13]
+	mi := &file_v1_baton_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1404,7 @@ func (x *SwitchResponse) String() string {
 func (*SwitchResponse) ProtoMessage() {}
 
 func (x *SwitchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[13]
+	mi := &file_v1_baton_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1417,7 @@ func (x *SwitchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwitchResponse.ProtoReflect.Descriptor instead.
 func (*SwitchResponse) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{13}
+	return file_v1_baton_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SwitchResponse) GetDone() bool {
@@ -1389,7 +1466,7 @@ type FailbackRequest struct {
 
 func (x *FailbackRequest) Reset() {
 	*x = FailbackRequest{}
-	mi := &file_v1_baton_proto_msgTypes[14]
+	mi := &file_v1_baton_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1401,7 +1478,7 @@ func (x *FailbackRequest) String() string {
 func (*FailbackRequest) ProtoMessage() {}
 
 func (x *FailbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[14]
+	mi := &file_v1_baton_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1414,7 +1491,7 @@ func (x *FailbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailbackRequest.ProtoReflect.Descriptor instead.
 func (*FailbackRequest) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{14}
+	return file_v1_baton_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FailbackRequest) GetGroup() string {
@@ -1452,7 +1529,7 @@ type FailbackResponse struct {
 
 func (x *FailbackResponse) Reset() {
 	*x = FailbackResponse{}
-	mi := &file_v1_baton_proto_msgTypes[15]
+	mi := &file_v1_baton_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1541,7 @@ func (x *FailbackResponse) String() string {
 func (*FailbackResponse) ProtoMessage() {}
 
 func (x *FailbackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[15]
+	mi := &file_v1_baton_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1554,7 @@ func (x *FailbackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailbackResponse.ProtoReflect.Descriptor instead.
 func (*FailbackResponse) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{15}
+	return file_v1_baton_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FailbackResponse) GetDone() bool {
@@ -1524,7 +1601,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_v1_baton_proto_msgTypes[16]
+	mi := &file_v1_baton_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1613,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[16]
+	mi := &file_v1_baton_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1626,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{16}
+	return file_v1_baton_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExplainRequest) GetSubject() string {
@@ -1572,7 +1649,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_v1_baton_proto_msgTypes[17]
+	mi := &file_v1_baton_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +1661,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[17]
+	mi := &file_v1_baton_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1597,7 +1674,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{17}
+	return file_v1_baton_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExplainResponse) GetStatus() *StatusResponse {
@@ -1638,7 +1715,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_v1_baton_proto_msgTypes[18]
+	mi := &file_v1_baton_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1650,7 +1727,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[18]
+	mi := &file_v1_baton_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1663,7 +1740,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{18}
+	return file_v1_baton_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *HistoryRequest) GetGroup() string {
@@ -1689,7 +1766,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_v1_baton_proto_msgTypes[19]
+	mi := &file_v1_baton_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1701,7 +1778,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[19]
+	mi := &file_v1_baton_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1714,7 +1791,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{19}
+	return file_v1_baton_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *HistoryResponse) GetLines() []*Line {
@@ -1745,7 +1822,7 @@ type Line struct {
 
 func (x *Line) Reset() {
 	*x = Line{}
-	mi := &file_v1_baton_proto_msgTypes[20]
+	mi := &file_v1_baton_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1757,7 +1834,7 @@ func (x *Line) String() string {
 func (*Line) ProtoMessage() {}
 
 func (x *Line) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[20]
+	mi := &file_v1_baton_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1770,7 +1847,7 @@ func (x *Line) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Line.ProtoReflect.Descriptor instead.
 func (*Line) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{20}
+	return file_v1_baton_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Line) GetIndex() uint64 {
@@ -1877,7 +1954,7 @@ type Served struct {
 
 func (x *Served) Reset() {
 	*x = Served{}
-	mi := &file_v1_baton_proto_msgTypes[21]
+	mi := &file_v1_baton_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1889,7 +1966,7 @@ func (x *Served) String() string {
 func (*Served) ProtoMessage() {}
 
 func (x *Served) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[21]
+	mi := &file_v1_baton_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1902,7 +1979,7 @@ func (x *Served) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Served.ProtoReflect.Descriptor instead.
 func (*Served) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{21}
+	return file_v1_baton_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Served) GetGroup() string {
@@ -1990,7 +2067,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_v1_baton_proto_msgTypes[22]
+	mi := &file_v1_baton_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2002,7 +2079,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[22]
+	mi := &file_v1_baton_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2015,7 +2092,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{22}
+	return file_v1_baton_proto_rawDescGZIP(), []int{23}
 }
 
 type VersionResponse struct {
@@ -2027,7 +2104,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_v1_baton_proto_msgTypes[23]
+	mi := &file_v1_baton_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2039,7 +2116,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[23]
+	mi := &file_v1_baton_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2052,7 +2129,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{23}
+	return file_v1_baton_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -2072,7 +2149,7 @@ type Hint struct {
 
 func (x *Hint) Reset() {
 	*x = Hint{}
-	mi := &file_v1_baton_proto_msgTypes[24]
+	mi := &file_v1_baton_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2084,7 +2161,7 @@ func (x *Hint) String() string {
 func (*Hint) ProtoMessage() {}
 
 func (x *Hint) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_baton_proto_msgTypes[24]
+	mi := &file_v1_baton_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2097,7 +2174,7 @@ func (x *Hint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hint.ProtoReflect.Descriptor instead.
 func (*Hint) Descriptor() ([]byte, []int) {
-	return file_v1_baton_proto_rawDescGZIP(), []int{24}
+	return file_v1_baton_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Hint) GetHint() string {
@@ -2148,7 +2225,7 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\n" +
 	"round_trip\x18\a \x01(\v2\x19.google.protobuf.DurationR\troundTrip\x12-\n" +
 	"\x04step\x18\b \x01(\v2\x19.google.protobuf.DurationR\x04step\x12\x17\n" +
-	"\arho_ppm\x18\t \x01(\x03R\x06rhoPpm\"\x8c\x03\n" +
+	"\arho_ppm\x18\t \x01(\x03R\x06rhoPpm\"\xb9\x03\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
@@ -2167,13 +2244,19 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\n" +
 	"membership\x18) \x01(\tR\n" +
 	"membership\x12\x18\n" +
-	"\atrouble\x182 \x01(\tR\atrouble\"\x9b\x01\n" +
+	"\atrouble\x182 \x01(\tR\atrouble\x12+\n" +
+	"\x06faults\x183 \x03(\v2\x13.baton.v1.LinkFaultR\x06faults\"G\n" +
+	"\tLinkFault\x12\x12\n" +
+	"\x04link\x18\x01 \x01(\tR\x04link\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x12\n" +
+	"\x04hint\x18\x03 \x01(\tR\x04hint\"\xb3\x01\n" +
 	"\bNodeLink\x12\x12\n" +
 	"\x04link\x18\x01 \x01(\tR\x04link\x12\x14\n" +
 	"\x05heard\x18\x02 \x01(\bR\x05heard\x12+\n" +
 	"\x03ago\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ago\x128\n" +
 	"\n" +
-	"round_trip\x18( \x01(\v2\x19.google.protobuf.DurationR\troundTrip\"\x9b\x04\n" +
+	"round_trip\x18( \x01(\v2\x19.google.protobuf.DurationR\troundTrip\x12\x16\n" +
+	"\x06absent\x18) \x01(\bR\x06absent\"\x9b\x04\n" +
 	"\x05Group\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x12\n" +
@@ -2315,103 +2398,105 @@ func file_v1_baton_proto_rawDescGZIP() []byte {
 	return file_v1_baton_proto_rawDescData
 }
 
-var file_v1_baton_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_v1_baton_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_v1_baton_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: baton.v1.StatusRequest
 	(*WatchRequest)(nil),          // 1: baton.v1.WatchRequest
 	(*StatusResponse)(nil),        // 2: baton.v1.StatusResponse
 	(*Timing)(nil),                // 3: baton.v1.Timing
 	(*Node)(nil),                  // 4: baton.v1.Node
-	(*NodeLink)(nil),              // 5: baton.v1.NodeLink
-	(*Group)(nil),                 // 6: baton.v1.Group
-	(*Service)(nil),               // 7: baton.v1.Service
-	(*Move)(nil),                  // 8: baton.v1.Move
-	(*Ban)(nil),                   // 9: baton.v1.Ban
-	(*GroupNode)(nil),             // 10: baton.v1.GroupNode
-	(*Resource)(nil),              // 11: baton.v1.Resource
-	(*SwitchRequest)(nil),         // 12: baton.v1.SwitchRequest
-	(*SwitchResponse)(nil),        // 13: baton.v1.SwitchResponse
-	(*FailbackRequest)(nil),       // 14: baton.v1.FailbackRequest
-	(*FailbackResponse)(nil),      // 15: baton.v1.FailbackResponse
-	(*ExplainRequest)(nil),        // 16: baton.v1.ExplainRequest
-	(*ExplainResponse)(nil),       // 17: baton.v1.ExplainResponse
-	(*HistoryRequest)(nil),        // 18: baton.v1.HistoryRequest
-	(*HistoryResponse)(nil),       // 19: baton.v1.HistoryResponse
-	(*Line)(nil),                  // 20: baton.v1.Line
-	(*Served)(nil),                // 21: baton.v1.Served
-	(*VersionRequest)(nil),        // 22: baton.v1.VersionRequest
-	(*VersionResponse)(nil),       // 23: baton.v1.VersionResponse
-	(*Hint)(nil),                  // 24: baton.v1.Hint
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*Drift)(nil),                 // 26: baton.v1.Drift
-	(*Instruction)(nil),           // 27: baton.v1.Instruction
-	(*RevisionDraft)(nil),         // 28: baton.v1.RevisionDraft
-	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
+	(*LinkFault)(nil),             // 5: baton.v1.LinkFault
+	(*NodeLink)(nil),              // 6: baton.v1.NodeLink
+	(*Group)(nil),                 // 7: baton.v1.Group
+	(*Service)(nil),               // 8: baton.v1.Service
+	(*Move)(nil),                  // 9: baton.v1.Move
+	(*Ban)(nil),                   // 10: baton.v1.Ban
+	(*GroupNode)(nil),             // 11: baton.v1.GroupNode
+	(*Resource)(nil),              // 12: baton.v1.Resource
+	(*SwitchRequest)(nil),         // 13: baton.v1.SwitchRequest
+	(*SwitchResponse)(nil),        // 14: baton.v1.SwitchResponse
+	(*FailbackRequest)(nil),       // 15: baton.v1.FailbackRequest
+	(*FailbackResponse)(nil),      // 16: baton.v1.FailbackResponse
+	(*ExplainRequest)(nil),        // 17: baton.v1.ExplainRequest
+	(*ExplainResponse)(nil),       // 18: baton.v1.ExplainResponse
+	(*HistoryRequest)(nil),        // 19: baton.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 20: baton.v1.HistoryResponse
+	(*Line)(nil),                  // 21: baton.v1.Line
+	(*Served)(nil),                // 22: baton.v1.Served
+	(*VersionRequest)(nil),        // 23: baton.v1.VersionRequest
+	(*VersionResponse)(nil),       // 24: baton.v1.VersionResponse
+	(*Hint)(nil),                  // 25: baton.v1.Hint
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*Drift)(nil),                 // 27: baton.v1.Drift
+	(*Instruction)(nil),           // 28: baton.v1.Instruction
+	(*RevisionDraft)(nil),         // 29: baton.v1.RevisionDraft
+	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
 }
 var file_v1_baton_proto_depIdxs = []int32{
-	25, // 0: baton.v1.StatusResponse.time:type_name -> google.protobuf.Timestamp
+	26, // 0: baton.v1.StatusResponse.time:type_name -> google.protobuf.Timestamp
 	3,  // 1: baton.v1.StatusResponse.timing:type_name -> baton.v1.Timing
 	4,  // 2: baton.v1.StatusResponse.nodes:type_name -> baton.v1.Node
-	6,  // 3: baton.v1.StatusResponse.groups:type_name -> baton.v1.Group
-	26, // 4: baton.v1.StatusResponse.drift:type_name -> baton.v1.Drift
-	27, // 5: baton.v1.StatusResponse.instructions:type_name -> baton.v1.Instruction
-	28, // 6: baton.v1.StatusResponse.draft:type_name -> baton.v1.RevisionDraft
-	29, // 7: baton.v1.Timing.takeover:type_name -> google.protobuf.Duration
-	29, // 8: baton.v1.Timing.lease:type_name -> google.protobuf.Duration
-	29, // 9: baton.v1.Timing.heartbeat:type_name -> google.protobuf.Duration
-	29, // 10: baton.v1.Timing.detect:type_name -> google.protobuf.Duration
-	29, // 11: baton.v1.Timing.stall:type_name -> google.protobuf.Duration
-	29, // 12: baton.v1.Timing.sync:type_name -> google.protobuf.Duration
-	29, // 13: baton.v1.Timing.round_trip:type_name -> google.protobuf.Duration
-	29, // 14: baton.v1.Timing.step:type_name -> google.protobuf.Duration
-	29, // 15: baton.v1.Node.ago:type_name -> google.protobuf.Duration
-	5,  // 16: baton.v1.Node.links:type_name -> baton.v1.NodeLink
-	29, // 17: baton.v1.Node.lease_left:type_name -> google.protobuf.Duration
-	29, // 18: baton.v1.NodeLink.ago:type_name -> google.protobuf.Duration
-	29, // 19: baton.v1.NodeLink.round_trip:type_name -> google.protobuf.Duration
-	8,  // 20: baton.v1.Group.move:type_name -> baton.v1.Move
-	9,  // 21: baton.v1.Group.bans:type_name -> baton.v1.Ban
-	10, // 22: baton.v1.Group.nodes:type_name -> baton.v1.GroupNode
-	11, // 23: baton.v1.Group.resources:type_name -> baton.v1.Resource
-	7,  // 24: baton.v1.Group.service:type_name -> baton.v1.Service
-	25, // 25: baton.v1.Service.first:type_name -> google.protobuf.Timestamp
-	25, // 26: baton.v1.Service.since:type_name -> google.protobuf.Timestamp
-	29, // 27: baton.v1.Service.planned:type_name -> google.protobuf.Duration
-	29, // 28: baton.v1.Service.unplanned:type_name -> google.protobuf.Duration
-	29, // 29: baton.v1.Service.down:type_name -> google.protobuf.Duration
-	25, // 30: baton.v1.Ban.until:type_name -> google.protobuf.Timestamp
-	2,  // 31: baton.v1.ExplainResponse.status:type_name -> baton.v1.StatusResponse
-	6,  // 32: baton.v1.ExplainResponse.group:type_name -> baton.v1.Group
-	20, // 33: baton.v1.ExplainResponse.line:type_name -> baton.v1.Line
-	20, // 34: baton.v1.ExplainResponse.history:type_name -> baton.v1.Line
-	20, // 35: baton.v1.HistoryResponse.lines:type_name -> baton.v1.Line
-	25, // 36: baton.v1.Line.time:type_name -> google.protobuf.Timestamp
-	21, // 37: baton.v1.Line.served:type_name -> baton.v1.Served
-	25, // 38: baton.v1.Served.time:type_name -> google.protobuf.Timestamp
-	29, // 39: baton.v1.Served.down:type_name -> google.protobuf.Duration
-	29, // 40: baton.v1.Served.detected:type_name -> google.protobuf.Duration
-	29, // 41: baton.v1.Served.decided:type_name -> google.protobuf.Duration
-	29, // 42: baton.v1.Served.waited:type_name -> google.protobuf.Duration
-	29, // 43: baton.v1.Served.started:type_name -> google.protobuf.Duration
-	0,  // 44: baton.v1.Baton.Status:input_type -> baton.v1.StatusRequest
-	1,  // 45: baton.v1.Baton.Watch:input_type -> baton.v1.WatchRequest
-	12, // 46: baton.v1.Baton.Switch:input_type -> baton.v1.SwitchRequest
-	14, // 47: baton.v1.Baton.Failback:input_type -> baton.v1.FailbackRequest
-	16, // 48: baton.v1.Baton.Explain:input_type -> baton.v1.ExplainRequest
-	18, // 49: baton.v1.Baton.History:input_type -> baton.v1.HistoryRequest
-	22, // 50: baton.v1.Baton.Version:input_type -> baton.v1.VersionRequest
-	2,  // 51: baton.v1.Baton.Status:output_type -> baton.v1.StatusResponse
-	2,  // 52: baton.v1.Baton.Watch:output_type -> baton.v1.StatusResponse
-	13, // 53: baton.v1.Baton.Switch:output_type -> baton.v1.SwitchResponse
-	15, // 54: baton.v1.Baton.Failback:output_type -> baton.v1.FailbackResponse
-	17, // 55: baton.v1.Baton.Explain:output_type -> baton.v1.ExplainResponse
-	19, // 56: baton.v1.Baton.History:output_type -> baton.v1.HistoryResponse
-	23, // 57: baton.v1.Baton.Version:output_type -> baton.v1.VersionResponse
-	51, // [51:58] is the sub-list for method output_type
-	44, // [44:51] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	7,  // 3: baton.v1.StatusResponse.groups:type_name -> baton.v1.Group
+	27, // 4: baton.v1.StatusResponse.drift:type_name -> baton.v1.Drift
+	28, // 5: baton.v1.StatusResponse.instructions:type_name -> baton.v1.Instruction
+	29, // 6: baton.v1.StatusResponse.draft:type_name -> baton.v1.RevisionDraft
+	30, // 7: baton.v1.Timing.takeover:type_name -> google.protobuf.Duration
+	30, // 8: baton.v1.Timing.lease:type_name -> google.protobuf.Duration
+	30, // 9: baton.v1.Timing.heartbeat:type_name -> google.protobuf.Duration
+	30, // 10: baton.v1.Timing.detect:type_name -> google.protobuf.Duration
+	30, // 11: baton.v1.Timing.stall:type_name -> google.protobuf.Duration
+	30, // 12: baton.v1.Timing.sync:type_name -> google.protobuf.Duration
+	30, // 13: baton.v1.Timing.round_trip:type_name -> google.protobuf.Duration
+	30, // 14: baton.v1.Timing.step:type_name -> google.protobuf.Duration
+	30, // 15: baton.v1.Node.ago:type_name -> google.protobuf.Duration
+	6,  // 16: baton.v1.Node.links:type_name -> baton.v1.NodeLink
+	30, // 17: baton.v1.Node.lease_left:type_name -> google.protobuf.Duration
+	5,  // 18: baton.v1.Node.faults:type_name -> baton.v1.LinkFault
+	30, // 19: baton.v1.NodeLink.ago:type_name -> google.protobuf.Duration
+	30, // 20: baton.v1.NodeLink.round_trip:type_name -> google.protobuf.Duration
+	9,  // 21: baton.v1.Group.move:type_name -> baton.v1.Move
+	10, // 22: baton.v1.Group.bans:type_name -> baton.v1.Ban
+	11, // 23: baton.v1.Group.nodes:type_name -> baton.v1.GroupNode
+	12, // 24: baton.v1.Group.resources:type_name -> baton.v1.Resource
+	8,  // 25: baton.v1.Group.service:type_name -> baton.v1.Service
+	26, // 26: baton.v1.Service.first:type_name -> google.protobuf.Timestamp
+	26, // 27: baton.v1.Service.since:type_name -> google.protobuf.Timestamp
+	30, // 28: baton.v1.Service.planned:type_name -> google.protobuf.Duration
+	30, // 29: baton.v1.Service.unplanned:type_name -> google.protobuf.Duration
+	30, // 30: baton.v1.Service.down:type_name -> google.protobuf.Duration
+	26, // 31: baton.v1.Ban.until:type_name -> google.protobuf.Timestamp
+	2,  // 32: baton.v1.ExplainResponse.status:type_name -> baton.v1.StatusResponse
+	7,  // 33: baton.v1.ExplainResponse.group:type_name -> baton.v1.Group
+	21, // 34: baton.v1.ExplainResponse.line:type_name -> baton.v1.Line
+	21, // 35: baton.v1.ExplainResponse.history:type_name -> baton.v1.Line
+	21, // 36: baton.v1.HistoryResponse.lines:type_name -> baton.v1.Line
+	26, // 37: baton.v1.Line.time:type_name -> google.protobuf.Timestamp
+	22, // 38: baton.v1.Line.served:type_name -> baton.v1.Served
+	26, // 39: baton.v1.Served.time:type_name -> google.protobuf.Timestamp
+	30, // 40: baton.v1.Served.down:type_name -> google.protobuf.Duration
+	30, // 41: baton.v1.Served.detected:type_name -> google.protobuf.Duration
+	30, // 42: baton.v1.Served.decided:type_name -> google.protobuf.Duration
+	30, // 43: baton.v1.Served.waited:type_name -> google.protobuf.Duration
+	30, // 44: baton.v1.Served.started:type_name -> google.protobuf.Duration
+	0,  // 45: baton.v1.Baton.Status:input_type -> baton.v1.StatusRequest
+	1,  // 46: baton.v1.Baton.Watch:input_type -> baton.v1.WatchRequest
+	13, // 47: baton.v1.Baton.Switch:input_type -> baton.v1.SwitchRequest
+	15, // 48: baton.v1.Baton.Failback:input_type -> baton.v1.FailbackRequest
+	17, // 49: baton.v1.Baton.Explain:input_type -> baton.v1.ExplainRequest
+	19, // 50: baton.v1.Baton.History:input_type -> baton.v1.HistoryRequest
+	23, // 51: baton.v1.Baton.Version:input_type -> baton.v1.VersionRequest
+	2,  // 52: baton.v1.Baton.Status:output_type -> baton.v1.StatusResponse
+	2,  // 53: baton.v1.Baton.Watch:output_type -> baton.v1.StatusResponse
+	14, // 54: baton.v1.Baton.Switch:output_type -> baton.v1.SwitchResponse
+	16, // 55: baton.v1.Baton.Failback:output_type -> baton.v1.FailbackResponse
+	18, // 56: baton.v1.Baton.Explain:output_type -> baton.v1.ExplainResponse
+	20, // 57: baton.v1.Baton.History:output_type -> baton.v1.HistoryResponse
+	24, // 58: baton.v1.Baton.Version:output_type -> baton.v1.VersionResponse
+	52, // [52:59] is the sub-list for method output_type
+	45, // [45:52] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_v1_baton_proto_init() }
@@ -2427,7 +2512,7 @@ func file_v1_baton_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_baton_proto_rawDesc), len(file_v1_baton_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -95,6 +95,7 @@ type agent struct {
 	file  *fileKeeper
 	views views
 	observing
+	faults linkFaults
 }
 
 // RunAgent runs this node until the context ends, or SIGHUP comes. It returns nil if it was told to end.
@@ -144,6 +145,7 @@ func runAgent(ctx context.Context, opt AgentOptions, begins func(*agent)) (err e
 	helpers.Go(func() { a.manager.accompany(beside) })
 	helpers.Go(func() { a.file.run(beside) })
 	helpers.Go(func() { a.watchKeys(beside) })
+	helpers.Go(func() { a.watchFaults(beside) })
 	helpers.Go(func() { a.watchStanding(beside) })
 	defer func() {
 		stop()

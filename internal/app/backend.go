@@ -33,6 +33,7 @@ func (b *backend) Overview(ctx context.Context) (*cluster.Overview, error) {
 	}
 	o := p.seen(time.Now())
 	b.a.access.tellForeign(o)
+	b.a.tellFaults(o)
 	b.a.tellReplaced(o)
 	o.Drift = b.a.file.drift()
 	return o, nil

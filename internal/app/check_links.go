@@ -10,19 +10,22 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	batonv1 "baton/api/v1"
 	"baton/internal/core/cluster"
 	"baton/internal/io/api"
 )
 
-// checkLinks looks for this node's address of each link, and whether its ports are free.
+// checkLinks looks for this node's address of each link, and whether its ports are free, or in the hands of this
+// node's agent.
 func checkLinks(u *checkup, spec *cluster.Spec, self *cluster.NodeSpec, socket string) {
 	here, err := hostAddresses()
 	if err != nil {
 		u.add("links", warning, "", "ask for this host's addresses: %v", err)
 		return
 	}
-	runs := agentRuns(socket, self.ID)
+	running := askRunning(socket, self.ID)
 	for _, l := range spec.Links {
 		if l.UDP == nil {
 			continue
@@ -36,24 +39,114 @@ func checkLinks(u *checkup, spec *cluster.Spec, self *cluster.NodeSpec, socket s
 			u.add(name, bad, "ip address add, or correct the file", "%s is not an address of this host", address)
 			continue
 		}
-		at := netip.AddrPortFrom(address, l.UDP.Port)
-		var taken []string
-		for _, network := range []string{"udp", "tcp"} {
-			if err := free(network, at); errors.Is(err, syscall.EADDRINUSE) {
-				taken = append(taken, network)
-			} else if err != nil {
-				u.add(name, bad, "", "%s %s: %v", network, at, err)
-			}
-		}
+		checkPorts(u, name, netip.AddrPortFrom(address.Unmap(), l.UDP.Port), running, "udp", "tcp")
+	}
+	// What is no link's, but where the agent listens too.
+	if at := apiAddress(spec, self.ID); at.IsValid() && !slices.ContainsFunc(spec.Links, func(l cluster.LinkSpec) bool {
+		return l.UDP != nil && netip.AddrPortFrom(l.UDP.Addresses[self.ID].Unmap(), l.UDP.Port) == at
+	}) && slices.Contains(here, at.Addr()) {
+		checkPorts(u, "api", at, running, "tcp")
+	}
+	if at, ok := spec.HealthAddress(self.ID); ok && (at.Addr().IsUnspecified() || slices.Contains(here, at.Addr().Unmap())) {
+		checkPorts(u, "health", at, running, "tcp")
+	}
+}
+
+// checkPorts looks whether ports are free. Whose they are that are not is found out, not guessed: the agent that runs
+// says what it can't use, and the kernel who has it.
+func checkPorts(u *checkup, name string, at netip.AddrPort, running *runningAgent, networks ...string) {
+	agents := false
+	for _, network := range networks {
+		err := free(network, at)
 		switch {
-		case len(taken) == 0:
-			u.add(name, pass, "", "%s is here, its ports are free", at)
-		case runs:
-			u.add(name, pass, "", "%s is here, its ports are held by the agent that runs", at)
-		default:
-			u.add(name, bad, fmt.Sprintf("ss -lnp 'sport = :%d' names it", l.UDP.Port), "%s: %s is held by another program", at, strings.Join(taken, " and "))
+		case err == nil:
+			continue
+		case !errors.Is(err, syscall.EADDRINUSE):
+			u.add(name, bad, "", "%s %s: %v", network, at, err)
+			return
+		}
+		h, found := holderOf(network, at)
+		if running.has(network, at, h, found) {
+			agents = true
+			continue
+		}
+		hint := heldHint(at)
+		if !found || h.pid == 0 {
+			hint = fmt.Sprintf("ss -lnp 'sport = :%d' names it, as root", at.Port())
+		}
+		text := heldBy(network, at, func(string, netip.AddrPort) (holder, bool) { return h, found })
+		if running != nil {
+			text += ", and this node's agent runs without it"
+		}
+		u.add(name, bad, hint, "%s", text)
+		return
+	}
+	if agents {
+		u.add(name, pass, "", "%s is here, its ports are held by the agent that runs", at)
+		return
+	}
+	u.add(name, pass, "", "%s is here, its ports are free", at)
+}
+
+// runningAgent is this node's agent, as far as it answers.
+type runningAgent struct {
+	pid    int // 0: not known
+	faults []*batonv1.LinkFault
+}
+
+// askRunning asks the agent behind a socket who it is, and what it can't use; nil: none answers, or another node's.
+func askRunning(socket string, self cluster.NodeID) *runningAgent {
+	ctx, cancel := context.WithTimeout(context.Background(), agentAnswers)
+	defer cancel()
+	agent := api.Dial(socket)
+	defer agent.Close()
+	s, err := agent.Status(ctx, &batonv1.StatusRequest{})
+	if err != nil || s.Node != string(self) {
+		return nil
+	}
+	a := &runningAgent{pid: pidBehind(socket)}
+	for _, n := range s.Nodes {
+		if n.Name == s.Node {
+			a.faults = n.Faults
 		}
 	}
+	return a
+}
+
+// pidBehind returns the process that listens on a socket of this host; 0: it is not known.
+func pidBehind(socket string) int {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return 0
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0
+	}
+	pid := 0
+	err = raw.Control(func(fd uintptr) {
+		if c, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(c.Pid)
+		}
+	})
+	if err != nil {
+		return 0
+	}
+	return pid
+}
+
+// has tells whether a port is in the agent's hands: by who has it, or, where that can't be seen, by what the agent says
+// that it lacks.
+func (a *runningAgent) has(network string, at netip.AddrPort, h holder, found bool) bool {
+	switch {
+	case a == nil:
+		return false
+	case found && h.pid != 0 && a.pid != 0:
+		return h.pid == a.pid
+	}
+	lacks := strings.ToUpper(network) + " " + at.String() + " "
+	return !slices.ContainsFunc(a.faults, func(f *batonv1.LinkFault) bool { return strings.HasPrefix(f.Text, lacks) })
 }
 
 // hostAddresses returns every address of this host, in its network namespace.
@@ -85,16 +178,6 @@ func free(network string, at netip.AddrPort) error {
 		l.Close()
 	}
 	return err
-}
-
-// agentRuns tells whether the agent of this node answers.
-func agentRuns(socket string, self cluster.NodeID) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), agentAnswers)
-	defer cancel()
-	agent := api.Dial(socket)
-	defer agent.Close()
-	s, err := agent.Status(ctx, &batonv1.StatusRequest{})
-	return err == nil && s.Node == string(self)
 }
 
 // checkResources looks for what the groups of this node name: users, programs, interfaces.

@@ -6,8 +6,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +104,16 @@ func TestCheckKey(t *testing.T) {
 	expectFinding(t, u, "key", bad, "no such file")
 }
 
+// nameOf is what the kernel calls a process.
+func nameOf(t *testing.T, pid int) string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(text))
+}
+
 func TestCheckLinks(t *testing.T) {
 	taken, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -118,7 +130,7 @@ func TestCheckLinks(t *testing.T) {
 	alpha := spec.Node("alpha")
 	u := quiet()
 	checkLinks(u, spec, alpha, "none")
-	expectFinding(t, u, "link lan", bad, "udp is held by another program")
+	expectFinding(t, u, "link lan", bad, "is held by app.test (pid "+strconv.Itoa(os.Getpid())+")")
 	expectFinding(t, u, "link cross", bad, "192.0.2.1 is not an address of this host")
 	// The same port in the hands of this node's agent is as it should be.
 	u = quiet()
@@ -128,6 +140,29 @@ func TestCheckLinks(t *testing.T) {
 	u = quiet()
 	checkLinks(u, spec, alpha, "none")
 	expectFinding(t, u, "link lan", pass, "its ports are free")
+	// Another program has it, on all addresses, though the agent runs.
+	other := exec.Command("python3", "-c", "import socket,sys; s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.bind(('0.0.0.0',int(sys.argv[1]))); print('ready',flush=True); sys.stdin.read()", strconv.Itoa(int(port)))
+	in, err := other.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := other.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Start(); err != nil {
+		t.Skipf("no program to hold the port: %v", err)
+	}
+	if _, err := out.Read(make([]byte, 16)); err != nil {
+		t.Fatal(err)
+	}
+	u = quiet()
+	checkLinks(u, spec, alpha, serveStage(t, healthy()))
+	expectFinding(t, u, "link lan", bad, fmt.Sprintf("UDP 127.0.0.1:%d is held by %s (pid %d), on all addresses, and this node's agent runs without it", port, nameOf(t, other.Process.Pid), other.Process.Pid))
+	in.Close()
+	if err := other.Wait(); err != nil {
+		t.Error(err)
+	}
 	u = quiet()
 	checkLinks(u, spec, spec.Node("gamma"), "none")
 	expectFinding(t, u, "link cross", pass, "gamma has no address on it")

@@ -91,7 +91,7 @@ func healthy() *stage {
 			Nodes: []cluster.NodeView{
 				{ID: "alpha", Role: cluster.Member, Heard: true, Fresh: true, Number: 3, Membership: cluster.Votes, Admitted: true, LeaseRuns: true, LeaseLeft: 2130 * ms},
 				{ID: "beta", Role: cluster.Member, Heard: true, Fresh: true, Ago: 12 * ms, Membership: cluster.Votes, Links: heard(12*ms, 14*ms), Number: 2, Admitted: true, LeaseRuns: true},
-				{ID: "gamma", Role: cluster.Witness, Heard: true, Fresh: true, Ago: 9 * ms, Membership: cluster.Votes, Links: []cluster.LinkView{{Heard: true, Ago: 9 * ms}, {}}},
+				{ID: "gamma", Role: cluster.Witness, Heard: true, Fresh: true, Ago: 9 * ms, Membership: cluster.Votes, Links: []cluster.LinkView{{Heard: true, Ago: 9 * ms}, {Absent: true}}},
 			},
 			Groups: []cluster.GroupView{
 				{ID: "orders", Owner: "alpha", Last: "alpha", Epoch: 7, Serving: true, Policy: "automatic", Failback: "never", Next: "beta",

@@ -103,6 +103,12 @@ func (v statusView) troubles(w io.Writer) {
 		if n.Name == v.StatusResponse.Node {
 			hint = "systemctl stop baton, move its data directory away, and baton join; or start it with the directory that is of this cluster"
 		}
+		for _, f := range n.Faults {
+			fmt.Fprintln(w, v.text(yellow, faultOf(n, f)+"."))
+			if !slices.Contains(hints, f.Hint) && f.Hint != "" {
+				hints = append(hints, f.Hint)
+			}
+		}
 		if n.Trouble == "" {
 			continue
 		}
@@ -146,12 +152,7 @@ func (v statusView) unsettled() []string {
 		case n.Role != "witness" && !n.LeaseRuns:
 			out = append(out, n.Name+" holds no lease")
 		}
-		for i, l := range n.Links {
-			// Never heard says nothing: not every link joins every node.
-			if l.Heard && v.link(n, i).colour == red {
-				out = append(out, fmt.Sprintf("%s is silent on %s", n.Name, l.Link))
-			}
-		}
+		out = append(out, v.linksOf(n)...)
 	}
 	for _, g := range v.Groups {
 		switch {
@@ -240,6 +241,8 @@ func (v statusView) link(n *batonv1.Node, i int) cell {
 	l := n.Links[i]
 	ago := l.Ago.AsDuration()
 	switch {
+	case l.Absent:
+		return cell{"-", dim}
 	case !l.Heard:
 		return cell{"never", yellow}
 	case ago > max(v.Timing.GetDetect().AsDuration(), 10*time.Millisecond):

@@ -50,8 +50,16 @@ type NodeView struct {
 	LeaseRuns  bool          // by its own last word
 	LeaseLeft  time.Duration // of the node that looks
 	Sick       bool
-	Membership Membership // empty: not known
-	Trouble    string     // why it is not understood, or (of the node that looks) takes no part
+	Membership Membership  // empty: not known
+	Trouble    string      // why it is not understood, or (of the node that looks) takes no part
+	Faults     []LinkFault // of its own addresses and ports; of the node that looks
+}
+
+// LinkFault is why a node can't use one of its own addresses and ports, for people.
+type LinkFault struct {
+	Link string // by name; empty: it is about the port on which connections are taken, whatever the link
+	Text string
+	Hint string
 }
 
 // Membership is a node's part in the cluster.
@@ -70,6 +78,7 @@ const (
 
 // LinkView is how a peer is heard on one link.
 type LinkView struct {
+	Absent    bool // the link does not join this node and the one that looks
 	Heard     bool
 	Ago       time.Duration
 	RoundTrip time.Duration // smoothed, of heartbeats that were answered over it; 0: none yet

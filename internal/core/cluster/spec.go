@@ -33,6 +33,11 @@ type LinkSpec struct {
 	UDP  *UDPLink // the only kind so far
 }
 
+// Joins tells whether the link joins two nodes.
+func (l *LinkSpec) Joins(a, b NodeID) bool {
+	return l.UDP != nil && l.UDP.Addresses[a].IsValid() && l.UDP.Addresses[b].IsValid()
+}
+
 // UDPLink is a link over UDP. Every node of the cluster that it joins has an address on it.
 type UDPLink struct {
 	Port      uint16

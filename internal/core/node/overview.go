@@ -81,7 +81,7 @@ func (n *Node) nodeView(i int) cluster.NodeView {
 	}
 	for k := range n.spec.Links {
 		at := p.det.Link(k)
-		v.Links = append(v.Links, cluster.LinkView{Heard: at != 0, Ago: n.now.Mono.Sub(at), RoundTrip: p.trips[k]})
+		v.Links = append(v.Links, cluster.LinkView{Absent: !n.spec.Links[k].Joins(n.id(), p.id), Heard: at != 0, Ago: n.now.Mono.Sub(at), RoundTrip: p.trips[k]})
 	}
 	return v
 }

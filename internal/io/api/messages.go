@@ -63,7 +63,7 @@ func nodeOf(v *cluster.NodeView, links []string) *batonv1.Node {
 		Membership: string(v.Membership),
 	}
 	for i, l := range v.Links {
-		link := &batonv1.NodeLink{Heard: l.Heard}
+		link := &batonv1.NodeLink{Heard: l.Heard, Absent: l.Absent}
 		if i < len(links) {
 			link.Link = links[i]
 		}
@@ -74,6 +74,9 @@ func nodeOf(v *cluster.NodeView, links []string) *batonv1.Node {
 			link.RoundTrip = durationpb.New(l.RoundTrip)
 		}
 		n.Links = append(n.Links, link)
+	}
+	for _, f := range v.Faults {
+		n.Faults = append(n.Faults, &batonv1.LinkFault{Link: f.Link, Text: f.Text, Hint: f.Hint})
 	}
 	return n
 }

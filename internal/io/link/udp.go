@@ -37,6 +37,7 @@ type udpLink struct {
 	socket  atomic.Pointer[socket]
 
 	index int                         // in the file; guarded by Links.receiving
+	cause error                       // why there is no socket; guarded by Links.receiving
 	peers map[cluster.NodeID]*udpPeer // guarded by Links.sending
 }
 
@@ -95,6 +96,7 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 // bind opens the socket, and notes why it could not. Links.receiving is held.
 func (u *udpLink) bind(l *Links) {
 	s, err := openSocket(u.address)
+	u.cause = err
 	up, detail := err == nil, ""
 	if errors.Is(err, unix.EADDRNOTAVAIL) {
 		detail = fmt.Sprintf("no address yet: %s is not on this node", u.address.Addr())
@@ -186,6 +188,7 @@ func (u *udpLink) receive(l *Links) {
 			continue
 		case err != nil:
 			u.close(l)
+			u.cause = err
 			if u.set(false, err.Error()) && l.config.Changed != nil {
 				l.config.Changed(u.name, false, err.Error())
 			}

@@ -1,0 +1,114 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"baton/internal/core/cluster"
+	"baton/internal/io/link"
+)
+
+const (
+	faultsEvery = time.Second      // the links are looked at so often: that is how often they try again
+	holderEvery = 10 * time.Second // who has a port is looked for so often, which takes a look at each process
+)
+
+// linkFaults is what this agent has found wrong with its own addresses and ports.
+type linkFaults struct {
+	now atomic.Pointer[[]cluster.LinkFault]
+}
+
+// watchFaults looks at this node's own sockets, and tells the log what is wrong with them, once.
+func (a *agent) watchFaults(ctx context.Context) {
+	tick := time.NewTicker(faultsEvery)
+	defer tick.Stop()
+	var last []link.Fault
+	var looked time.Time
+	for {
+		found := a.links.Faults()
+		same := slices.EqualFunc(found, last, func(x, y link.Fault) bool {
+			return x.Link == y.Link && x.Network == y.Network && x.At == y.At && x.Cause.Error() == y.Cause.Error()
+		})
+		if !same || len(found) > 0 && time.Since(looked) >= holderEvery {
+			last, looked = found, time.Now()
+			a.noteFaults(toldFaults(found, holderOf))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (a *agent) noteFaults(now []cluster.LinkFault) {
+	var before []cluster.LinkFault
+	if p := a.faults.now.Swap(&now); p != nil {
+		before = *p
+	}
+	for _, f := range now {
+		if !slices.Contains(before, f) {
+			a.log.Warn("this node can't use an address and port of its own", "link", f.Link, "cause", f.Text, "hint", f.Hint)
+		}
+	}
+	for _, f := range before {
+		if !slices.ContainsFunc(now, func(g cluster.LinkFault) bool { return g.Link == f.Link }) {
+			a.log.Info("this node can use its address and port again", "link", f.Link)
+		}
+	}
+}
+
+// toldFaults words faults for people: an address that is missing once, and not for each port that it has.
+func toldFaults(found []link.Fault, holds func(network string, at netip.AddrPort) (holder, bool)) []cluster.LinkFault {
+	var told []cluster.LinkFault
+	for i, f := range found {
+		x := cluster.LinkFault{Link: f.Link}
+		switch {
+		case errors.Is(f.Cause, syscall.EADDRNOTAVAIL):
+			if slices.ContainsFunc(found[:i], func(g link.Fault) bool { return g.At == f.At && errors.Is(g.Cause, syscall.EADDRNOTAVAIL) }) {
+				continue
+			}
+			x.Text = f.At.Addr().String() + " is not an address of this host"
+			x.Hint = "ip address add, or correct the file with baton edit"
+		case errors.Is(f.Cause, syscall.EADDRINUSE):
+			x.Text, x.Hint = heldBy(f.Network, f.At, holds), heldHint(f.At)
+		default:
+			x.Text, x.Hint = fmt.Sprintf("%s %s: %v", strings.ToUpper(f.Network), f.At, f.Cause), "baton check names more"
+		}
+		told = append(told, x)
+	}
+	return told
+}
+
+// heldBy says who has a port that is in use.
+func heldBy(network string, at netip.AddrPort, holds func(network string, at netip.AddrPort) (holder, bool)) string {
+	who := "another program"
+	if h, found := holds(network, at); found {
+		who = h.String()
+	}
+	return fmt.Sprintf("%s %s is held by %s", strings.ToUpper(network), at, who)
+}
+
+func heldHint(at netip.AddrPort) string {
+	return fmt.Sprintf("stop that program, or write another port than %d into the file", at.Port())
+}
+
+// tellFaults says in an overview what is wrong with this node's own addresses and ports.
+func (a *agent) tellFaults(o *cluster.Overview) {
+	p := a.faults.now.Load()
+	if p == nil {
+		return
+	}
+	for i := range o.Nodes {
+		if n := &o.Nodes[i]; n.ID == a.self {
+			n.Faults = *p
+		}
+	}
+}
