@@ -261,7 +261,7 @@ func (w *world) identity(m *machine, msg message) {
 		as = cluster.Incarnation(v.Msg.GetFrom())
 	}
 	if as != m.inc {
-		w.fail("invariant 8", "%s, whose incarnation is %x, says as %x: %s", m.id, uint64(m.inc), uint64(as), brief(msg))
+		w.fail("invariant 8", "%s, whose incarnation is %x, says as %x: %s", m.id, uint64(m.inc), uint64(as), w.brief(msg))
 	}
 }
 

@@ -167,7 +167,7 @@ func (w *world) saysHeartbeat(m *machine, hb *wire.Heartbeat) {
 		}
 	}
 	for _, t := range hb.Released {
-		w.saysReleased(m, t)
+		w.saysReleased(m, w.groupOf[t.Group], t.Epoch)
 	}
 }
 
@@ -183,27 +183,27 @@ func (h *heardFrom) admitted(m *machine, n cluster.Number) bool {
 }
 
 // saysReleased checks that a release is on record, the gate shut, and stopped what goes beyond it.
-func (w *world) saysReleased(m *machine, t wire.Tenure) {
-	i := w.groupIndex(t.Group)
-	if !m.speaker.released[released{t.Group, t.Epoch}] {
-		w.fail("said", "%s releases epoch %d of %s, which is not in its run record", m.id, t.Epoch, t.Group)
+func (w *world) saysReleased(m *machine, id cluster.GroupID, epoch cluster.Epoch) {
+	i := w.groupIndex(id)
+	if !m.speaker.released[released{id, epoch}] {
+		w.fail("said", "%s releases epoch %d of %s, which is not in its run record", m.id, epoch, id)
 	}
 	if i < 0 {
 		return
 	}
-	if m.gates[i].epoch == t.Epoch && m.serves(i) && !m.flushed {
-		w.fail("said", "%s releases epoch %d of %s, whose gate is open", m.id, t.Epoch, t.Group)
+	if m.gates[i].epoch == epoch && m.serves(i) && !m.flushed {
+		w.fail("said", "%s releases epoch %d of %s, whose gate is open", m.id, epoch, id)
 	}
 	for _, g := range m.late {
-		if g.Group == t.Group && g.Epoch == t.Epoch && g.End > 0 {
-			w.fail("said", "%s releases epoch %d of %s, whose gate is being opened", m.id, t.Epoch, t.Group)
+		if g.Group == id && g.Epoch == epoch && g.End > 0 {
+			w.fail("said", "%s releases epoch %d of %s, whose gate is being opened", m.id, epoch, id)
 		}
 	}
 	for k := range m.resources {
 		r := &m.resources[k]
 		up := r.status == cluster.StatusRunning || r.busy && r.doing.Target == cluster.TargetRunning
-		if r.group == i && r.spec.Effects == cluster.EffectsBeyond && up && r.doing.Epoch <= t.Epoch {
-			w.fail("said", "%s releases epoch %d of %s, for which %s runs or is being started", m.id, t.Epoch, t.Group, r.spec.ID)
+		if r.group == i && r.spec.Effects == cluster.EffectsBeyond && up && r.doing.Epoch <= epoch {
+			w.fail("said", "%s releases epoch %d of %s, for which %s runs or is being started", m.id, epoch, id, r.spec.ID)
 		}
 	}
 }

@@ -104,6 +104,9 @@ func (w *world) send(from *machine, to cluster.NodeID, msg message) {
 	if n.narrow || mayBeLarge(msg) {
 		size = n.size(msg)
 	}
+	if _, ok := msg.(*wire.Heartbeat); ok && size > wire.MaxDatagram {
+		w.fail("datagram", "%s sends a heartbeat of %d bytes: no datagram holds it", from.id, size)
+	}
 	if size > wire.MaxDatagram {
 		w.sendLarge(from, t, msg, size)
 		return
@@ -125,10 +128,11 @@ func (w *world) send(from *machine, to cluster.NodeID, msg message) {
 	}
 }
 
-// mayBeLarge tells, without encoding it, whether a message may be too large for a datagram. Heartbeats of the
-// clusters that a plan can have are not.
+// mayBeLarge tells, without encoding it, whether a message may be too large for a datagram.
 func mayBeLarge(msg message) bool {
 	switch v := msg.(type) {
+	case *wire.Heartbeat:
+		return len(v.Groups)+len(v.Released) > 20 // which it must not be: it is measured
 	case *wire.Raft:
 		bytes := len(v.Msg.GetSnapshot().GetData())
 		for _, e := range v.Msg.GetEntries() {

@@ -78,7 +78,7 @@ func (w *world) traceStep(m *machine, in node.Input, out *node.Output) {
 		w.note(m, "gate %d: %s epoch %d for %v", g.N, g.Group, g.Epoch, g.End.Sub(m.clock.read(w.now)))
 	}
 	for i := range out.Sends {
-		w.note(m, "  to %s: %s", out.Sends[i].To, brief(out.Sends[i].Msg))
+		w.note(m, "  to %s: %s", out.Sends[i].To, w.brief(out.Sends[i].Msg))
 	}
 }
 
@@ -89,7 +89,7 @@ func (w *world) tracePacket(m *machine, p *packet) {
 		if p.link != wire.LinkTCP {
 			over = w.spec.Links[p.link].Name
 		}
-		w.note(m, "  from %s over %s: %s", w.machines[p.from].id, over, brief(p.msg))
+		w.note(m, "  from %s over %s: %s", w.machines[p.from].id, over, w.brief(p.msg))
 	}
 }
 
@@ -215,7 +215,7 @@ func describe(e *cluster.LogEntry) string {
 }
 
 // brief says what a message holds, on one line.
-func brief(msg message) string {
+func (w *world) brief(msg message) string {
 	switch v := msg.(type) {
 	case *wire.Heartbeat:
 		s := fmt.Sprintf("heartbeat %d number %d", v.Seq, v.Number)
@@ -234,7 +234,7 @@ func brief(msg message) string {
 		if len(v.Released) > 0 {
 			s += ", released"
 			for _, t := range v.Released {
-				s += fmt.Sprintf(" %s/%d", t.Group, t.Epoch)
+				s += fmt.Sprintf(" %s/%d", w.groupOf[t.Group], t.Epoch)
 			}
 		}
 		return s

@@ -14,6 +14,7 @@ import (
 	"baton/internal/core/config"
 	"baton/internal/core/node"
 	"baton/internal/core/state"
+	"baton/internal/core/wire"
 )
 
 const (
@@ -46,6 +47,7 @@ type world struct {
 	specs     map[string]*cluster.Spec // read from the texts of revisions
 	latest    latest
 	planGroup []int // index in the plan of each group of the specification
+	groupOf   map[wire.GroupKey]cluster.GroupID
 
 	reader   state.Reader // reads the texts of revisions
 	outcome  *outcome     // nil: nobody asks for it
@@ -112,7 +114,9 @@ func makeWorld(p *Plan, opt Options, spec *cluster.Spec) *world {
 	if opt.Trace != nil {
 		w.trace = &trace{to: opt.Trace, packets: opt.Packets}
 	}
+	w.groupOf = make(map[wire.GroupKey]cluster.GroupID)
 	for i := range spec.Groups {
+		w.groupOf[wire.KeyOf(spec.Groups[i].ID)] = spec.Groups[i].ID
 		w.planGroup = append(w.planGroup, p.group(spec.Groups[i].ID))
 	}
 	w.specs = make(map[string]*cluster.Spec)

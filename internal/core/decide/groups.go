@@ -304,6 +304,8 @@ func (p *planner) inability(g *cluster.GroupFacts, to cluster.NodeID) string {
 		return "hears no majority of the voters"
 	case n.Deaf:
 		return fmt.Sprintf("does not hear %s, which coordinates", p.f.Lead)
+	case !p.report(g, to).Known:
+		return "has not told yet how the group is there"
 	case p.report(g, to).Cut:
 		return "has lost its uplink"
 	case p.report(g, to).Lacks:

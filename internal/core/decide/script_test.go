@@ -193,6 +193,9 @@ func parse(t *testing.T, text string) *cluster.Facts {
 	for i := range f.Groups {
 		f.Groups[i].Networks = parseNetworks(t, f, networks)
 		f.Groups[i].Reports = make([]cluster.Report, len(f.Nodes))
+		for k := range f.Nodes { // what no page speaks of was told, of the epoch before
+			f.Groups[i].Reports[k] = cluster.Report{Known: f.Nodes[k].Fresh, Epoch: f.Groups[i].Epoch - 1}
+		}
 	}
 	for _, r := range pending {
 		i := slices.IndexFunc(f.Nodes, func(n cluster.NodeFacts) bool { return n.ID == r.node })
@@ -200,7 +203,7 @@ func parse(t *testing.T, text string) *cluster.Facts {
 			t.Fatalf("report of unknown node %q", r.node)
 		}
 		has := func(flag string) bool { return slices.Contains(strings.Split(r.flags, ","), flag) }
-		f.Groups[r.group].Reports[i] = cluster.Report{Known: true, Epoch: f.Groups[r.group].Epoch, Serving: has("serving"),
+		f.Groups[r.group].Reports[i] = cluster.Report{Known: !has("untold"), Epoch: f.Groups[r.group].Epoch, Serving: has("serving"),
 			Failed: has("failed"), Hot: has("hot"), Cut: has("cut"), Lacks: has("lacks"), Well: well[r.node]}
 		if rep := &f.Groups[r.group].Reports[i]; rep.Failed {
 			rep.Reason = "app: exited with status 1"

@@ -105,6 +105,7 @@ func (n *Node) seatVoters() {
 		}
 		if inc != p.inc {
 			p.become(inc, newPeer(&n.spec.Nodes[i], len(n.spec.Links), n.now.Mono, n.timing).det)
+			p.forget(n.telling.items)
 		}
 		p.votes = n.state.Votes(inc)
 	}
@@ -176,6 +177,7 @@ func (n *Node) refit() {
 			n.letGo(&old[i])
 		}
 	}
+	n.retell()
 }
 
 // letGo forgets a group that this node may no longer run. Nothing of it serves here any more: its tenures

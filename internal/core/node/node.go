@@ -61,7 +61,9 @@ type Node struct {
 	holder   *lease.Holder
 	voter    *lease.Voter
 	said     *lease.Said
-	groups   []local         // in the order of Spec.Groups; nil group where this node may not run it
+	groups   []local // in the order of Spec.Groups; nil group where this node may not run it
+	places   map[cluster.GroupID]int
+	keys     map[wire.GroupKey]int
 	voters   int             // how many are in the set of the last change applied
 	askAt    cluster.Instant // of a node that has no copy of the log yet
 	left     bool            // this node was made to leave the cluster
@@ -107,10 +109,10 @@ type Node struct {
 	tasks     []taskWork
 	forms     []formWork
 
-	lines      []wire.Lease  // "nothing left", being said
-	released   []wire.Tenure // releases being said
-	groupsDue  bool          // something changed that groups depend on
-	planDue    bool          // something changed that the planner depends on
+	lines      []wire.Lease // "nothing left", being said
+	telling    telling
+	groupsDue  bool // something changed that groups depend on
+	planDue    bool // something changed that the planner depends on
 	planAt     cluster.Instant
 	decisions  map[string]string // what was decided last, by subject, so that only news is told
 	groupsAt   cluster.Instant
@@ -245,6 +247,7 @@ func (n *Node) resume(b *Boot) {
 		}
 		n.groups = append(n.groups, l)
 	}
+	n.retell()
 	for _, d := range b.Found {
 		if l := n.local(d.Group); l != nil && l.group != nil {
 			l.group.Found(d, n.rec.Groups[d.Group].Activated)
@@ -480,10 +483,8 @@ func (n *Node) announce() {
 }
 
 func (n *Node) local(id cluster.GroupID) *local {
-	for i := range n.groups {
-		if n.groups[i].spec.ID == id {
-			return &n.groups[i]
-		}
+	if i, ok := n.places[id]; ok {
+		return &n.groups[i]
 	}
 	return nil
 }

@@ -27,7 +27,10 @@ type peer struct {
 	durable  uint64   // up to this index its log is known to be committed and durable
 	matched  uint64   // it has acknowledged this index to this node, which leads
 
+	hearing // of groups: what it has heard of this node's, and told of its own
+
 	leaseDown  cluster.Instant // since when it says that its lease does not run; 0: it runs
+	unleased   uint64          // the newest heartbeat of its run that said so
 	admitted   cluster.Instant // when its newest Admit was applied here
 	silentTold bool
 	deaf       bool // it has not heard this node for half a lease length
@@ -82,7 +85,7 @@ func (p *peer) admitRun(run cluster.RunID) (ok, fresh bool) {
 	if run <= p.run {
 		return run == p.run, false
 	}
-	p.run, p.hb, p.leaseDown = run, nil, 0
+	p.run, p.hb, p.leaseDown, p.unleased = run, nil, 0, 0
 	p.formerAt = p.hbAt
 	clear(p.seqs)
 	return true, true
@@ -95,7 +98,7 @@ func (p *peer) become(inc cluster.Incarnation, det *detect.Peer) {
 		p.det, p.silentTold = det, false
 		p.acked, p.waiting, p.durable, p.matched, p.deaf = 0, 0, 0, 0, false
 	}
-	p.inc, p.run, p.hb, p.leaseDown = inc, 0, nil, 0
+	p.inc, p.run, p.hb, p.leaseDown, p.unleased = inc, 0, nil, 0, 0
 	p.formerAt = p.hbAt
 	p.append.msg, p.commit.msg, p.vote.msg, p.proposed, p.snapshot = nil, nil, nil, nil, 0
 	clear(p.seqs)

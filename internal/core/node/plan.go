@@ -138,7 +138,7 @@ func (n *Node) groupFacts(i int) cluster.GroupFacts {
 	for _, t := range st.Tenures {
 		x := n.index(t.Node)
 		released := slices.Contains(l.heard, heardRelease{t.Epoch, t.Node}) ||
-			(x == n.self && slices.Contains(n.released, wire.Tenure{Group: st.ID, Epoch: t.Epoch}))
+			(x == n.self && slices.Contains(n.telling.items[i].released, t.Epoch))
 		if released {
 			g.Released = append(g.Released, t.Epoch)
 		}
@@ -205,19 +205,18 @@ func (n *Node) carried(i int) cluster.Revision {
 // groupReport returns what a node last said of a group, or what is so here.
 func (n *Node) groupReport(k, i int) (wire.GroupReport, bool) {
 	if k == n.self {
-		if n.groups[i].group == nil {
-			return wire.GroupReport{}, false
-		}
-		return n.report(i), true
+		x := &n.telling.items[i]
+		return x.report, x.reports
 	}
-	if hb := n.peers[k].hb; hb != nil {
-		for _, r := range hb.Groups {
-			if r.Group == n.groups[i].spec.ID {
-				return r, true
-			}
-		}
+	p := &n.peers[k]
+	if p.hb == nil || p.told[i].seq == 0 {
+		return wire.GroupReport{}, false
 	}
-	return wire.GroupReport{}, false
+	r := p.told[i].report
+	if r.Phase == wire.PhaseServing && !p.hb.LeaseRuns {
+		r.Phase = wire.PhasePreparing // it has told since that its lease has ended: the report is of before
+	}
+	return r, true
 }
 
 // reportOf returns how a group is on a node, as the planner sees it.

@@ -10,13 +10,13 @@ import (
 
 // pulse is the sending of heartbeats.
 type pulse struct {
-	at      cluster.Instant // the next regular one
-	seq     uint64
-	now     bool // send to all at once …
-	repeat  bool // … and again quickly until it is acked
-	reports []wire.GroupReport
-	sick    bool
-	former  time.Duration // the interval before it grew, until the lease has grown as well; 0: it has
+	at     cluster.Instant // the next regular one
+	seq    uint64
+	now    bool // send to all at once …
+	repeat bool // … and again quickly until it is acked
+	sick   bool
+	due    []int         // scratch: the peers that a heartbeat goes to now
+	former time.Duration // the interval before it grew, until the lease has grown as well; 0: it has
 }
 
 // urgent makes the next heartbeat go at once, and again each L/50 until it is acked, for 2 L at most.
@@ -63,7 +63,8 @@ func (n *Node) patience() time.Duration { return max(n.beat()/2, 4*n.election.rt
 // quickAt returns when the next heartbeat to a peer is due ahead of the regular one.
 func (n *Node) quickAt(p *peer) cluster.Instant {
 	at := cluster.Never
-	if next := p.sentAt.Add(min(n.quick(), n.prompt(p.repeats))); p.acked < p.urgentSeq && next < p.urgentEnd {
+	unheard := p.acked < p.urgentSeq || p.missing > 0 && p.hb != nil && !p.silentTold
+	if next := p.sentAt.Add(min(n.quick(), n.prompt(p.repeats))); unheard && next < p.urgentEnd {
 		at = next
 	}
 	if n.number != 0 && p.waiting != 0 {
@@ -89,24 +90,14 @@ func (u *pulse) next(n *Node) cluster.Instant {
 func (n *Node) tendPulse() {
 	u := &n.pulse
 	all := u.now || n.now.Mono >= u.at
-	var hb *wire.Heartbeat
+	u.due = u.due[:0]
 	for i := range n.peers {
-		p := &n.peers[i]
-		if i == n.self || (!all && n.now.Mono < n.quickAt(p)) {
-			continue
+		if i != n.self && (all || n.now.Mono >= n.quickAt(&n.peers[i])) {
+			u.due = append(u.due, i)
 		}
-		if hb == nil {
-			hb = n.heartbeat()
-		}
-		n.send(i, hb)
-		if p.waiting == 0 {
-			p.waiting = n.now.Mono
-		}
-		p.sentSeq, p.sentAt = hb.Seq, n.now.Mono
-		p.repeats++
-		if u.repeat {
-			p.urgentSeq, p.urgentEnd, p.repeats = hb.Seq, n.now.Mono.Add(n.lastingFor()), 0
-		}
+	}
+	for k := 0; len(u.due) > 0 && (k == 0 || k < burstMax && n.telling.unsent); k++ {
+		n.beatTo(u.due)
 	}
 	if all {
 		u.at = u.at.Add(n.beat())
@@ -117,14 +108,32 @@ func (n *Node) tendPulse() {
 	}
 }
 
-// heartbeat makes the next heartbeat; this node's own promise renews its lease with it.
+// beatTo sends one heartbeat to some of the peers.
+func (n *Node) beatTo(due []int) {
+	hb := n.heartbeat()
+	n.tellGroups(hb, due)
+	for _, i := range due {
+		p := &n.peers[i]
+		n.send(i, hb)
+		if p.waiting == 0 {
+			p.waiting = n.now.Mono
+		}
+		p.sentSeq, p.sentAt = hb.Seq, n.now.Mono
+		p.repeats++
+		if n.pulse.repeat {
+			p.urgentSeq, p.urgentEnd, p.repeats = hb.Seq, n.now.Mono.Add(n.lastingFor()), 0
+		}
+	}
+}
+
+// heartbeat makes the next heartbeat, but for what it tells of groups; this node's own promise renews its lease with it.
 func (n *Node) heartbeat() *wire.Heartbeat {
 	n.pulse.seq++
 	n.countMatched()
 	hb := &wire.Heartbeat{
 		Incarnation: n.inc, Boot: n.boot, Number: n.asksFor(), Seq: n.pulse.seq, L: n.timing.L, Rests: n.rests, View: 1,
 		Sent: n.now.Mono, LeaseRuns: n.leaseRuns(), Sick: n.pulse.sick,
-		Said: n.lines, Released: n.released, Groups: n.pulse.reports, Revision: n.revised, Sight: n.ownSight(),
+		Said: n.lines, Revision: n.revised, Sight: n.ownSight(),
 		Heard: make([]wire.Heard, 0, len(n.peers)-1),
 	}
 	for i := range n.peers {
@@ -186,7 +195,7 @@ func (n *Node) packet(in *Packet) {
 		n.heard(i, in, m)
 	case *wire.Ack:
 		n.roundTrip(i, in.Link, m)
-		n.ackIn(i, m)
+		n.ackIn(i, in.Run, m)
 	case *wire.Raft:
 		if n.raft != nil {
 			n.raftIn(i, m.Msg)
@@ -222,9 +231,14 @@ func (n *Node) heard(i int, in *Packet, hb *wire.Heartbeat) {
 	if !ok {
 		return
 	}
+	if fresh {
+		p.forget(n.telling.items)
+		p.urgentEnd, p.repeats = n.now.Mono.Add(n.lastingFor()), 0
+	}
 	newest := p.slot(in.Link)
 	if hb.Seq <= *newest {
-		return // a late copy is no sign of life
+		n.heardLate(i, in, hb) // a late copy is no sign of life
+		return
 	}
 	*newest = hb.Seq
 	p.det.Arrived(in.Link, n.now.Mono, n.namedLength(hb))
@@ -237,7 +251,8 @@ func (n *Node) heard(i int, in *Packet, hb *wire.Heartbeat) {
 		}
 	}
 	if p.hb != nil && hb.Seq <= p.hb.Seq {
-		return // the same over another link, or overtaken
+		n.heardLate(i, in, hb)
+		return
 	}
 	if n.toldSetBack(hb) {
 		n.goneBack(p.id)
@@ -254,6 +269,27 @@ func (n *Node) heard(i int, in *Packet, hb *wire.Heartbeat) {
 	}
 	n.send(i, ack)
 	n.learn(i, hb, fresh)
+}
+
+// heardLate takes a heartbeat that has come over another link already, or was overtaken: that its sender had no lease
+// for a moment, and what it tells of groups, if nothing later was told.
+func (n *Node) heardLate(i int, in *Packet, hb *wire.Heartbeat) {
+	p := &n.peers[i]
+	if p.hb == nil || hb.Seq >= p.hb.Seq {
+		return
+	}
+	if !hb.LeaseRuns && hb.Seq > p.unleased {
+		p.unleased = hb.Seq
+		n.fitAnew(p.id)
+		n.groupsDue = true
+	}
+	if !p.lacksPart(hb, n.keys) {
+		return
+	}
+	n.send(i, &wire.Ack{Incarnation: n.inc, Run: in.Run, Seq: hb.Seq})
+	if n.toldBy(p, hb) {
+		n.planDue, n.groupsDue = true, true
+	}
 }
 
 // isPast tells whether a heartbeat is a late packet of a boot or incarnation that is over for good.
@@ -286,7 +322,7 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 	}
 	if hb.LeaseRuns {
 		p.leaseDown = 0
-	} else if p.leaseDown == 0 {
+	} else if p.unleased = hb.Seq; p.leaseDown == 0 {
 		p.leaseDown = n.now.Mono
 	}
 	if old != nil && old.Sick && !hb.Sick {
@@ -302,8 +338,7 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 		}
 	}
 	if fresh || old == nil || old.Boot != hb.Boot || old.LeaseRuns != hb.LeaseRuns || old.Sick != hb.Sick || old.Number != hb.Number ||
-		!slices.Equal(old.Groups, hb.Groups) || p.nowSilent(old, hb) ||
-		old.Revision != hb.Revision {
+		p.nowSilent(old, hb) || old.Revision != hb.Revision {
 		n.planDue, n.groupsDue = true, true
 	}
 	if old == nil || !old.Sight.Equal(&hb.Sight) {
@@ -314,13 +349,8 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 			n.planDue, n.groupsDue = true, true
 		}
 	}
-	for _, r := range hb.Released {
-		if l := n.local(r.Group); l != nil && l.hearRelease(r.Epoch, p.id) {
-			n.planDue, n.groupsDue = true, true
-			if n.state != nil && n.state.Group(r.Group).Epoch == r.Epoch {
-				n.fitAnew(p.id) // nobody told it to: its lease has ended for a moment that no heartbeat told of
-			}
-		}
+	if n.toldBy(p, hb) {
+		n.planDue, n.groupsDue = true, true
 	}
 }
 
@@ -390,10 +420,13 @@ func (n *Node) promise(i int, hb *wire.Heartbeat) {
 }
 
 // ackIn takes a voter's ack.
-func (n *Node) ackIn(i int, a *wire.Ack) {
+func (n *Node) ackIn(i int, run cluster.RunID, a *wire.Ack) {
 	p := &n.peers[i]
 	if (a.Run != n.run && !n.flawed(AckNoRun)) || (p.inc != 0 && a.Incarnation != p.inc) {
 		return
+	}
+	if run == p.run {
+		n.hasHeard(p, a.Seq)
 	}
 	// An ack that promises nothing is a sign of life only: the voter may still have to note a longer length on
 	// its disk, and a heartbeat that is urgent is repeated until it has.

@@ -125,6 +125,7 @@ func (n *Node) raftIn(i int, m *raftpb.Message) {
 	p := &n.peers[i]
 	if n.state.IsBlank() && m != nil && m.GetFrom() != uint64(p.inc) {
 		p.become(cluster.Incarnation(m.GetFrom()), p.det) // who has no copy yet takes the coordinator's word
+		p.forget(n.telling.items)
 	}
 	if m == nil || m.GetTo() != uint64(n.inc) || raft.IsLocalMsg(m.GetType()) {
 		return

@@ -143,23 +143,15 @@ func (n *Node) tendGroups() {
 	if n.now.Mono < n.resumed {
 		n.groupsAt = n.resumed
 	}
-	var reports []wire.GroupReport
 	for i := range n.groups {
-		if n.groups[i].group == nil {
-			continue
+		if n.groups[i].group != nil {
+			n.tendGroup(i)
+			n.release(i)
 		}
-		n.tendGroup(i)
-		n.release(i)
-		reports = append(reports, n.report(i))
 	}
+	n.report()
 	n.watchServices()
 	n.tendFitness()
-	n.sayReleased()
-	if !slices.Equal(reports, n.pulse.reports) {
-		n.pulse.reports = reports
-		n.planDue = true
-		n.urgent()
-	}
 }
 
 func (n *Node) tendGroup(i int) {
@@ -304,10 +296,8 @@ func (n *Node) takerElsewhere(i int, hot bool) bool {
 			slices.ContainsFunc(st.Bans, func(b cluster.Ban) bool { return b.Node == p.id }) {
 			continue
 		}
-		for _, r := range p.hb.Groups {
-			if r.Group == st.ID && (r.Hot || !hot) && !r.Cut && !r.Lacks && r.Phase != wire.PhaseFailed {
-				return true
-			}
+		if r, ok := n.groupReport(k, i); ok && (r.Hot || !hot) && !r.Cut && !r.Lacks && r.Phase != wire.PhaseFailed {
+			return true
 		}
 	}
 	return false
@@ -355,26 +345,36 @@ func (n *Node) release(i int) {
 	}
 }
 
-// sayReleased says, until the log has it, each release that the run record holds.
-func (n *Node) sayReleased() {
-	if (n.recDue || n.recOK < n.recN) && !n.flawed(ReleaseUnrecorded) {
-		return
+// report tells the others how each group is here, and each release that the run record holds until the log has it.
+func (n *Node) report() {
+	recorded := !n.recDue && n.recOK >= n.recN || n.flawed(ReleaseUnrecorded)
+	news := false
+	for i := range n.groups {
+		released := n.telling.items[i].released
+		if recorded {
+			released = n.toRelease(i)
+		}
+		r, reports := wire.GroupReport{}, n.groups[i].group != nil
+		if reports {
+			r = n.reportOn(i)
+		}
+		news = n.tell(i, r, reports, released) || news
 	}
-	var released []wire.Tenure
-	for i := range n.state.Groups {
-		st := &n.state.Groups[i]
-		for _, e := range n.rec.Groups[st.ID].Released {
-			if slices.ContainsFunc(st.Tenures, func(t state.Tenure) bool { return t.Epoch == e && t.Node == n.id() }) {
-				released = append(released, wire.Tenure{Group: st.ID, Epoch: e})
-			}
+	if news {
+		n.planDue = true
+		n.urgent()
+	}
+}
+
+// toRelease returns the tenures of a group that are released here and stand in the log as not over.
+func (n *Node) toRelease(i int) (released []cluster.Epoch) {
+	st := &n.state.Groups[i]
+	for _, e := range n.rec.Groups[st.ID].Released {
+		if slices.ContainsFunc(st.Tenures, func(t state.Tenure) bool { return t.Epoch == e && t.Node == n.id() }) {
+			released = append(released, e)
 		}
 	}
-	if slices.Equal(released, n.released) {
-		return
-	}
-	n.released = released
-	n.planDue = true
-	n.urgent()
+	return released
 }
 
 // tendRecord writes the run record if it has changed.
@@ -403,11 +403,11 @@ func (n *Node) phase(l *local, mine bool, e cluster.Epoch) (wire.Phase, string) 
 	o := &l.outcome
 	switch {
 	case o.Failed != "":
-		return wire.PhaseFailed, shorten(o.Failed)
+		return wire.PhaseFailed, shorten(o.Failed, wire.MaxReason)
 	case n.leaseRuns() && (mine && l.open == e && n.gateOK >= l.openN && o.Fronts && o.Ready || !mine && l.open != 0): // no client gets through before
-		return wire.PhaseServing, shorten(o.Note)
+		return wire.PhaseServing, shorten(o.Note, wire.MaxReason)
 	case mine:
-		return wire.PhasePreparing, shorten(n.addressTaken(l.spec))
+		return wire.PhasePreparing, shorten(n.addressTaken(l.spec), wire.MaxReason)
 	case !o.AtDepth:
 		return wire.PhaseStopping, ""
 	case o.Hot:
@@ -416,28 +416,30 @@ func (n *Node) phase(l *local, mine bool, e cluster.Epoch) (wire.Phase, string) 
 	return wire.PhaseStopped, ""
 }
 
-// reasonMax is the longest reason that a heartbeat carries, in bytes.
-const reasonMax = 200
-
-func shorten(s string) string {
-	if len(s) <= reasonMax {
+// shorten cuts a text to so many bytes at most, between characters.
+func shorten(s string, limit int) string {
+	if len(s) <= limit {
 		return s
 	}
-	cut := reasonMax - len("…")
+	if limit < len("…") {
+		return ""
+	}
+	cut := limit - len("…")
 	for cut > 0 && s[cut]&0xC0 == 0x80 {
 		cut--
 	}
 	return s[:cut] + "…"
 }
 
-func (n *Node) report(i int) wire.GroupReport {
+// reportOn tells how a group is here.
+func (n *Node) reportOn(i int) wire.GroupReport {
 	l := &n.groups[i]
-	r := wire.GroupReport{Group: l.spec.ID, Epoch: n.state.Groups[i].Epoch, Phase: l.phase,
+	r := wire.GroupReport{Epoch: n.state.Groups[i].Epoch, Phase: l.phase,
 		Cut: slices.Contains(n.cut, l.spec.ID), Hot: l.outcome.Hot, Lacks: l.phase == wire.PhaseFailed && l.outcome.Lacks, Reason: l.reason}
 	if why := n.lack(l); why != "" {
 		r.Lacks = true
 		if r.Reason == "" {
-			r.Reason = shorten("lacks: " + why)
+			r.Reason = shorten("lacks: "+why, wire.MaxReason)
 		}
 	}
 	return r

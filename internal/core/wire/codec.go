@@ -30,10 +30,10 @@ const (
 	MaxMessage = 1 << 20 // bytes of one message; so it is for TCP, datagrams carry MaxDatagram
 	MaxName    = 63      // bytes of a node's or a group's name
 	MaxReason  = 200     // bytes of the reason in a GroupReport
-	MaxNodes   = 64      // elements of Heartbeat.Heard
-	MaxLeases  = 64      // elements of Heartbeat.Said
+	MaxNodes   = 16      // elements of Heartbeat.Heard
+	MaxLeases  = 16      // elements of Heartbeat.Said
 	MaxLinks   = 16      // elements of Sight.Links
-	MaxGroups  = 256     // elements of Heartbeat.Groups and of Heartbeat.Released
+	MaxGroups  = 128     // elements of Heartbeat.Groups and of Heartbeat.Released: more don't fit a datagram
 )
 
 // Kinds on the wire. A number never changes its meaning and is never used again.
@@ -82,13 +82,20 @@ func Append(dst []byte, m Message) ([]byte, error) {
 	default:
 		e.fail("kind", fmt.Errorf("%T is no message", m))
 	}
-	if n := len(e.b) - len(dst); n > MaxMessage {
+	if n := len(e.b) - len(dst); n > MaxDatagram && isHeartbeat(m) {
+		e.fail("size", fmt.Errorf("%d bytes, a heartbeat has at most %d: it never leaves the datagram", n, MaxDatagram))
+	} else if n > MaxMessage {
 		e.fail("size", fmt.Errorf("%d bytes, the limit is %d", n, MaxMessage))
 	}
 	if e.err != nil {
 		return dst, fmt.Errorf("encode %T: %w", m, e.err)
 	}
 	return e.b, nil
+}
+
+func isHeartbeat(m Message) bool {
+	_, ok := m.(*Heartbeat)
+	return ok
 }
 
 // encoder appends to b until the first failure.
@@ -174,28 +181,20 @@ func (e *encoder) heartbeat(m *Heartbeat) {
 	}
 	e.count("said", len(m.Said), MaxLeases)
 	for i := range m.Said {
-		e.name("said.node", string(m.Said[i].Node))
+		e.node("said.node", m.Said[i].Node, m.Heard)
 		e.uint(uint64(m.Said[i].Number))
 	}
+	e.uint(uint64(m.Revision))
+	e.sight(&m.Sight)
 	e.count("released", len(m.Released), MaxGroups)
 	for i := range m.Released {
-		e.name("released.group", string(m.Released[i].Group))
+		e.fixed(uint64(m.Released[i].Group))
 		e.uint(uint64(m.Released[i].Epoch))
 	}
 	e.count("groups", len(m.Groups), MaxGroups)
 	for i := range m.Groups {
-		g := &m.Groups[i]
-		if int(g.Phase) >= len(phaseNames) {
-			e.fail("groups.phase", fmt.Errorf("%d is unknown", g.Phase))
-		}
-		e.name("groups.group", string(g.Group))
-		e.uint(uint64(g.Epoch))
-		e.b = append(e.b, byte(g.Phase))
-		e.bits(g.Hot, g.Cut, g.Lacks)
-		e.string(cut(g.Reason, MaxReason))
+		e.groupReport(&m.Groups[i])
 	}
-	e.uint(uint64(m.Revision))
-	e.sight(&m.Sight)
 }
 
 func (e *encoder) sight(s *Sight) {
@@ -207,6 +206,30 @@ func (e *encoder) sight(s *Sight) {
 	}
 	e.uint(s.Reached)
 	e.uint(s.Missed)
+}
+
+// node names a node that the heartbeat has named among those heard by its place there, from 1; another by its name,
+// behind a 0.
+func (e *encoder) node(field string, id cluster.NodeID, heard []Heard) {
+	for i := range heard {
+		if heard[i].Node == id {
+			e.uint(uint64(i + 1))
+			return
+		}
+	}
+	e.uint(0)
+	e.name(field, string(id))
+}
+
+func (e *encoder) groupReport(g *GroupReport) {
+	if int(g.Phase) >= len(phaseNames) {
+		e.fail("groups.phase", fmt.Errorf("%d is unknown", g.Phase))
+	}
+	e.fixed(uint64(g.Group))
+	e.uint(uint64(g.Epoch))
+	e.b = append(e.b, byte(g.Phase))
+	e.bits(g.Hot, g.Cut, g.Lacks)
+	e.string(cut(g.Reason, MaxReason))
 }
 
 // cut shortens s to at most limit bytes without splitting a character.
@@ -442,26 +465,26 @@ func (d *decoder) heartbeat() *Heartbeat {
 			Durable:     d.uint("heard.durable"),
 		}
 	}
-	if n := d.count("said", MaxLeases, 3); n > 0 {
+	if n := d.count("said", MaxLeases, 2); n > 0 {
 		m.Said = make([]Lease, n)
 	}
 	for i := range m.Said {
-		m.Said[i] = Lease{cluster.NodeID(d.name("said.node")), cluster.Number(d.uint("said.number"))}
+		m.Said[i] = Lease{d.node("said.node", m.Heard), cluster.Number(d.uint("said.number"))}
 	}
-	if n := d.count("released", MaxGroups, 3); n > 0 {
+	m.Revision = cluster.Revision(d.uint("revision"))
+	d.sight(&m.Sight)
+	if n := d.count("released", MaxGroups, 9); n > 0 {
 		m.Released = make([]Tenure, n)
 	}
 	for i := range m.Released {
-		m.Released[i] = Tenure{cluster.GroupID(d.name("released.group")), cluster.Epoch(d.uint("released.epoch"))}
+		m.Released[i] = Tenure{GroupKey(d.fixed("released.group")), cluster.Epoch(d.uint("released.epoch"))}
 	}
-	if n := d.count("groups", MaxGroups, 6); n > 0 {
+	if n := d.count("groups", MaxGroups, 12); n > 0 {
 		m.Groups = make([]GroupReport, n)
 	}
 	for i := range m.Groups {
 		d.groupReport(&m.Groups[i])
 	}
-	m.Revision = cluster.Revision(d.uint("revision"))
-	d.sight(&m.Sight)
 	return m
 }
 
@@ -476,8 +499,21 @@ func (d *decoder) sight(s *Sight) {
 	s.Reached, s.Missed = d.uint("sight.reached"), d.uint("sight.missed")
 }
 
+// node reads what encoder.node has written.
+func (d *decoder) node(field string, heard []Heard) cluster.NodeID {
+	switch place := d.uint(field); {
+	case place == 0:
+		return cluster.NodeID(d.name(field))
+	case place > uint64(len(heard)):
+		d.fail(field, fmt.Errorf("place %d among %d nodes", place, len(heard)))
+		return ""
+	default:
+		return heard[place-1].Node
+	}
+}
+
 func (d *decoder) groupReport(g *GroupReport) {
-	g.Group = cluster.GroupID(d.name("groups.group"))
+	g.Group = GroupKey(d.fixed("groups.group"))
 	g.Epoch = cluster.Epoch(d.uint("groups.epoch"))
 	g.Phase = Phase(d.byte("groups.phase"))
 	if int(g.Phase) >= len(phaseNames) {

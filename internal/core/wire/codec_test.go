@@ -51,16 +51,16 @@ func drawHeartbeat(t *rapid.T) *Heartbeat {
 			return Heard{drawName[cluster.NodeID](t, "node"), cluster.Incarnation(u("incarnation")), cluster.RunID(u("run")), span("ago"), u("durable")}
 		}),
 		Said: drawList(t, "said", 4, func() Lease {
-			return Lease{drawName[cluster.NodeID](t, "node"), cluster.Number(u("number"))}
+			return Lease{rapid.OneOf(rapid.Just(cluster.NodeID("beta")), rapid.Just(cluster.NodeID("gamma"))).Draw(t, "node"), cluster.Number(u("number"))}
 		}),
 		Released: drawList(t, "released", 4, func() Tenure {
-			return Tenure{drawName[cluster.GroupID](t, "group"), cluster.Epoch(u("epoch"))}
+			return Tenure{GroupKey(u("group")), cluster.Epoch(u("epoch"))}
 		}),
 		Groups: drawList(t, "groups", 4, func() GroupReport {
 			return GroupReport{
-				Group: drawName[cluster.GroupID](t, "group"), Epoch: cluster.Epoch(u("epoch")),
+				Group: GroupKey(u("group")), Epoch: cluster.Epoch(u("epoch")),
 				Phase: Phase(rapid.IntRange(0, 5).Draw(t, "phase")), Cut: b("cut"), Hot: b("hot"), Lacks: b("lacks"),
-				Reason: rapid.StringN(0, 50, MaxReason).Draw(t, "reason"),
+				Reason: rapid.StringN(0, 40, 60).Draw(t, "reason"),
 			}
 		}),
 		Revision: cluster.Revision(u("revision")),
@@ -153,7 +153,7 @@ func TestLimits(t *testing.T) {
 		"name empty":        &Heartbeat{Said: []Lease{{}}},
 		"list too long":     &Heartbeat{Said: make([]Lease, MaxLeases+1)},
 		"negative duration": &Heartbeat{L: -1},
-		"unknown phase":     &Heartbeat{Groups: []GroupReport{{Group: "g", Phase: 6}}},
+		"unknown phase":     &Heartbeat{Groups: []GroupReport{{Group: 1, Phase: 6}}},
 		"record too large":  &Founding{make([]byte, MaxMessage)},
 		"no raft message":   &Raft{},
 		"empty snapshot":    &Raft{&raftpb.Message{Type: snap}},
@@ -169,7 +169,7 @@ func TestLimits(t *testing.T) {
 }
 
 func TestReasonIsCutBetweenCharacters(t *testing.T) {
-	m := &Heartbeat{Groups: []GroupReport{{Group: "g", Reason: strings.Repeat("é", MaxReason)[1:]}}}
+	m := &Heartbeat{Groups: []GroupReport{{Group: 1, Reason: strings.Repeat("é", MaxReason)[1:]}}}
 	m.Groups[0].Reason = "x" + strings.Repeat("é", MaxReason)
 	b, err := Append(nil, m)
 	if err != nil {
@@ -235,7 +235,7 @@ func sampleHeartbeat(groups int) *Heartbeat {
 		Said:  []Lease{{"gamma", 3}},
 	}
 	for i := range groups {
-		m.Groups = append(m.Groups, GroupReport{Group: cluster.GroupID(fmt.Sprintf("orders-%d", i)), Epoch: 17, Phase: PhaseServing, Hot: true})
+		m.Groups = append(m.Groups, GroupReport{Group: KeyOf(cluster.GroupID(fmt.Sprintf("orders-%d", i))), Epoch: 17, Phase: PhaseServing, Hot: true})
 	}
 	return m
 }

@@ -29,9 +29,11 @@ const (
 	nonceSize     = 12 // of AES-GCM, RFC 5116, 5.1: 4 zero bytes and the counter
 	tagSize       = 16
 
-	// MaxDatagram is the longest message in bytes that travels in one datagram: with envelope, UDP and
-	// IPv6 headers it stays below an Ethernet frame. What is longer goes over LinkTCP.
-	MaxDatagram = 1200
+	// MaxPacket is the longest payload of a UDP datagram in bytes: with the headers of UDP and IPv6 a path of 1,280
+	// bytes, the least that IPv6 allows, carries it.
+	MaxPacket = 1200
+	// MaxDatagram is the longest message in bytes that travels in one datagram. What is longer goes over LinkTCP.
+	MaxDatagram = MaxPacket - MaxEnvelope
 	// MaxEnvelope is what the envelope adds to a message at most, in bytes.
 	MaxEnvelope = headerFixed + MaxName + tagSize
 	// LinkTCP is the link index of messages that are too large for a datagram.

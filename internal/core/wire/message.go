@@ -3,6 +3,8 @@
 package wire
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"slices"
 	"time"
 
@@ -30,11 +32,13 @@ type Heartbeat struct {
 	LeaseRuns   bool            // its own lease runs
 	Sick        bool            // its disk does not answer, or it says so itself
 	Heard       []Heard
-	Said        []Lease // evicted numbers of which nothing is left here
-	Released    []Tenure
-	Groups      []GroupReport
+	Said        []Lease          // evicted numbers of which nothing is left here
 	Revision    cluster.Revision // the newest of the configuration that the sender has carried out
 	Sight       Sight
+
+	// Of groups, as many in turns as fit (protocol.md, "Quorum leases", 7).
+	Released []Tenure
+	Groups   []GroupReport
 }
 
 // Sight is how the sender sees the networks by which clients come. Its places are those of one revision of the
@@ -72,9 +76,19 @@ type Lease struct {
 	Number cluster.Number
 }
 
+// GroupKey names a group on the wire, in few bytes: the first 64 bits of the SHA-256 of its name. Among 500 names
+// two are equal once in 10^14 clusters.
+type GroupKey uint64
+
+// KeyOf returns the key of a group.
+func KeyOf(id cluster.GroupID) GroupKey {
+	sum := sha256.Sum256([]byte(id))
+	return GroupKey(binary.LittleEndian.Uint64(sum[:]))
+}
+
 // Tenure names one placement of a group.
 type Tenure struct {
-	Group cluster.GroupID
+	Group GroupKey
 	Epoch cluster.Epoch
 }
 
@@ -101,7 +115,7 @@ func (p Phase) String() string {
 
 // GroupReport tells how a group is on the sender.
 type GroupReport struct {
-	Group  cluster.GroupID
+	Group  GroupKey
 	Epoch  cluster.Epoch // of the newest assignment that the sender has applied
 	Phase  Phase
 	Cut    bool   // the interface of its addresses has no carrier here

@@ -1,0 +1,33 @@
+package wire
+
+// A heartbeat is one datagram: its sender puts in as much of its groups as the rest leaves room for.
+
+// countsGrow is what the two counts of lists may take beyond the byte each that an empty list has.
+const countsGrow = 2
+
+// Room returns how many bytes of group reports and releases a heartbeat still has room for. It appends the encoded
+// message to scratch, whose room may be used again; a heartbeat that can't be encoded has none.
+func Room(scratch []byte, m *Heartbeat) (room int, used []byte) {
+	used, err := Append(scratch[:0], m)
+	if err != nil {
+		return 0, used
+	}
+	return MaxDatagram - len(used) - countsGrow, used
+}
+
+// Size returns how many bytes a report takes in a heartbeat.
+func (g *GroupReport) Size() int {
+	reason := min(len(g.Reason), MaxReason)
+	return 8 + varintSize(uint64(g.Epoch)) + 2 + varintSize(uint64(reason)) + reason
+}
+
+// Size returns how many bytes a release takes in a heartbeat.
+func (t *Tenure) Size() int { return 8 + varintSize(uint64(t.Epoch)) }
+
+func varintSize(v uint64) int {
+	n := 1
+	for ; v >= 0x80; v >>= 7 {
+		n++
+	}
+	return n
+}
