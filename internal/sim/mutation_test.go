@@ -95,7 +95,7 @@ var plants = []plant{
 	{node.BanForgotten, "BanForgotten", "", "moves", 200, 40, "bans", "200 of moves",
 		"a program that failed on one node, then on another, and another coordinator between"},
 	{node.JournalLost, "JournalLost", "", "mix", 12, 40, "history", "12 of mix", "an entry that comes too late"},
-	{node.PromiseUndurable, "PromiseUndurable", "", "mix", 10, 40, "said", "10 of mix", "a disk that is slow while the cluster forms, or another takeover"},
+	{node.PromiseUndurable, "PromiseUndurable", "", "changes", 1, 40, "said", "1 of changes", "another takeover"},
 	{node.NumberOfFormerRun, "NumberOfFormerRun", "", "mix", 4, 40, "said", "4 of mix", "a run record that is lost"},
 	{node.WanderingCoordinator, "WanderingCoordinator", "", "mix", 2, 40, "calm", "2 of mix, 2 of elections", "none"},
 	{node.SnapshotWithoutTenures, "SnapshotWithoutTenures", "", "mix", 34, 40, "state", "34 of mix", "a snapshot while a group is handed over"},

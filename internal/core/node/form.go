@@ -140,6 +140,9 @@ func (n *Node) askIn(i int, a *wire.Ask) {
 	}
 	n.send(i, answer)
 	id := n.peers[i].id
+	if n.peers[i].inc == a.Incarnation && n.peers[i].durable > 0 && !n.flawed(SetBackUnseen) {
+		return // it held more once: its directory was set back, as this node's next heartbeat tells it
+	}
 	if slices.Contains(n.state.Founding.Nodes, cluster.FoundingNode{Node: id, Incarnation: a.Incarnation}) && n.peers[i].inc == a.Incarnation {
 		n.send(i, &wire.Founding{Record: n.state.Founding.Encode()})
 		return

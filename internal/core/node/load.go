@@ -143,9 +143,13 @@ func (n *Node) startRaft(r *replica) {
 }
 
 // letIn begins copying the log: the coordinator of a cluster that this empty node has asked sends it. Until
-// the copy is complete this node knows nothing, and so neither votes nor promises nor serves.
+// the copy is complete this node knows nothing, and so neither votes nor promises nor serves. It begins after a
+// heartbeat of the sender's: that tells a directory that was set back to its empty beginning of what it once held.
 func (n *Node) letIn(i int, m *raftpb.Message) {
 	if n.founding == nil || n.founding.pending || m == nil || m.GetTo() != uint64(n.inc) {
+		return
+	}
+	if n.peers[i].hb == nil && !n.flawed(SetBackUnseen) {
 		return
 	}
 	switch m.GetType() {

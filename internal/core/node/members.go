@@ -106,6 +106,9 @@ func (n *Node) seatVoters() {
 		if inc != p.inc {
 			p.become(inc, newPeer(&n.spec.Nodes[i], len(n.spec.Links), n.now.Mono, n.timing).det)
 			p.forget(n.telling.items)
+			if n.raft.leading {
+				n.urgent() // a newcomer copies the log once it has heard what is known of its directory
+			}
 		}
 		p.votes = n.state.Votes(inc)
 	}
