@@ -30,6 +30,10 @@ func (r *reader) groups(n *node) {
 	}
 	for _, e := range n.entries {
 		r.group(e)
+		if len(r.placed) > maxOfAll {
+			r.fail(e.position, "make two clusters of it", "%d resources up to this group: a cluster has at most %d", len(r.placed), maxOfAll)
+			return
+		}
 	}
 	slices.SortFunc(r.spec.Groups, func(a, b cluster.GroupSpec) int { return cmp.Compare(a.ID, b.ID) })
 }

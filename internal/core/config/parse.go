@@ -33,8 +33,9 @@ const (
 	MaxNodes = 7
 
 	maxLinks     = 8
-	maxGroups    = 100
-	maxResources = 50
+	maxGroups    = 500
+	maxResources = 50   // of one group
+	maxOfAll     = 1000 // of all groups
 	maxRestarts  = 10
 )
 

@@ -13,11 +13,11 @@ import (
 )
 
 // maxFile bounds a cluster file, in bytes: it travels in one entry of the log.
-const maxFile = 64 << 10
+const maxFile = 1 << 20
 
 // maxTokens bounds the words and marks of a file: the YAML library takes time by the square of a map's
-// length, and every node of the cluster reads the file. A hundred groups need some 5,000.
-const maxTokens = 60_000
+// length, and every node of the cluster reads the file. 500 groups of two resources need some 40,000.
+const maxTokens = 100_000
 
 // maxDepth bounds how deep values stand inside each other; the deepest known field needs nine.
 const maxDepth = 32

@@ -9,8 +9,8 @@ import (
 
 // limits of what a state keeps of the configuration
 const (
-	revisionsMax = 16       // revisions kept for `config history` and `config rollback`
-	textMax      = 64 << 10 // bytes of one cluster file
+	revisionsMax = 16      // revisions kept for `config history` and `config rollback`
+	textMax      = 1 << 20 // bytes of one cluster file
 )
 
 // Reader reads a cluster file's text. It depends on the text alone.

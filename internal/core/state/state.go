@@ -12,8 +12,9 @@ import (
 
 // limits of what a state keeps
 const (
-	journalMax = 256 // entries kept for `history`
-	pastMax    = 64  // former boots kept per node
+	journalMax  = 1024    // entries kept for `history`: a takeover of 500 groups makes some 500 …
+	journalSize = 1 << 20 // … and of their texts, bytes: one that evicts the owner of 500 groups has some 50,000
+	pastMax     = 64      // former boots kept per node
 )
 
 // State is the replicated state.
@@ -38,6 +39,7 @@ type State struct {
 	Asked        []Asked              `json:"asked,omitempty"` // answers to commands, oldest first
 
 	flaws     Flaws
+	lines     int              // bytes that Journal has, about; 0: not counted yet
 	wall      cluster.WallTime // of the entry that is being applied
 	read      Reader
 	spec      *cluster.Spec // of the revision that counts
@@ -202,11 +204,39 @@ func (s *State) Apply(index uint64, e *cluster.Entry) cluster.Line {
 	if cluster.Planted && s.flaws.JournalLost && len(j.Dropped) > 0 {
 		return j
 	}
-	s.Journal = append(s.Journal, j)
-	if len(s.Journal) > journalMax {
-		s.Journal = slices.Delete(s.Journal, 0, len(s.Journal)-journalMax)
-	}
+	s.keepLine(j)
 	return j
+}
+
+// keepLine adds a line to the history, and drops the oldest that are too many, or too long with those after them.
+func (s *State) keepLine(j cluster.Line) {
+	if s.lines == 0 {
+		for i := range s.Journal {
+			s.lines += length(&s.Journal[i])
+		}
+	}
+	s.Journal = append(s.Journal, j)
+	s.lines += length(&j)
+	for len(s.Journal) > journalMax || s.lines > journalSize && len(s.Journal) > 1 {
+		s.lines -= length(&s.Journal[0])
+		s.Journal[0] = cluster.Line{}
+		s.Journal = s.Journal[1:]
+	}
+}
+
+// length is about how many bytes a line has in the stored form.
+func length(l *cluster.Line) int {
+	const fixed, served = 160, 400
+	size := fixed + len(l.By) + len(l.Rule) + len(l.Why) + served*len(l.Served)
+	for _, texts := range [][]string{l.Evidence, l.Rejected, l.Did, l.Dropped} {
+		for _, t := range texts {
+			size += len(t) + 3
+		}
+	}
+	for _, g := range l.Groups {
+		size += len(g) + 3
+	}
+	return size
 }
 
 // note keeps which groups and nodes a line is about.

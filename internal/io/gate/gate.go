@@ -88,7 +88,7 @@ type Options struct {
 
 // Limits that keep the kernel's tables small; more is refused by Guard.
 const (
-	maxGroups    = 256
+	maxGroups    = 1024 // 500 that a file may name, and as many that a revision has taken away
 	maxAddresses = 4096
 	maxPorts     = 4096
 	maxNameBytes = 100 // of a group's name
