@@ -390,7 +390,7 @@ func (m *machine) begins() {
 
 // putRecord makes a run record true.
 func (m *machine) putRecord(r *cluster.Record) {
-	m.record = r
+	m.record, m.dropped = r, false
 	x := &m.speaker
 	for g, gr := range r.Groups {
 		for _, e := range gr.Released {

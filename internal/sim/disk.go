@@ -19,7 +19,7 @@ type disk struct {
 	running int
 	stuck   bool // the batch is done but for a hung sync
 	failed  bool // nothing of the batch reached the disk, which had no room: it is tried again
-	broken  bool // a write has failed for good: nothing more is answered to this agent
+	gone    bool // the directory was deleted: what is written goes to files without a name, until the agent notices
 }
 
 // written returns how many of the writes that are under way may have reached the disk.
@@ -63,6 +63,9 @@ func (d *disk) finish() uint64 {
 	d.cached = append(d.cached, d.queue[:d.running]...)
 	d.queue = slices.Delete(d.queue, 0, d.running)
 	d.running, d.stuck, d.failed = 0, false, false
+	if d.gone { // a write notices, and makes the directory anew with all that the agent knows
+		sync, d.gone = true, false
+	}
 	if sync {
 		d.settle(len(d.cached))
 	}

@@ -44,7 +44,9 @@ const (
 	FailRecord             // NODE: the run record can't be written; the agent tries again
 	FlushGate              // NODE: others take the gate out of the kernel: nothing is filtered until the agent puts it back
 	DiskFull               // NODE: writes of the log fail and are tried again. No agent starts meanwhile
-	DiskError              // NODE: a write fails for good (EIO): the agent answers none until, at the end, somebody restarts it
+	DiskError              // NODE: writes of the log fail with an error (EIO) and are tried again; nobody knows what of them is there. No agent starts meanwhile
+	DropRun                // NODE: the run directory is deleted, and with it the run record. The agent, if it runs, makes it anew with its next write
+	DropData               // NODE: the data directory is deleted. The agent, if it lives until its next write, makes it anew; else the disk is lost
 	Suspend                // NODE: the machine is suspended; its clock goes on, and its agent is told when it wakes
 	PauseClock             // NODE: a guest is paused, its clock stands still, and nobody tells it
 	Skew                   // NODE NODE TIME: what goes from the first to the second takes so much longer
@@ -118,6 +120,8 @@ var shapes = [kindCount]shape{
 	FlushGate:  {verb: "flushgate", nodes: 1},
 	DiskFull:   {verb: "diskfull", nodes: 1, lasts: true},
 	DiskError:  {verb: "diskerror", nodes: 1, lasts: true},
+	DropRun:    {verb: "droprun", nodes: 1},
+	DropData:   {verb: "dropdata", nodes: 1},
 	Suspend:    {verb: "suspend", nodes: 1, lasts: true},
 	PauseClock: {verb: "pauseclock", nodes: 1, lasts: true},
 	Skew:       {verb: "skew", nodes: 2, duration: true, lasts: true},

@@ -26,6 +26,7 @@ type profile struct {
 	changes   bool          // the configuration changes: nodes join and leave, takeover and groups change
 	loss      int           // goal Takeover: percent of all packets, from before the fault
 	early     bool          // faults from the first instant on, while the cluster forms
+	drops     bool          // directories of an agent are deleted below it, in some plans
 }
 
 var (
@@ -41,9 +42,9 @@ var (
 )
 
 var profiles = map[string]profile{
-	"mix": {doc: "any faults, five or more in 30 s; budgets from 100 ms to 10 s", goal: Converge,
+	"mix": {doc: "any faults, five or more in 30 s; budgets from 100 ms to 10 s", drops: true, goal: Converge,
 		takeovers: mixed, kinds: anyKind, least: 5, most: 24, run: 30 * time.Second},
-	"short": {doc: "any faults within a few lease lengths of each other", goal: Converge,
+	"short": {doc: "any faults within a few lease lengths of each other", drops: true, goal: Converge,
 		takeovers: budgets, kinds: anyKind, least: 5, most: 16},
 	"forming": {doc: "faults while the cluster forms", goal: Converge, early: true,
 		takeovers: budgets[:6], kinds: []Kind{Power, Kill, Freeze, Cut, OneWay, Isolate, Loss, Late, Replay, SlowDisk}, least: 3, most: 8},
@@ -61,18 +62,18 @@ var profiles = map[string]profile{
 		always: []Kind{Switch, Switch, Switch, Kill, SlowDisk}, kinds: []Kind{Power, Kill, HangDisk, OneWay, Late, Loss}, groups: 3, least: 8, most: 20},
 	"elections": {doc: "coordinators cut off, paused and restarted, slow disks", goal: Converge, takeovers: budgets,
 		always: []Kind{Isolate, Cut, OneWay}, kinds: []Kind{Kill, Power, SlowDisk, HangDisk, Freeze, Late, Loss, Switch}, least: 6, most: 16},
-	"people": {doc: "instructions: pauses, pins, drains, stops, starts, restarts, among faults", goal: Converge, takeovers: budgets,
+	"people": {doc: "instructions: pauses, pins, drains, stops, starts, restarts, among faults", drops: true, goal: Converge, takeovers: budgets,
 		always: []Kind{Pause, Pin, Drain, Stop, Stop, Restart, Restart, Clear}, kinds: anyKind, least: 8, most: 24},
-	"members": {doc: "nodes join, leave and lose disks, the takeover changes, with faults at every step", goal: Converge, takeovers: budgets[:7],
+	"members": {doc: "nodes join, leave and lose disks, the takeover changes, with faults at every step", drops: true, goal: Converge, takeovers: budgets[:7],
 		always: []Kind{Apply, Apply, Wipe}, kinds: []Kind{Power, Kill, Forget, Freeze, Isolate, OneWay, Cut, SlowDisk, Late, Replay, Loss, Switch, Unreadable, CutTCP, MTU, Suspend, DiskFull, FailRecord},
 		changes: true, least: 6, most: 18},
 	"snapshots": {doc: "a disk set back to a former state, while those who remember it are heard", goal: Converge, takeovers: budgets, three: true,
 		always: []Kind{SetBack, SetBack}, kinds: []Kind{Switch, Fail, Loss, Drift, SlowDisk, LateGate}, least: 3, most: 10},
 	"storms": {doc: "starved machines, queues that fill, paths that differ, lose large packets or TCP alone, links that flap", goal: Converge,
 		takeovers: budgets, always: []Kind{Starve, Bloat, FlapLink}, kinds: []Kind{Skew, MTU, CutTCP, Loss, Power, Switch, Kill}, least: 4, most: 14},
-	"disks": {doc: "disks, run records and gates that fail, machines that stand still", goal: Converge, takeovers: budgets,
+	"disks": {doc: "disks, run records and gates that fail, machines that stand still", drops: true, goal: Converge, takeovers: budgets,
 		kinds: []Kind{DiskFull, DiskError, FailRecord, FailGate, FlushGate, SlowDisk, HangDisk, Suspend, PauseClock, Power, Kill, Switch}, least: 4, most: 14},
-	"surroundings": {doc: "hours in which what is around the programs fails and heals: all is served, nobody is kept off, nothing moves twice", goal: Mend,
+	"surroundings": {doc: "hours in which what is around the programs fails and heals: all is served, nobody is kept off, nothing moves twice", drops: true, goal: Mend,
 		takeovers: slow, kinds: []Kind{Lack, DropAddr, FlapUplink, Uplink, Carrier, HangDisk, DiskFull, FailRecord, FailGate, Fail, Kill, Power}},
 	"lossy1": {doc: "power loss of the owner while 1 % of all packets on the one link are lost", goal: Takeover,
 		takeovers: []time.Duration{time.Second, 3 * time.Second}, three: true, loss: 1},
@@ -130,6 +131,9 @@ func Generate(seed uint64, name string) (*Plan, error) {
 	if dice := rand.New(rand.NewPCG(seed, 5)); dice.IntN(5) == 0 { // its own: what it draws changes nothing else
 		g.rand = dice
 		g.plan.Clients = g.between(g.l, time.Minute)
+	}
+	if g.rand = rand.New(rand.NewPCG(seed, 6)); f.drops {
+		g.drops()
 	}
 	slices.SortStableFunc(g.plan.Faults, func(a, b Fault) int { return int(a.At - b.At) })
 	return g.plan, g.plan.check()
@@ -313,6 +317,34 @@ func (g *generator) words() string {
 		return "-" + string(n)
 	default:
 		return "+" + string(n)
+	}
+}
+
+// drops deletes directories below agents, in one of three plans: a run directory, and, where the plan costs no disk, a
+// data directory. An agent that is killed soon after has lost what was there.
+func (g *generator) drops() {
+	p := g.plan
+	if !g.chance(33) || p.Run < g.settled() {
+		return
+	}
+	kinds := []Kind{DropRun}
+	if !slices.ContainsFunc(p.Faults, func(f Fault) bool { return f.Kind == Wipe || f.Kind == SetBack }) {
+		kinds = append(kinds, DropData)
+	}
+	for _, k := range kinds {
+		at := g.between(g.settled(), p.Run)
+		if p.Goal == Mend { // well after another fault, so that it is noticed before the next: else it costs 2 L more
+			if len(p.Faults) == 0 {
+				return
+			}
+			f := p.Faults[g.rand.IntN(len(p.Faults))]
+			at = min(f.At+f.For+g.between(30*time.Second, time.Minute), p.Run-time.Second)
+		}
+		p.Faults = append(p.Faults, g.fault(k, at))
+		if dropped := p.Faults[len(p.Faults)-1]; p.Goal != Mend && g.chance(50) {
+			p.Faults = append(p.Faults, Fault{At: at + g.between(0, 100*time.Millisecond), Kind: Kill, Node: dropped.Node, Link: -1,
+				For: g.between(time.Millisecond, 40*time.Millisecond)})
+		}
 	}
 }
 

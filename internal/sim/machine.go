@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"time"
 
@@ -58,6 +59,7 @@ type machine struct {
 	relic     relic // what a paused clock may leave
 	resources []resource
 	record    *cluster.Record
+	dropped   bool // it was deleted: the next agent finds none
 
 	// lost with the agent
 	agent     *node.Node // nil: it does not run
@@ -129,7 +131,7 @@ func (m *machine) powerOff() {
 	m.agentGone()
 	m.over(Kill) // the next boot starts the agent
 	m.over(Forget)
-	m.powered, m.record, m.flushed, m.relic = false, nil, false, relic{}
+	m.powered, m.record, m.dropped, m.flushed, m.relic = false, nil, false, false, relic{}
 	clear(m.gates)
 	for i := range m.resources {
 		r := &m.resources[i]
@@ -214,9 +216,18 @@ func (m *machine) over(k Kind) {
 
 // startAgent starts the agent's process on what it finds.
 func (m *machine) startAgent() {
+	if m.disk.gone {
+		m.w.note(m, "its data directory was deleted")
+		m.wipe()
+		m.wiped = true
+	}
+	if m.dropped {
+		m.w.note(m, "its run directory was deleted")
+		m.record, m.dropped = nil, false
+	}
 	m.runs++
 	m.run = cluster.NewRun(m.runs, uint32(m.id64()))
-	m.applied, m.busy, m.synced, m.flushed, m.disk.broken = 0, 0, 0, false, false
+	m.applied, m.busy, m.synced, m.flushed = 0, 0, 0, false
 	if m.record == nil {
 		clear(m.gates)
 	}
@@ -371,7 +382,11 @@ func (m *machine) step(in node.Input) {
 	}
 	if r := out.Record; r != nil {
 		m.recording = &node.Record{N: r.N, Record: *cloneRecord(&r.Record)}
-		w.push(w.now+m.between(20*time.Microsecond, 80*time.Microsecond), evRecorded, m.idx, m.life, r.N, 0)
+		takes := int64(50 * time.Microsecond)
+		if !reflect.DeepEqual(&r.Record, m.record) { // the trial of an idle node draws nothing
+			takes = m.between(20*time.Microsecond, 80*time.Microsecond)
+		}
+		w.push(w.now+takes, evRecorded, m.idx, m.life, r.N, 0)
 	}
 	for i := range out.Sends {
 		w.send(m, out.Sends[i].To, out.Sends[i].Msg)

@@ -251,9 +251,8 @@ func (m *machine) refuses() bool {
 func (m *machine) diskFails() bool {
 	d := &m.disk
 	switch {
-	case d.broken:
-	case m.faultOn(DiskError, -1):
-		d.broken = true
+	case m.faultOn(DiskError, -1): // nobody knows what of it the disk holds
+		d.stuck = true
 		m.w.note(m, "the log can't be written")
 	case m.faultOn(DiskFull, -1):
 		d.stuck, d.failed = true, true
@@ -272,17 +271,18 @@ func (m *machine) diskWell() {
 	}
 }
 
-// restartOverDisk has somebody restart an agent that gave its disk up.
-func (m *machine) restartOverDisk() {
-	if m.agent == nil || !m.disk.broken || m.faultOn(DiskError, -1) {
-		return
-	}
-	m.kill()
-	m.w.push(m.w.now+m.between(time.Millisecond, 5*time.Millisecond), evAgent, m.idx, m.life, 0, 0)
-}
+// dropRun deletes the run directory: the next write of the run record makes it anew. Without an agent nobody does, and
+// the next one closes every gate before it begins.
+func (m *machine) dropRun() { m.dropped = m.powered }
 
 // losePower leaves of the disk what survives.
 func (m *machine) losePower() {
+	if m.disk.gone {
+		m.w.note(m, "its data directory was deleted")
+		m.wipe()
+		m.wiped = true
+		return
+	}
 	unsynced := len(m.disk.cached) + m.disk.written()
 	n := m.survivors(unsynced)
 	if n < unsynced {

@@ -428,6 +428,10 @@ func (w *world) begin(i int) {
 		m.wall += int64(f.Amount)
 	case Fail:
 		m.fail(f.group)
+	case DropRun:
+		m.dropRun()
+	case DropData:
+		m.disk.gone = m.inc != 0
 	case FlushGate:
 		m.flush()
 	case Suspend, PauseClock:
@@ -477,10 +481,8 @@ func (w *world) end(i int) {
 		m.resume()
 	case HangDisk:
 		w.machines[f.node].diskWell()
-	case DiskFull:
+	case DiskFull, DiskError:
 		w.machines[f.node].diskWell()
-	case DiskError:
-		w.machines[f.node].restartOverDisk()
 	case FailGate:
 		m := w.machines[f.node]
 		w.push(w.now+m.between(0, gateAgain), evGateAgain, m.idx, m.life, 0, 0)

@@ -75,7 +75,7 @@ type Node struct {
 	rec     cluster.Record
 	recN    uint64          // number of the newest Record; written when it is emitted
 	recOK   uint64          // the newest that was answered
-	recAt   cluster.Instant // since when one is unanswered
+	recAt   cluster.Instant // since when one is unanswered, or when the newest was answered
 	recDue  bool
 	gateN   uint64
 	gateOK  uint64
@@ -387,7 +387,7 @@ func (n *Node) nextWake() cluster.Instant {
 	if n.raft != nil && n.state.IsBlank() {
 		at = min(at, n.askAt)
 	}
-	return min(at, n.nextCommand())
+	return min(at, n.recordTry(), n.nextCommand())
 }
 
 // tend looks at the timers of detection, election and forming.

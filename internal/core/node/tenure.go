@@ -377,9 +377,10 @@ func (n *Node) toRelease(i int) (released []cluster.Epoch) {
 	return released
 }
 
-// tendRecord writes the run record if it has changed.
+// tendRecord writes the run record if it has changed, and once more what stands there if nothing was written for a
+// while: one that can't be written must be known before a takeover needs it.
 func (n *Node) tendRecord() {
-	if !n.recDue {
+	if !n.recDue && n.now.Mono < n.recordTry() {
 		return
 	}
 	n.recDue = false
@@ -396,6 +397,14 @@ func (n *Node) tendRecord() {
 		}
 	}
 	n.out.Record = &Record{N: n.recN, Record: r}
+}
+
+// recordTry is when an idle node tries its run record.
+func (n *Node) recordTry() cluster.Instant {
+	if n.recN == 0 || n.recOK < n.recN {
+		return cluster.Never
+	}
+	return n.recAt.Add(n.diskEvery())
 }
 
 // phase sums up how a group is here.
