@@ -22,8 +22,12 @@ const (
 // slowWrite is how long a sync of the log may take before the log tells: it is on the takeover's path.
 const slowWrite = 5 * time.Millisecond
 
-// roomEvery is how often a write for which the disk had no room is tried again.
-const roomEvery = 100 * time.Millisecond
+// A write of the log that failed is tried again after writeAgain, and after twice as long each time, up to writeAgainMost:
+// what is mended counts at once, and a disk that fails is not written to without end.
+const (
+	writeAgain     = 100 * time.Millisecond
+	writeAgainMost = time.Second
+)
 
 // sweepEvery is how often the gate is put back where somebody took it off. New interfaces it sees by itself.
 const sweepEvery = time.Second
@@ -209,16 +213,16 @@ func (a *agent) refreshGates(now cluster.Instant) {
 	}
 }
 
-// writeDisk carries writes out in order. One for which there was no room is tried again, so that a full disk needs
-// no restart. After any other failure the disk is not trusted any more: nothing is answered, so the core finds this
-// node sick.
+// writeDisk carries writes out in order. One that fails is tried again until it succeeds, so that a full disk, one that
+// failed for a while or a directory that was deleted needs no restart. Meanwhile nothing is answered, so the core finds
+// this node sick.
 func (a *agent) writeDisk() {
 	broken := false
 	for p := range a.persists {
 		if broken {
 			continue
 		}
-		took, err := a.writeWhenRoom(p)
+		took, err := a.writeAtLast(p)
 		if err != nil {
 			a.log.Error("the log can't be written: this node takes no part in decisions until it is restarted", "cause", err)
 			broken = true
@@ -235,25 +239,40 @@ func (a *agent) writeDisk() {
 	}
 }
 
-// writeWhenRoom carries a write out, and waits for room on the disk until the loop has ended. It returns how long the
-// write itself took: elections pace themselves by that.
-func (a *agent) writeWhenRoom(p cluster.Persist) (took time.Duration, err error) {
-	var full complaint
-	for {
+// writeAtLast carries a write out, however often that takes, until the loop has ended. It returns how long the write
+// itself took: elections pace themselves by that.
+func (a *agent) writeAtLast(p cluster.Persist) (took time.Duration, err error) {
+	var c complaint
+	for wait := writeAgain; ; wait = min(2*wait, writeAgainMost) {
 		start := time.Now()
 		err = a.store.Write(p)
-		if !errors.Is(err, disk.ErrNoRoom) {
-			if err == nil {
-				full.worked(a.log, "the log can be written again")
-			}
-			return time.Since(start), err
+		switch {
+		case err == nil:
+			c.worked(a.log, "the log can be written again")
+			return time.Since(start), nil
+		case a.store.Dead():
+			return 0, err
+		case errors.Is(err, disk.ErrNoRoom):
+			wait = writeAgain
 		}
-		full.failed(a.log, "the log can't be written: this node takes no part in decisions until there is room", "cause", err)
+		c.failed(a.log, "the log can't be written: this node takes no part in decisions until it can; it is tried again", "cause", err)
 		select {
 		case <-a.ended:
 			return 0, err
-		case <-time.After(roomEvery):
+		case <-time.After(wait):
 		}
+	}
+}
+
+// storeTold takes what the store tells beside its answers.
+func (a *agent) storeTold(text string, err error) {
+	if err == nil {
+		a.log.Info(text)
+		return
+	}
+	a.log.Warn(text, "in", a.opt.DataDir, "cause", err)
+	if r, kept := a.file.newest(); r != 0 {
+		a.file.adopted(r, kept) // former revisions stood beside the log, and may be gone with it
 	}
 }
 

@@ -155,7 +155,7 @@ func TestRefreshHoldsUpNothing(t *testing.T) {
 func TestFailedRecordIsTriedAgain(t *testing.T) {
 	a, _, log := owingAgent(t)
 	dir := a.run.path
-	if err := os.RemoveAll(dir); err != nil {
+	if err := errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)); err != nil { // it can't be made anew
 		t.Fatal(err)
 	}
 	if n := a.writeRecord(&node.Record{N: 1, Record: cluster.Record{Boot: 5, Number: 1}}); n != 0 {
@@ -167,7 +167,7 @@ func TestFailedRecordIsTriedAgain(t *testing.T) {
 			t.Fatalf("it still fails, and is answered by %s", words(answers))
 		}
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.Remove(dir); err != nil {
 		t.Fatal(err)
 	}
 	if got := words(a.tryAgain(a.owed.wake())); got != "Recorded{N:2}" {
@@ -177,9 +177,69 @@ func TestFailedRecordIsTriedAgain(t *testing.T) {
 	if err != nil || r == nil || r.Number != 2 || a.owed.wake() != cluster.Never || strings.Count(log.String(), "can't be written") != 1 {
 		t.Errorf("%+v, %v, tried again at %d:\n%s", r, err, a.owed.wake(), log)
 	}
-	if left, _ := filepath.Glob(filepath.Join(dir, "*.new")); len(left) > 0 {
-		t.Errorf("left: %v", left)
+}
+
+// The run record can be written on a full file system, and after that directory, record or spare were deleted.
+func TestRecordOnAFullFileSystem(t *testing.T) {
+	a, _, log := owingAgent(t)
+	dir := filepath.Join(t.TempDir(), "run")
+	if err := errors.Join(os.Mkdir(dir, 0o755), unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k")); err != nil {
+		t.Fatalf("mount a small tmpfs: %v", err)
 	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	run := filepath.Join(dir, "baton")
+	var err error
+	if a.run, err = openRunDir(run); err != nil {
+		t.Fatal(err)
+	}
+	n := uint64(0)
+	writes := func(want bool) {
+		t.Helper()
+		n++
+		r := cluster.Record{Boot: 5, Number: cluster.Number(n), Groups: map[cluster.GroupID]cluster.GroupRecord{}}
+		for i := range 40 {
+			r.Groups[cluster.GroupID(fmt.Sprintf("%060d", i))] = cluster.GroupRecord{Activated: 1 << 40, Released: []cluster.Epoch{1 << 40, 1<<40 + cluster.Epoch(n)}}
+		}
+		if done := a.writeRecord(&node.Record{N: n, Record: r}) == n; done != want {
+			t.Fatalf("write %d: done %v, want %v\n%s", n, done, want, log)
+		}
+		if got, err := a.run.load(5); want && (err != nil || got == nil || got.Number != cluster.Number(n)) {
+			t.Fatalf("write %d is read as %+v, %v", n, got, err)
+		}
+	}
+	ballast := filepath.Join(dir, "ballast")
+	fill := func() {
+		t.Helper()
+		if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+	if err := a.run.reserve(40); err != nil {
+		t.Fatal(err)
+	}
+	fill()
+	for range 20 {
+		writes(true)
+	}
+	for _, path := range []string{run, a.run.record, a.run.record + ".new"} {
+		os.Remove(ballast)
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		writes(true)
+		if err := a.run.reserve(40); err != nil {
+			t.Fatal(err)
+		}
+		fill()
+		writes(true)
+	}
+	if err := os.RemoveAll(run); err != nil {
+		t.Fatal(err)
+	}
+	fill()
+	writes(false)
+	os.Remove(ballast)
+	writes(true)
 }
 
 // The renewals of one group fail over and over, and nothing of the other's failed close is put off by that.
@@ -222,13 +282,19 @@ func TestPaceOfTryingAgain(t *testing.T) {
 	}
 }
 
-// A full disk that has room again needs no restart.
-func TestWriteWaitsForRoom(t *testing.T) {
+// A disk that was full, or failed, and takes writes again needs no restart.
+func TestWriteWaitsForTheDisk(t *testing.T) {
+	for _, fault := range []error{unix.ENOSPC, unix.EIO} {
+		t.Run(fault.Error(), func(t *testing.T) { testWriteWaits(t, fault) })
+	}
+}
+
+func testWriteWaits(t *testing.T, fault error) {
 	a, _, log := owingAgent(t)
 	var full atomic.Bool
 	store, _, err := disk.Open(t.TempDir(), disk.Options{WriteHook: func() error {
 		if full.Load() {
-			return unix.ENOSPC
+			return fault
 		}
 		return nil
 	}})
@@ -255,12 +321,12 @@ func TestWriteWaitsForRoom(t *testing.T) {
 	for n := range uint64(3) {
 		a.persists <- cluster.Persist{N: n + 1, Entries: []cluster.LogEntry{{Index: n + 1, Term: 1}}, Sync: true}
 	}
-	time.Sleep(3 * roomEvery)
+	time.Sleep(3 * writeAgain)
 	if n := stored(); n != 0 {
 		t.Errorf("the disk is full, and %d is stored", n)
 	}
 	full.Store(false)
-	for deadline := time.Now().Add(20 * time.Second); stored() != 3; time.Sleep(roomEvery / 10) {
+	for deadline := time.Now().Add(20 * time.Second); stored() != 3; time.Sleep(writeAgain / 10) {
 		if time.Now().After(deadline) {
 			t.Fatalf("there is room, and %d is stored", stored())
 		}
@@ -270,7 +336,7 @@ func TestWriteWaitsForRoom(t *testing.T) {
 	close(a.ended)
 	close(a.persists)
 	a.disk.Wait()
-	if n := strings.Count(log.String(), "until there is room"); n < 1 || n > 2 || !strings.Contains(log.String(), "can be written again") {
+	if n := strings.Count(log.String(), "until it can"); n < 1 || n > 2 || !strings.Contains(log.String(), "can be written again") {
 		t.Errorf("the log:\n%s", log)
 	}
 }

@@ -5,9 +5,12 @@
 // Measured (ext4 on a virtual disk, entries of 300 bytes, 3,000 writes): this file 106 us at the median, bbolt,
 // which syncs twice per transaction, 343 us; the same file without preallocation 150 us. A sync stands twice on
 // the path of a takeover; therefore not bbolt. Now and then the file is full: it is then written anew from
-// memory, which takes 4.4 ms for 4 MiB. Measure again with `go test -bench . ./internal/io/disk`.
+// memory, which takes 4.4 ms for 4 MiB. Measure again with `go test -bench . ./internal/io/disk`. The file that it is
+// written into is there already (a spare of the same size, with which it changes names), so that a full disk keeps
+// nobody from writing.
 //
-// The whole content is also in memory: a node's log is short, since the core takes snapshots.
+// The whole content is also in memory: a node's log is short, since the core takes snapshots. So a log that was
+// deleted, or that the disk failed to write, is made anew while the agent runs.
 package disk
 
 import (
@@ -31,7 +34,7 @@ import (
 
 const (
 	logName   = "log"
-	tempName  = "log.new" // the file that replaces the log by rename(2); of no value if it is found at start
+	tempName  = "log.new" // the spare file that the log is written anew into; what it holds is of no value
 	runsName  = "runs"    // how many agents have begun on this directory
 	runsWidth = 20        // digits of that number, so that the next one takes no more room
 	lockName  = "lock"
@@ -49,8 +52,7 @@ var (
 	ErrCorrupt = errors.New("data directory is corrupt")
 	// ErrInUse says that another process holds the directory.
 	ErrInUse = errors.New("data directory is in use")
-	// ErrNoRoom says that the disk, or a quota, has no room for a write, of which nothing counts: the store is as
-	// before, and the same Write may be tried again.
+	// ErrNoRoom says that the disk, or a quota, has no room for a write.
 	ErrNoRoom = errors.New("no room on the disk")
 	// ErrClosed is what Write returns after Close.
 	ErrClosed = errors.New("store is closed")
@@ -66,6 +68,9 @@ type Options struct {
 	WriteHook func() error
 	// Size is the least size of the log file in bytes; 0 means 4 MiB.
 	Size int64
+	// Told is called, by the goroutine that writes, when the log had to be made anew, with the reason, and when the
+	// spare is there or could not be made. nil: nobody is told.
+	Told func(text string, err error)
 }
 
 // Report tells what Open found beside the content.
@@ -88,8 +93,12 @@ type Store struct {
 	buf      []byte
 	syncTime time.Duration
 	report   Report
-	waits    bool  // the image has a write for which there was no room: it is tried again
-	err      error // the first other failure; the store is dead from then on
+	waits    bool // the image has a write that has failed: it is tried again
+	lost     bool // nobody knows what the file holds: it is written anew
+	unsure   bool // of two names that were exchanged, nobody knows whether the disk has that: the spare may be the log
+	spare    bool // is there
+	spareAt  time.Time
+	err      error // what makes no sense was asked for, or the store is closed; it is dead from then on
 }
 
 // Open opens the data directory, which it makes with a new incarnation if there is none, and returns what
@@ -117,9 +126,6 @@ func (s *Store) open() error {
 	if err := s.takeLock(); err != nil {
 		return err
 	}
-	if err := os.Remove(s.path(tempName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	f, err := os.OpenFile(s.path(logName), os.O_RDWR, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -137,6 +143,7 @@ func (s *Store) open() error {
 	if err := s.measureSync(); err != nil {
 		return fmt.Errorf("measure how long a sync takes: %w", err)
 	}
+	s.reserve()
 	return nil
 }
 
@@ -185,7 +192,7 @@ func (s *Store) Runs() uint64 { return s.runs }
 func (s *Store) countRun() (uint64, error) {
 	f, err := os.OpenFile(s.path(runsName), os.O_RDWR, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 1, s.beginCount()
+		return 1, s.beginCount(1)
 	}
 	if err != nil {
 		return 0, err
@@ -208,12 +215,12 @@ func (s *Store) countRun() (uint64, error) {
 }
 
 // beginCount makes the file that counts runs, in one piece.
-func (s *Store) beginCount() error {
+func (s *Store) beginCount(n uint64) error {
 	f, err := os.OpenFile(s.path(runsName+".new"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(f, "%0*d\n", runsWidth, 1)
+	_, err = fmt.Fprintf(f, "%0*d\n", runsWidth, n)
 	if err == nil {
 		err = s.sync(f)
 	}
@@ -291,34 +298,58 @@ func (s *Store) SyncTime() time.Duration { return s.syncTime }
 // Report returns what Open found beside the content.
 func (s *Store) Report() Report { return s.report }
 
-// Write carries out one write. If p.Sync, it and all before it are durable when Write returns. After
-// ErrNoRoom the caller tries the same write again, and no other before that has succeeded. After any other
-// error the store is dead and every later Write returns that error, since after a failed fsync nobody
-// knows what the disk holds (the kernel drops the pages and the error): the caller must restart. The
-// bytes that p refers to must not be changed afterwards.
+// Write carries out one write. If p.Sync, it and all before it are durable when Write returns. After an error the
+// caller tries the same write again, and no other before that has succeeded, unless the store is Dead. After a failed
+// write or sync nobody knows what the file holds (the kernel drops the pages and the error), so the log is written
+// anew, from memory, into another file. The bytes that p refers to must not be changed afterwards.
 func (s *Store) Write(p cluster.Persist) error {
 	if s.err != nil {
 		return s.err
 	}
+	if !s.waits {
+		if s.err = s.take(p); s.err != nil {
+			return s.err
+		}
+	}
 	err := s.write(p)
 	if err == nil {
 		s.waits = false
+		s.reserve()
 		return nil
 	}
-	err = fmt.Errorf("write %d to %s: %w", p.N, s.path(logName), err)
-	if errors.Is(err, ErrNoRoom) {
-		s.waits = true
-		return err
+	s.waits = true
+	s.lost = s.lost || !errors.Is(err, ErrNoRoom)
+	return fmt.Errorf("write %d to %s: %w", p.N, s.path(logName), err)
+}
+
+// Dead tells whether the store takes no write any more: one made no sense, or it is closed.
+func (s *Store) Dead() bool { return s.err != nil }
+
+// take makes the change in the image.
+func (s *Store) take(p cluster.Persist) error {
+	if err := apply(&s.image, p); err != nil {
+		return fmt.Errorf("write %d to %s: %w", p.N, s.path(logName), err)
 	}
-	s.err = err
-	return err
+	return nil
 }
 
 func (s *Store) write(p cluster.Persist) error {
-	if !s.waits {
-		if err := apply(&s.image, p); err != nil {
+	if why := s.misplaced(); why != nil {
+		told := !s.lost
+		if err := s.place(); err != nil {
+			return fmt.Errorf("%w: %w", why, err)
+		}
+		if told {
+			s.tell("the log was made anew from memory", why)
+		}
+		return nil
+	}
+	if s.lost {
+		if err := s.rewrite(); err != nil {
 			return err
 		}
+		s.tell("the log was written into another file, since a write or sync of the former one failed", nil)
+		return nil
 	}
 	if p.Founding == nil && p.Hard == nil && p.Snapshot == nil && p.Entries == nil && p.Notes == nil {
 		return s.settle(p.Sync)
@@ -384,8 +415,8 @@ func noRoom(err error) error {
 	return err
 }
 
-// sync makes a file's content durable. None of its errors is ever tried again: the kernel may have dropped the
-// pages, and a second sync would say that all is well.
+// sync makes a file's content durable. After an error the same file is never synced again: the kernel may have dropped
+// the pages, and a second sync would say that all is well.
 func (s *Store) sync(f *os.File) error {
 	if s.opts.SyncHook != nil {
 		s.opts.SyncHook()
@@ -446,21 +477,37 @@ func (s *Store) rewrite() error {
 	}
 	t.at = int64(len(s.buf))
 	t.durable = t.seq
-	s.file, s.tail, s.size = f, t, size
+	s.file, s.tail, s.size, s.lost = f, t, size, false
 	if cap(s.buf) > zeroChunk {
 		s.buf = nil
 	}
 	return nil
 }
 
-// makeFile puts a durable file of the given size, which begins with head, in the log's place. After ErrNoRoom the
-// log is as it was.
+// makeFile puts a durable file of the given size, which begins with head, in the log's place: the spare, where there is
+// one. What had the place is the next spare. After ErrNoRoom the log is as it was.
 func (s *Store) makeFile(head []byte, size int64) (*os.File, error) {
-	f, err := os.OpenFile(s.path(tempName), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if s.unsure {
+		// The spare may be what the disk has as the log: its content must stay until a new exchange is durable.
+		if err := os.Remove(s.path(tempName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		s.unsure = false
+	}
+	s.spare = false
+	f, err := os.OpenFile(s.path(tempName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, noRoom(err)
 	}
+	kept := int64(0)
 	err = func() error {
+		if info, err := f.Stat(); err != nil {
+			return err
+		} else if kept = info.Size(); kept > size {
+			if err := f.Truncate(size); err != nil {
+				return err
+			}
+		}
 		if err := s.writeAt(f, head, 0); err != nil {
 			return err
 		}
@@ -477,21 +524,39 @@ func (s *Store) makeFile(head []byte, size int64) (*os.File, error) {
 		}
 		err := s.mayWrite()
 		if err == nil {
-			err = os.Rename(f.Name(), s.path(logName))
+			s.spare, err = s.exchange()
 		}
 		if err != nil {
 			return noRoom(err)
 		}
-		return s.syncDir(s.dir)
+		if err := s.syncDir(s.dir); err != nil {
+			s.unsure, s.lost = true, true
+			return err
+		}
+		return nil
 	}()
 	if err != nil {
 		f.Close()
-		if errors.Is(err, ErrNoRoom) {
-			_ = os.Remove(f.Name()) // what room it has taken others may need; the next one replaces it anyway
+		if errors.Is(err, ErrNoRoom) && kept < size {
+			_ = os.Remove(f.Name()) // what room it has taken others may need; it was none that would do
 		}
 		return nil, fmt.Errorf("write the log anew (%d bytes): %w", size, err)
 	}
 	return f, nil
+}
+
+// exchange gives the spare the log's name, and what had it the spare's, if there is such a file and the file system
+// can.
+func (s *Store) exchange() (spare bool, err error) {
+	from, to := s.path(tempName), s.path(logName)
+	err = unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE)
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
+		return false, os.Rename(from, to)
+	}
+	return false, &os.LinkError{Op: "exchange", Old: from, New: to, Err: err}
 }
 
 // SetAside moves what a data directory holds of a log into a directory within it, named after the time, and returns
@@ -521,7 +586,9 @@ func (s *Store) Close() error {
 	}
 	var err error
 	if s.err == nil {
-		err = s.settle(true)
+		if err = s.settle(true); s.lost {
+			err = s.rewrite()
+		}
 		s.err = ErrClosed
 	}
 	return errors.Join(err, s.release())
