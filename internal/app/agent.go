@@ -141,6 +141,7 @@ func runAgent(ctx context.Context, opt AgentOptions, begins func(*agent)) (err e
 	helpers.Go(func() { a.watchLinks(beside) })
 	helpers.Go(func() { a.watchLacks(beside) })
 	helpers.Go(func() { a.sweepGate(beside) })
+	helpers.Go(func() { a.keepRunDir(beside, server) })
 	helpers.Go(func() { a.awaitLeave(ctx) })
 	helpers.Go(func() { a.manager.accompany(beside) })
 	helpers.Go(func() { a.file.run(beside) })
@@ -220,7 +221,7 @@ func (a *agent) open(spec *cluster.Spec) (*node.Boot, error) {
 		return nil, fmt.Errorf("make the inbox: %w", err)
 	}
 	lived := lastWrite(a.opt.DataDir)
-	store, image, err := disk.Open(a.opt.DataDir, disk.Options{})
+	store, image, err := disk.Open(a.opt.DataDir, disk.Options{Told: a.storeTold})
 	if err != nil {
 		return nil, unopened(err, a.opt.DataDir)
 	}
@@ -235,6 +236,9 @@ func (a *agent) open(spec *cluster.Spec) (*node.Boot, error) {
 	a.shared.Store(a.spec)
 	if a.run, err = openRunDir(a.opt.RunDir); err != nil {
 		return nil, err
+	}
+	if err := a.run.reserve(len(a.spec.Groups)); err != nil {
+		a.log.Warn("a full file system may keep this node from taking over", "cause", err)
 	}
 	record, err := a.run.load(boot)
 	if err != nil {
@@ -376,13 +380,19 @@ func (a *agent) openResources(b *node.Boot) error {
 			fresh = append(fresh, s)
 		}
 	}
+	a.holds()
 	a.retireLeftovers()
 	if a.forgetRetired(); a.guardAt != 0 {
 		return errors.New("the groups' addresses can't be guarded, as the log says")
 	}
 	for _, s := range fresh {
 		var err error
-		if s.worker, err = newWorker(s.kind, s.env, a.done); err != nil {
+		if s.worker, err = newWorker(s.kind, s.env, a.done); noRoom(err) {
+			// What runs of it goes on running; it is found once there is room.
+			a.log.Error("a resource can't be made: there is no room to note what runs", "resource", s.place, "cause", err)
+			s.worker, err = resource.NewBroken(s.kind, s.env, a.done, err), nil
+		}
+		if err != nil {
 			return err
 		}
 		a.follow(s.env)

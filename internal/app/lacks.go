@@ -28,6 +28,7 @@ type lacks struct {
 
 	mu     sync.Mutex
 	failed map[place]*deprived // what failed for its surroundings
+	unkept map[place]string    // whose notes in the run directory can't be written, and why
 }
 
 // deprived is a resource that failed for what is around it.
@@ -88,6 +89,8 @@ func (l *lacks) gather(spec *cluster.Spec, self cluster.NodeID, look func(cluste
 			why, f := "", l.failed[at]
 			if err := look(r); err != nil {
 				why = err.Error()
+			} else if unkept := l.unkept[at]; unkept != "" {
+				why = unkept
 			} else if f != nil && f.over.IsZero() {
 				if f.new || now.Sub(f.at) < f.waits {
 					why = f.why

@@ -17,6 +17,8 @@ type observing struct {
 	metrics *api.Metrics
 	health  *api.Health       // for monitors, where the configuration says
 	outputs *resource.Outputs // of programs
+	// printing is where programs print; the loop's alone once it runs.
+	printing outputPlace
 }
 
 // observe makes what counts, before anything happens.

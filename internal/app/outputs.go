@@ -52,6 +52,7 @@ func (o *outputLog) line(g cluster.GroupID, r cluster.ResourceID, text string) {
 
 // openOutputs begins to follow what resources print into files.
 func (a *agent) openOutputs() (err error) {
+	a.openOutputRoom()
 	o := &outputLog{a: a, told: make(map[string]int), skipped: make(map[string]int)}
 	a.outputs, err = resource.NewOutputs(o.line)
 	return err

@@ -39,13 +39,14 @@ type fitting struct {
 	lacks   *lacks
 	settled chan struct{} // closed when the newest change of resources has been tried
 
-	retiring []*slot           // what the file does not name any more and is not known to be stopped
-	stuck    []resource.Guards // of what a former run has left and this one can't stop
-	former   bool              // of what the file names something may be up by a former description
-	guarded  []gate.Group      // as the gate has them
-	guardAt  cluster.Instant   // what is to be guarded is not, and is tried again then; 0: it is
-	failing  cluster.Instant   // since when it could not be guarded; 0: it could
-	unfitted *node.Fitted      // the answer that the core waits for until what is to be guarded is; nil: it has it
+	held     atomic.Pointer[[]*slot] // the resources of this node, for all but the loop
+	retiring []*slot                 // what the file does not name any more and is not known to be stopped
+	stuck    []resource.Guards       // of what a former run has left and this one can't stop
+	former   bool                    // of what the file names something may be up by a former description
+	guarded  []gate.Group            // as the gate has them
+	guardAt  cluster.Instant         // what is to be guarded is not, and is tried again then; 0: it is
+	failing  cluster.Instant         // since when it could not be guarded; 0: it could
+	unfitted *node.Fitted            // the answer that the core waits for until what is to be guarded is; nil: it has it
 
 	guardComplaint complaint
 }
@@ -78,6 +79,8 @@ func (a *agent) reconfigure(spec *cluster.Spec) error {
 	}
 	before := a.spec
 	a.spec = spec
+	a.printing.limit = outputLimit(spec, a.self)
+	a.outputs.Limit(a.printing.limit)
 	a.shared.Store(spec)
 	if err := a.links.Reconfigure(spec.Links); err != nil {
 		a.log.Error("the links can't be changed", "cause", err)
@@ -89,6 +92,7 @@ func (a *agent) reconfigure(spec *cluster.Spec) error {
 	a.tellFit(spec.Timing)
 	a.pace(realtime(spec.Timing))
 	a.work.Go(a.lookAround)
+	a.work.Go(func() { _ = a.run.reserve(len(spec.Groups)) }) // keepRunDir tells if it can't
 	a.lacks.look()
 	a.work.Go(a.answerMonitors)
 	return nil
@@ -120,6 +124,7 @@ func (a *agent) refit(before, after *cluster.Spec) (gone, fresh []*slot) {
 		}
 	}
 	a.slots = kept
+	a.holds()
 	return gone, fresh
 }
 

@@ -9,17 +9,25 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
+	"baton/internal/io/resource"
 )
 
 // runDir is where the agent keeps what outlives it but not the boot.
 type runDir struct {
-	path string
-	temp string
+	path   string
+	record string     // the run record's file
+	mu     sync.Mutex // held while the record or its spare is written
 }
+
+const (
+	recordLeast = 16 << 10 // bytes that are kept free for the run record
+	recordGroup = 512      // and for each group; with ten epochs and a long name it takes 300
+)
 
 const tmpfsMagic = 0x01021994 // TMPFS_MAGIC of linux/magic.h
 
@@ -35,7 +43,18 @@ func openRunDir(path string) (*runDir, error) {
 	if fsys.Type != tmpfsMagic {
 		return nil, fmt.Errorf("the run directory %s is not on tmpfs: what stands there must not outlive the boot; use a directory below /run", path)
 	}
-	return &runDir{path: path, temp: filepath.Join(path, "record.new")}, nil
+	return &runDir{path: path, record: filepath.Join(path, "record.json")}, nil
+}
+
+// reserve makes room for the run record of a cluster of so many groups: then it can be written though others fill the
+// file system.
+func (d *runDir) reserve(groups int) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := resource.ReserveNote(d.record, 0o600, recordLeast+groups*recordGroup); err != nil {
+		return fmt.Errorf("make room for the run record: %w", err)
+	}
+	return nil
 }
 
 // resource names a resource's own directory.
@@ -64,8 +83,8 @@ func (d *runDir) tidy() {
 // nothing else is in it.
 func (d *runDir) remove(socket string) error {
 	var errs []error
-	errs = append(errs, os.RemoveAll(filepath.Join(d.path, "resources")))
-	for _, path := range []string{filepath.Join(d.path, "record.json"), d.temp, socket, partingPath(socket)} {
+	errs = append(errs, d.removeOutput(), os.RemoveAll(filepath.Join(d.path, "resources")), resource.RemoveNote(d.record))
+	for _, path := range []string{socket, partingPath(socket)} {
 		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
@@ -76,12 +95,12 @@ func (d *runDir) remove(socket string) error {
 
 // load returns the run record of this boot, or nil. One that can't be read counts as none.
 func (d *runDir) load(boot cluster.BootID) (*cluster.Record, error) {
-	b, err := os.ReadFile(filepath.Join(d.path, "record.json"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	b, err := resource.ReadNote(d.record)
 	if err != nil {
 		return nil, fmt.Errorf("read the run record: %w", err)
+	}
+	if b == nil {
+		return nil, nil
 	}
 	r := new(cluster.Record)
 	if err := json.Unmarshal(b, r); err != nil {
@@ -93,16 +112,16 @@ func (d *runDir) load(boot cluster.BootID) (*cluster.Record, error) {
 	return r, nil
 }
 
-// store replaces the run record at one instant.
+// store replaces the run record at one instant. It needs no room, unless the record or its directory was deleted: they
+// are made anew.
 func (d *runDir) store(r *cluster.Record) error {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encode the run record: %w", err)
 	}
-	if err := os.WriteFile(d.temp, b, 0o600); err != nil {
-		return fmt.Errorf("write the run record: %w", err)
-	}
-	if err := os.Rename(d.temp, filepath.Join(d.path, "record.json")); err != nil {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := resource.WriteNote(d.record, b, 0o600, false); err != nil {
 		return fmt.Errorf("write the run record: %w", err)
 	}
 	return nil

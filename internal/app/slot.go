@@ -52,6 +52,7 @@ func (a *agent) slot(cluster string, g cluster.GroupID, r cluster.ResourceSpec) 
 // describe finds a resource's kind, and makes what it is given to live in.
 func (a *agent) describe(cluster string, g cluster.GroupID, r cluster.ResourceSpec) (resource.Kind, resource.Env) {
 	return kindOf(r.Kind), resource.Env{Cluster: cluster, Node: a.self, Group: g, Spec: r, RunDir: a.run.resource(g, r.ID),
+		OutputDir: a.printing.of(g, r.ID), OutputLimit: a.printing.limit,
 		Log: a.log.With("group", g, "resource", r.ID)}
 }
 

@@ -3,6 +3,7 @@ package addr
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,7 +17,6 @@ import (
 // an agent that starts again refuses what its predecessor would have refused.
 type highest struct {
 	name string
-	file *os.File // nil until the first epoch is noted
 	seen cluster.Epoch
 }
 
@@ -29,8 +29,8 @@ func openHighest(dir string) (highest, error) {
 		return highest{}, errors.New("a vip needs a directory to note its epoch in")
 	}
 	h := highest{name: filepath.Join(dir, "epoch")}
-	b, err := os.ReadFile(h.name)
-	if errors.Is(err, os.ErrNotExist) || err == nil && len(b) == 0 { // killed between making and writing it
+	b, err := resource.ReadNote(h.name)
+	if b == nil && err == nil { // never written, or killed between making and writing it
 		return h, nil
 	}
 	if err != nil {
@@ -52,22 +52,34 @@ func (h *highest) raise(epoch cluster.Epoch) error {
 	if epoch == h.seen {
 		return nil
 	}
-	if h.file == nil {
-		f, err := os.OpenFile(h.name, os.O_WRONLY|os.O_CREATE, 0o600)
-		if err != nil {
-			return fmt.Errorf("note epoch %d: %w", epoch, err)
-		}
-		h.file = f
-	}
-	if _, err := h.file.WriteAt(fmt.Appendf(nil, epochFormat, epoch), 0); err != nil {
+	if err := h.write(epoch); err != nil {
 		return fmt.Errorf("note epoch %d: %w", epoch, err)
 	}
 	h.seen = epoch
 	return nil
 }
 
-func (h *highest) close() {
-	if h.file != nil {
-		h.file.Close()
+// write writes over what stands there, which takes no room.
+func (h *highest) write(epoch cluster.Epoch) error {
+	f, err := os.OpenFile(h.name, os.O_WRONLY|os.O_CREATE, 0o600)
+	if errors.Is(err, fs.ErrNotExist) { // the directory is gone
+		if err := os.MkdirAll(filepath.Dir(h.name), 0o755); err != nil {
+			return err
+		}
+		f, err = os.OpenFile(h.name, os.O_WRONLY|os.O_CREATE, 0o600)
 	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteAt(fmt.Appendf(nil, epochFormat, epoch), 0)
+	return err
+}
+
+// keep makes the file anew where it was deleted; with epoch 0, which none has, it keeps room for the first.
+func (h *highest) keep() error {
+	if info, err := os.Stat(h.name); err == nil && info.Size() > 0 {
+		return nil
+	}
+	return h.write(h.seen)
 }

@@ -1,12 +1,11 @@
 package addr
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
-	"os"
 	"path/filepath"
+
+	"baton/internal/io/resource"
 )
 
 // noteFile stands in a resource's run directory.
@@ -22,8 +21,8 @@ type note struct {
 
 func openNote(dir string) (note, error) {
 	n := note{dir: dir}
-	text, err := os.ReadFile(filepath.Join(dir, noteFile))
-	if errors.Is(err, fs.ErrNotExist) {
+	text, err := resource.ReadNote(filepath.Join(dir, noteFile))
+	if text == nil && err == nil {
 		return n, nil
 	}
 	var prefix string
@@ -42,23 +41,30 @@ func openNote(dir string) (note, error) {
 func (n *note) is(p netip.Prefix, index int) bool { return n.prefix == p && n.index == index }
 
 func (n *note) set(p netip.Prefix, index int) error {
-	path := filepath.Join(n.dir, noteFile)
-	err := os.WriteFile(path+".new", fmt.Appendf(nil, "%s %d\n", p, index), 0o600)
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
+	if err := resource.WriteNote(filepath.Join(n.dir, noteFile), fmt.Appendf(nil, "%s %d\n", p, index), 0o600, true); err != nil {
 		return fmt.Errorf("note that %s is up: %w", p, err)
 	}
 	n.prefix, n.index = p, index
 	return nil
 }
 
+// keep makes the note anew where it was deleted, and room for the next.
+func (n *note) keep() error {
+	path := filepath.Join(n.dir, noteFile)
+	if resource.NoteKept(path) {
+		return nil
+	}
+	if n.prefix.IsValid() {
+		return n.set(n.prefix, n.index)
+	}
+	return resource.ReserveNote(path, 0o600, 0)
+}
+
 func (n *note) clear() error {
 	if !n.prefix.IsValid() {
 		return nil
 	}
-	if err := os.Remove(filepath.Join(n.dir, noteFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := resource.WriteNote(filepath.Join(n.dir, noteFile), []byte("\n"), 0o600, true); err != nil {
 		return fmt.Errorf("note that %s is down: %w", n.prefix, err)
 	}
 	n.prefix, n.index = netip.Prefix{}, 0

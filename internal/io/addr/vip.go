@@ -111,6 +111,9 @@ func (VIP) New(env resource.Env) (resource.Resource, error) {
 		return nil, err
 	}
 	v.prefix, v.name = p, name
+	if err := v.Keep(); err != nil {
+		v.log.Warn("no room is reserved for what a start notes: it may fail where others fill the file system", "cause", err)
+	}
 	// A Start has less to do if the sockets are there already. If they can't be had now, it will say so.
 	if i, err := v.iface(); err == nil {
 		_ = v.ready(i)
@@ -331,6 +334,17 @@ func (v *vip) Probe(context.Context) (cluster.Status, error) {
 	return status, nil
 }
 
+// Keep implements resource.Keeper.
+func (v *vip) Keep() error {
+	if err := v.seen.keep(); err != nil {
+		return fmt.Errorf("make room to note the epoch of %s: %w", v.prefix, err)
+	}
+	if err := v.up.keep(); err != nil {
+		return fmt.Errorf("make room to note that %s is up: %w", v.prefix, err)
+	}
+	return nil
+}
+
 // Announce tells the neighbours again, at once and then as after a Start. It is an error if the address is
 // not held or not there any more, or if the kernel refused the frame.
 func (v *vip) Announce(context.Context) error {
@@ -349,7 +363,6 @@ func (v *vip) Close() {
 	if v.hold != nil {
 		v.hold.close()
 	}
-	v.seen.close()
 	v.route.close()
 }
 

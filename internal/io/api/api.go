@@ -84,7 +84,11 @@ type Server struct {
 	id     *identity.Identity
 	feed   *feed
 	cancel context.CancelFunc // ends the requests under way: a Watch would go on for ever
-	ended  chan error         // what each Serve returned, once
+
+	serving sync.WaitGroup
+	mu      sync.Mutex // guards what follows
+	socket  *socket
+	failed  []error // what ended a Serve before Close
 }
 
 // mux returns what answers the API, whoever asks.
@@ -108,14 +112,14 @@ func mux(b Backend) http.Handler {
 // until Close. The socket of an agent that is gone is replaced; where one answers, the error names it.
 // The socket's directory is made if it is not there.
 func Listen(path string, b Backend) (*Server, error) {
-	l, err := open(path)
+	l, err := listen(path)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
+		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	base := func(net.Listener) context.Context { return ctx }
 	all := mux(b)
-	s := &Server{cancel: cancel, ended: make(chan error, 2), id: b.Identity(), feed: newFeed(), local: &http.Server{
+	s := &Server{cancel: cancel, socket: l, id: b.Identity(), feed: newFeed(), local: &http.Server{
 		Handler: local(b.Self(), all), ConnContext: connected, ReadHeaderTimeout: answerTimeout, MaxHeaderBytes: maxRequest,
 		BaseContext: base, Protocols: new(http.Protocols),
 	}}
@@ -125,9 +129,41 @@ func Listen(path string, b Backend) (*Server, error) {
 		Handler: remote(b, all), ConnContext: s.called, ReadHeaderTimeout: answerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		BaseContext: base, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams}, ErrorLog: log.New(io.Discard, "", 0),
 	}
-	go func() { s.ended <- s.local.Serve(l) }()
-	go func() { s.ended <- s.remote.Serve(s.feed) }()
+	s.serve(s.local, l)
+	s.serve(s.remote, s.feed)
 	return s, nil
+}
+
+func (s *Server) serve(server *http.Server, l net.Listener) {
+	s.serving.Go(func() {
+		// A listener whose socket was replaced is closed without the server's doing.
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.failed = append(s.failed, fmt.Errorf("serve the API: %w", err))
+		}
+	})
+}
+
+// Keep listens anew where the socket was deleted or replaced; requests under way go on. It is not called after Close.
+func (s *Server) Keep() (anew bool, err error) {
+	s.mu.Lock()
+	former := s.socket
+	s.mu.Unlock()
+	if former.there() {
+		return false, nil
+	}
+	l, err := listen(former.path)
+	if err != nil {
+		return false, err
+	}
+	former.SetUnlinkOnClose(false) // the name is another's
+	former.Close()
+	s.mu.Lock()
+	s.socket = l
+	s.mu.Unlock()
+	s.serve(s.local, l)
+	return true, nil
 }
 
 // called keeps who is at the other end of a connection that was handed over.
@@ -147,16 +183,13 @@ func (s *Server) Close() error {
 	s.cancel()
 	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
-	var errs []error
 	for _, server := range []*http.Server{s.local, s.remote} {
 		if server.Shutdown(ctx) != nil {
 			server.Close() // whoever is still not done is cut off
 		}
-		if err := <-s.ended; !errors.Is(err, http.ErrServerClosed) {
-			errs = append(errs, fmt.Errorf("serve the API: %w", err))
-		}
 	}
-	return errors.Join(errs...)
+	s.serving.Wait()
+	return errors.Join(s.failed...)
 }
 
 // feed is a listener whose connections come from elsewhere.

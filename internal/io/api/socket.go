@@ -9,9 +9,37 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const dialTimeout = 2 * time.Second
+
+// socket is a listening socket that knows its own file.
+type socket struct {
+	*net.UnixListener
+	path string
+	file fs.FileInfo // nil: not known
+}
+
+func listen(path string) (*socket, error) {
+	l, err := open(path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	s := &socket{UnixListener: l, path: path}
+	s.file, _ = os.Lstat(path)
+	return s, nil
+}
+
+// there tells whether the name still leads to this socket.
+func (s *socket) there() bool {
+	now, err := os.Lstat(s.path)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR)
+	}
+	return s.file != nil && os.SameFile(s.file, now)
+}
 
 // open makes the socket and sets who may connect.
 func open(path string) (*net.UnixListener, error) {

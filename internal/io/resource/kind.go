@@ -31,7 +31,11 @@ type Env struct {
 	Group   cluster.GroupID
 	Spec    cluster.ResourceSpec
 	RunDir  string // on tmpfs: outlives the agent, not the boot; made by the caller, private to this resource
-	Log     *slog.Logger
+	// OutputDir is where its output goes where there is no journald: on a file system that nothing that decides shares.
+	// Empty: RunDir.
+	OutputDir   string
+	OutputLimit int64 // bytes above which the output is cut; 0: OutputLimit
+	Log         *slog.Logger
 	// Changed tells that the resource changed by itself (died, became ill, recovered). It never blocks.
 	// It is not called for a change that Start, Standby or Stop made. Surroundings says of a failure that it comes
 	// from what is around the resource (Lacking).
@@ -62,6 +66,13 @@ type Resource interface {
 // Announcer is a front that can make itself known to its neighbours again.
 type Announcer interface {
 	Announce(ctx context.Context) error
+}
+
+// Keeper is a resource that notes in its run directory what a later run of the agent must know.
+type Keeper interface {
+	// Keep makes anew what was deleted of that, and room for what Start and Standby will note, so that they need none
+	// where others fill the file system. It changes nothing else. It is not called while another method runs.
+	Keep() error
 }
 
 // Lacking wraps an error that comes not from the resource but from what is around it: its interface is gone, an

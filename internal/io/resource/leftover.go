@@ -3,11 +3,8 @@ package resource
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -31,8 +28,8 @@ const memoryFile = "resource.json"
 
 // Recall reads a run directory. Where nothing was ever run there, Kind is empty.
 func Recall(dir string) (m Memory, err error) {
-	text, err := os.ReadFile(filepath.Join(dir, memoryFile))
-	if errors.Is(err, fs.ErrNotExist) {
+	text, err := ReadNote(filepath.Join(dir, memoryFile))
+	if text == nil && err == nil {
 		return m, nil
 	}
 	if err == nil {
@@ -50,10 +47,7 @@ func remember(kind string, env Env, former Guards) error {
 	m := Memory{Kind: kind, StopTimeout: env.Spec.StopTimeout, Addresses: all.Addresses, Ports: all.Ports}
 	text, err := json.Marshal(m)
 	if err == nil {
-		err = os.MkdirAll(env.RunDir, 0o755)
-	}
-	if err == nil {
-		err = replace(filepath.Join(env.RunDir, memoryFile), text, 0o644)
+		err = WriteNote(filepath.Join(env.RunDir, memoryFile), text, 0o644, false)
 	}
 	if err != nil {
 		return fmt.Errorf("note what runs here: %w", err)

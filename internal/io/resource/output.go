@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -9,17 +10,17 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"baton/internal/core/cluster"
 )
 
 const (
-	// outputStart is the size above which the output file is cut when a program starts, in bytes.
-	outputStart = 1 << 20
-	// outputLimit is the size above which it is cut while a program runs, in bytes.
-	outputLimit = 8 << 20
-	// outputKept is how much of its end is kept in output.log.1 when it is cut, in bytes.
-	outputKept = 1 << 20
+	// OutputLimit is the size above which a program's output file is cut, in bytes, if nothing less is said.
+	OutputLimit = 4 << 20
+	// outputShare is the part of its limit that is kept of an output, in output.log.1, when it is cut, and that may stand
+	// there when a program starts.
+	outputShare = 4
 )
 
 // journalStdout is journald's socket for standard output (systemd's "stdout stream protocol").
@@ -27,7 +28,7 @@ const journalStdout = "/run/systemd/journal/stdout"
 
 // Output is the file that a program's output goes to where there is no journald, and the older output, if
 // any, in the same path plus ".1". Where there is one, the output is in the journal under Identifier.
-func Output(env Env) string { return filepath.Join(env.RunDir, "output.log") }
+func Output(env Env) string { return filepath.Join(cmp.Or(env.OutputDir, env.RunDir), "output.log") }
 
 // Identifier is the name under which a resource's output stands in the journal.
 func Identifier(group cluster.GroupID, resource cluster.ResourceID) string {
@@ -50,7 +51,11 @@ func openOutput(journal string, env Env, owner account) (out *os.File, kept bool
 		}
 	}
 	path := Output(env)
-	if err := cut(path, outputStart); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+		return nil, false, err
+	}
+	limit := cmp.Or(env.OutputLimit, OutputLimit)
+	if _, err := cut(path, limit/outputShare, limit/outputShare); err != nil {
 		return nil, false, err
 	}
 	out, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
@@ -65,30 +70,64 @@ func openOutput(journal string, env Env, owner account) (out *os.File, kept bool
 	return out, true, nil
 }
 
-// cut empties the file if it is longer than limit, and keeps its end in path.1. Programs that have it open
-// for appending go on at its new start; what they write in that moment may be lost.
-func cut(path string, limit int64) error {
+// cut empties the file if it takes more than limit bytes, and keeps so much of its end in path.1, if there is room for
+// that: emptying needs none. Programs that have it open for appending go on at its new start; what they write in that
+// moment may be lost.
+func cut(path string, limit, keep int64) (done bool, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
-	if err != nil || info.Size() <= limit {
-		return err
+	if err != nil || taken(info) <= limit {
+		return false, err
 	}
-	end := make([]byte, outputKept)
-	n, err := f.ReadAt(end, max(0, info.Size()-outputKept))
+	end := make([]byte, keep)
+	n, err := f.ReadAt(end, max(0, info.Size()-keep))
 	if err != nil && err != io.EOF {
+		n = 0
+	}
+	if err := f.Truncate(0); err != nil {
+		return false, err
+	}
+	_ = overwrite(path+".1", end[:n]) // the older output is worth no more than that
+	return true, nil
+}
+
+// taken is how much room a file takes, in bytes: one that was cut below a program that does not append has a hole.
+func taken(info fs.FileInfo) int64 {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return min(info.Size(), s.Blocks*512)
+	}
+	return info.Size()
+}
+
+// overwrite writes a file over, in the room that it has.
+func overwrite(path string, content []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o640)
+	if err != nil {
 		return err
 	}
-	if err := replace(path+".1", end[:n], 0o640); err != nil {
-		return err
+	n, err := f.WriteAt(content, 0)
+	return errors.Join(err, f.Truncate(int64(n)), f.Close())
+}
+
+// cutDeleted empties a program's output file that somebody deleted, if it takes more than limit bytes: without a name it
+// goes on growing.
+func cutDeleted(path string, pid int, limit int64) error {
+	name := fmt.Sprintf("/proc/%d/fd/1", pid)
+	if to, err := os.Readlink(name); err != nil || to != path+" (deleted)" {
+		return nil // it has ended, or prints elsewhere
 	}
-	return f.Truncate(0)
+	info, err := os.Stat(name)
+	if err != nil || taken(info) <= limit {
+		return nil
+	}
+	return os.Truncate(name, 0)
 }
 
 // lastLine returns the last line of a program's output that is not empty, shortened; "" if there is none.
@@ -115,13 +154,4 @@ func shorten(text string) string {
 		line = strings.ToValidUTF8(line[:200], "") + "…"
 	}
 	return line
-}
-
-// replace writes a file so that readers see the old or the new content, never a part.
-func replace(path string, content []byte, mode fs.FileMode) error {
-	next := path + ".new"
-	if err := os.WriteFile(next, content, mode); err != nil {
-		return err
-	}
-	return os.Rename(next, path)
 }

@@ -2,12 +2,14 @@ package resource
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -51,6 +53,7 @@ type output struct {
 	group    cluster.GroupID
 	resource cluster.ResourceID
 	path     string
+	limit    int64
 	offset   int64
 	partial  []byte
 	watch    int32
@@ -84,22 +87,33 @@ func (o *Outputs) Watch(env Env) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(env.RunDir, 0o755); err != nil {
+	x := &output{group: env.Group, resource: env.Spec.ID, path: Output(env), limit: cmp.Or(env.OutputLimit, OutputLimit)}
+	dir := filepath.Dir(x.path)
+	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return fmt.Errorf("watch the output of programs: %w", err)
 	}
-	x := &output{group: env.Group, resource: env.Spec.ID, path: Output(env)}
 	var failed error
 	if err := raw.Control(func(fd uintptr) {
-		wd, err := unix.InotifyAddWatch(int(fd), env.RunDir, unix.IN_MODIFY|unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_ONLYDIR)
+		wd, err := unix.InotifyAddWatch(int(fd), dir, unix.IN_MODIFY|unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_ONLYDIR)
 		x.watch, failed = int32(wd), err
 	}); err != nil || failed != nil {
-		return fmt.Errorf("watch %s: %w", env.RunDir, errors.Join(err, failed))
+		return fmt.Errorf("watch %s: %w", dir, errors.Join(err, failed))
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.kept[outputKey(env.Group, env.Spec.ID)] = x
 	x.read(time.Time{})
+	x.cut() // nothing tells of a program that finds no room any more
 	return nil
+}
+
+// Limit sets the size above which every output is cut, in bytes.
+func (o *Outputs) Limit(size int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, x := range o.kept {
+		x.limit = size
+	}
 }
 
 // Forget ends the watch over a resource's output.
@@ -159,10 +173,13 @@ func (o *Outputs) watch() {
 		if err != nil {
 			return
 		}
+		flood := false
 		for _, wd := range watched(buffer[:n]) {
-			o.more(wd)
+			flood = o.more(wd) || flood
 		}
-		time.Sleep(outputPause)
+		if !flood { // else it is cut again before it fills what others print into, too
+			time.Sleep(outputPause)
+		}
 	}
 }
 
@@ -179,8 +196,9 @@ func watched(events []byte) (out []int32) {
 	return out
 }
 
-// more reads the outputs of a watch on; -1 stands for all of them, since events were lost.
-func (o *Outputs) more(wd int32) {
+// more reads the outputs of a watch on, and cuts those that are too long; -1 stands for all of them, since events were
+// lost. It tells whether one was cut.
+func (o *Outputs) more(wd int32) (flood bool) {
 	type told struct {
 		group    cluster.GroupID
 		resource cluster.ResourceID
@@ -195,6 +213,9 @@ func (o *Outputs) more(wd int32) {
 		for _, l := range x.read(time.Now()) {
 			news = append(news, told{x.group, x.resource, l.Text})
 		}
+		if x.cut() {
+			flood = true
+		}
 	}
 	if len(news) > 0 {
 		close(o.changed)
@@ -204,6 +225,16 @@ func (o *Outputs) more(wd int32) {
 	for _, n := range news {
 		o.told(n.group, n.resource, n.text)
 	}
+	return flood
+}
+
+// cut keeps the file short.
+func (x *output) cut() bool {
+	done, err := cut(x.path, x.limit, x.limit/outputShare)
+	if done && err == nil {
+		x.offset, x.partial = 0, nil
+	}
+	return done
 }
 
 // read takes what the file holds beyond what is known, and returns the new lines.

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
 )
@@ -92,7 +95,7 @@ func TestOutputIsFollowed(t *testing.T) {
 	}
 	write(" a line\n")
 	_, next = awaitLines(t, o, next, "half a line")
-	if err := cut(file.Name(), 0); err != nil { // as when the file has grown too long
+	if _, err := cut(file.Name(), 0, 100); err != nil { // as when the file has grown too long
 		t.Fatal(err)
 	}
 	write("after the cut\n")
@@ -137,5 +140,58 @@ func TestOutputIsBounded(t *testing.T) {
 			t.Fatalf("the end is not among %d lines", len(lines))
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// A program that prints as fast as it can is cut again and again, on a file system with room for little, and what comes
+// last is kept. Where that is full, cutting still works.
+func TestFloodIsCut(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
+		t.Fatalf("mount a small tmpfs: %v", err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	const limit = 256 << 10
+	env := Env{Group: "web", RunDir: t.TempDir(), OutputDir: filepath.Join(dir, "web"), OutputLimit: limit}
+	env.Spec.ID = "app"
+	if err := os.Mkdir(env.OutputDir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(Output(env), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	line := []byte(strings.Repeat("x", 199) + "\n")
+	for err == nil {
+		_, err = f.Write(line)
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	o, err := NewOutputs(func(cluster.GroupID, cluster.ResourceID, string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(o.Close)
+	if err := o.Watch(env); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Second); time.Now().Before(end); {
+		_, _ = f.Write(line) // it may be full until it is cut
+	}
+	fmt.Fprintln(f, "the end")
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		lines, _ := o.Next("web", "app", 0)
+		info, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Size() <= limit && len(lines) > 0 && lines[len(lines)-1].Text == "the end" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes, limit %d, %d lines", info.Size(), limit, len(lines))
+		}
 	}
 }

@@ -10,11 +10,21 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
+)
+
+const (
+	// probeTail is how much is kept of what a check's command prints: the end, in bytes.
+	probeTail = 4 << 10
+	// tailWait is how long is waited for the end of what it prints, where it has left something running.
+	tailWait = 20 * time.Millisecond
+	// probeHeader is the longest header of an HTTP answer to a check, in bytes. The body is not read.
+	probeHeader = 64 << 10
 )
 
 // check asks a program on this node whether it is well. Exactly one of http, tcp and command is set.
@@ -78,7 +88,8 @@ func newCheck(fields map[string]any, name string, interval, timeout time.Duratio
 		}
 		c.client = &http.Client{
 			// A probe goes to this node, by whatever name its certificate has, and never through a proxy.
-			Transport:     &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
+			Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+				MaxResponseHeaderBytes: probeHeader},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}
 	}
@@ -123,7 +134,7 @@ func (c *check) get(ctx context.Context) error {
 	}
 	response.Body.Close()
 	if response.StatusCode < 200 || response.StatusCode > 399 {
-		return errors.New(response.Status)
+		return errors.New(shorten(response.Status))
 	}
 	return nil
 }
@@ -147,11 +158,11 @@ func (p *process) runCheck(ctx context.Context, argv []string) error {
 	if err != nil {
 		return lacking(err)
 	}
-	fd, err := unix.MemfdCreate("check", unix.MFD_CLOEXEC)
+	out, end, err := newTailPipe()
 	if err != nil {
-		return fmt.Errorf("file for the output: %w", err)
+		return fmt.Errorf("pipe for the output: %w", err)
 	}
-	out := os.NewFile(uintptr(fd), "check")
+	defer end.close()
 	defer out.Close()
 	in, err := os.Open(os.DevNull)
 	if err != nil {
@@ -167,6 +178,7 @@ func (p *process) runCheck(ctx context.Context, argv []string) error {
 	if err != nil {
 		return err
 	}
+	out.Close()
 	defer pidfd.Close()
 	killed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { unix.Kill(-pid, unix.SIGKILL); close(killed) })
@@ -183,10 +195,60 @@ func (p *process) runCheck(ctx context.Context, argv []string) error {
 	if err != nil || ws.Exited() && ws.ExitStatus() == 0 {
 		return err
 	}
-	text := make([]byte, 4096)
-	n, _ := out.ReadAt(text, 0)
-	if line := shorten(string(text[:n])); line != "" {
+	if line := shorten(end.text()); line != "" {
 		return fmt.Errorf("%s: %s", describe(ws), line)
 	}
 	return errors.New(describe(ws))
+}
+
+// tailPipe reads what a program prints into a pipe, and keeps the end of it.
+type tailPipe struct {
+	from *os.File
+	read chan struct{} // closed when nothing more is read
+	mu   sync.Mutex
+	kept []byte // twice probeTail at most
+}
+
+// newTailPipe returns the end of the pipe that the program gets, and what reads the other.
+func newTailPipe() (to *os.File, t *tailPipe, err error) {
+	from, to, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	t = &tailPipe{from: from, read: make(chan struct{})}
+	go t.run()
+	return to, t, nil
+}
+
+func (t *tailPipe) run() {
+	defer close(t.read)
+	buffer := make([]byte, 16<<10)
+	for {
+		n, err := t.from.Read(buffer)
+		t.mu.Lock()
+		t.kept = append(t.kept, buffer[max(0, n-probeTail):n]...)
+		if len(t.kept) > probeTail {
+			t.kept = append(t.kept[:0], t.kept[len(t.kept)-probeTail:]...)
+		}
+		t.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// text returns the end of what was printed, once all is read that a program which has ended had printed. What it has
+// left running may hold the pipe open, and is not waited for.
+func (t *tailPipe) text() string {
+	_ = t.from.SetReadDeadline(time.Now().Add(tailWait))
+	<-t.read
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.kept)
+}
+
+// close ends the reading.
+func (t *tailPipe) close() {
+	t.from.Close()
+	<-t.read
 }

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -122,16 +121,19 @@ func (p *process) open() (Resource, error) {
 	if mount := cgroupMount(); mount != "" {
 		p.group.dir = filepath.Join(mount, "baton", env.Cluster, string(env.Node), string(env.Group), string(env.Spec.ID))
 	}
-	text, err := os.ReadFile(p.stateFile())
-	if err == nil {
+	text, err := ReadNote(p.stateFile())
+	if text != nil {
 		err = json.Unmarshal(text, &p.state)
-	} else if errors.Is(err, fs.ErrNotExist) {
-		err = nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("state of what runs: %s: %w", p.stateFile(), err)
 	}
 	p.life, p.end = context.WithCancel(context.Background())
+	if len(p.command) > 0 { // a leftover starts nothing
+		if err := p.reserve(); err != nil {
+			p.log.Warn("no room is reserved for what a start notes: it may fail where others fill the file system", "cause", err)
+		}
+	}
 	return p, nil
 }
 
@@ -338,6 +340,37 @@ func (p *process) probeLeftovers(ctx context.Context) (cluster.Status, error) {
 	return cluster.StatusStopped, nil
 }
 
+// Keep implements Keeper.
+func (p *process) Keep() error {
+	if !NoteKept(p.stateFile()) && p.state != (state{}) {
+		text, err := json.Marshal(p.state)
+		if err == nil {
+			err = WriteNote(p.stateFile(), text, 0o600, false)
+		}
+		if err != nil {
+			return fmt.Errorf("note the state of what runs: %w", err)
+		}
+	}
+	if !NoteKept(p.roleFile()) && p.state.PID != 0 {
+		if err := p.tellRole(p.state.Epoch, p.state.Serving); err != nil {
+			return fmt.Errorf("tell the role: %w", err)
+		}
+	}
+	return p.reserve()
+}
+
+// reserve makes room for what a start notes.
+func (p *process) reserve() error {
+	if err := ReserveNote(p.stateFile(), 0o600, notePage); err != nil {
+		return fmt.Errorf("make room to note the state of what runs: %w", err)
+	}
+	if err := ReserveNote(p.roleFile(), 0o644, 0); err != nil {
+		return fmt.Errorf("make room to tell the role: %w", err)
+	}
+	// The program finds its state file there; all other files in it are for root and the program alone.
+	return os.Chmod(p.env.RunDir, 0o711)
+}
+
 // Close implements Resource.
 func (p *process) Close() {
 	p.end()
@@ -404,7 +437,7 @@ func (p *process) tellRole(epoch cluster.Epoch, serving bool) error {
 	if serving {
 		text = fmt.Sprintf("serving %d\n", epoch)
 	}
-	return replace(p.roleFile(), []byte(text), 0o644)
+	return WriteNote(p.roleFile(), []byte(text), 0o644, true)
 }
 
 // note changes the state and its file.
@@ -418,7 +451,7 @@ func (p *process) note(change func(*state)) error {
 	if err != nil {
 		return err
 	}
-	if err := replace(p.stateFile(), text, 0o600); err != nil {
+	if err := WriteNote(p.stateFile(), text, 0o600, false); err != nil {
 		return fmt.Errorf("note the state of what runs: %w", err)
 	}
 	p.mu.Lock()

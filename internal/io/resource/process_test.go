@@ -631,11 +631,12 @@ func TestProgramHasUsualSlice(t *testing.T) {
 func TestOutputIsCut(t *testing.T) {
 	b := newBench(t, spec("", nil))
 	path := Output(b.env)
-	long := strings.Repeat("0123456789abcde\n", (outputStart+outputKept)/16) + "the end\n"
+	const limit, kept = 1 << 20, 1 << 18
+	long := strings.Repeat("0123456789abcde\n", (limit+kept)/16) + "the end\n"
 	if err := os.WriteFile(path, []byte(long), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := cut(path, int64(len(long))); err != nil {
+	if done, err := cut(path, int64(len(long)), kept); err != nil || done {
 		t.Fatal(err)
 	}
 	if info, _ := os.Stat(path); info.Size() != int64(len(long)) {
@@ -646,14 +647,14 @@ func TestOutputIsCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer appender.Close()
-	if err := cut(path, outputStart); err != nil {
+	if done, err := cut(path, limit, kept); err != nil || !done {
 		t.Fatal(err)
 	}
 	fmt.Fprintln(appender, "goes on")
 	if text, _ := os.ReadFile(path); string(text) != "goes on\n" {
 		t.Errorf("file has %d bytes", len(text))
 	}
-	if old, _ := os.ReadFile(path + ".1"); len(old) != outputKept || lastLine(path+".1") != "the end" {
+	if old, _ := os.ReadFile(path + ".1"); len(old) != kept || lastLine(path+".1") != "the end" {
 		t.Errorf("old file has %d bytes", len(old))
 	}
 }
@@ -821,4 +822,123 @@ func TestFailsForItsSurroundings(t *testing.T) {
 	if done := d.answer(); !done.Surroundings {
 		t.Errorf("by itself: %+v", done)
 	}
+}
+
+// An output file that somebody deleted below a program goes on growing without a name, and is cut nevertheless.
+func TestDeletedOutputIsCut(t *testing.T) {
+	b := newBench(t, spec(`while :; do echo "a line of a program that prints"; done`, nil))
+	b.start(1)
+	path := Output(b.env)
+	until(t, "it prints", func() bool { info, err := os.Stat(path); return err == nil && info.Size() > 0 })
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	const limit = 4096
+	size := func() int64 {
+		info, err := os.Stat(fmt.Sprintf("/proc/%d/fd/1", b.pid()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	until(t, "it grows", func() bool { return size() > 2*limit })
+	unix.Kill(b.pid(), unix.SIGSTOP)
+	before := size()
+	if err := cutDeleted(path, b.pid(), limit); err != nil || size() != 0 {
+		t.Errorf("it had %d bytes, and has %d, %v", before, size(), err)
+	}
+	unix.Kill(b.pid(), unix.SIGCONT)
+}
+
+// What a check's command prints is read, and only the end of it kept.
+func TestCheckThatPrintsWithoutEnd(t *testing.T) {
+	b := newBench(t, spec("sleep 1000", map[string]any{
+		"ready": map[string]any{"command": []string{"sh", "-c", `yes begin | head -c 100000000; printf '%5000s\nthe end\n' x; exit 3`}, "interval": 10 * time.Millisecond, "timeout": 20 * time.Second}}))
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	err := b.p.runCheck(ctx, b.p.ready.command)
+	if err == nil || !strings.Contains(err.Error(), "status 3") || !strings.HasSuffix(err.Error(), ": the end") {
+		t.Errorf("%v", err)
+	}
+	to, end, err := newTailPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end.close()
+	for range 100 {
+		if _, err := to.Write(make([]byte, 64<<10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	to.Close()
+	if n := len(end.text()); n > probeTail || cap(end.kept) > 4*probeTail {
+		t.Errorf("%d bytes are kept, in room for %d", n, cap(end.kept))
+	}
+	// A command that leaves something running, which holds its output open.
+	start := time.Now()
+	err = b.p.runCheck(ctx, []string{"sh", "-c", "setsid sleep 30 & echo so far; exit 1"})
+	if err == nil || !strings.HasSuffix(err.Error(), ": so far") || time.Since(start) > 10*time.Second {
+		t.Errorf("after %v: %v", time.Since(start), err)
+	}
+}
+
+// With room for its notes made in advance, a program starts, changes its role, stops and starts on a full file system;
+// after they were deleted, too, once Keep has made them anew.
+func TestStartsOnAFullFileSystem(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Fatalf("mount a small tmpfs: %v", err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	env := Env{Cluster: testCluster(), Node: "n", Group: "full", RunDir: filepath.Join(dir, "g", "r"), OutputDir: t.TempDir(),
+		Spec: spec("sleep 1000", nil), Changed: func(cluster.Status, string, bool) {}}
+	if err := remember("process", env, Guards{}); err != nil {
+		t.Fatal(err)
+	}
+	res, err := Process{}.New(env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := res.(*process)
+	t.Cleanup(func() { p.Stop(context.Background()); p.Close() })
+	ballast := filepath.Join(dir, "ballast")
+	fill := func() {
+		t.Helper()
+		if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+	epoch := cluster.Epoch(0)
+	cycle := func() {
+		t.Helper()
+		for range 3 {
+			epoch++
+			if err := errors.Join(p.Start(t.Context(), epoch), p.Standby(t.Context(), epoch), p.Stop(t.Context()), p.Start(t.Context(), epoch)); err != nil {
+				t.Fatal(err)
+			}
+			if text, _ := os.ReadFile(p.roleFile()); string(text) != fmt.Sprintf("serving %d\n", epoch) {
+				t.Errorf("its role is %q", text)
+			}
+		}
+	}
+	fill()
+	cycle()
+	os.Remove(ballast)
+	if err := os.RemoveAll(env.RunDir); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Keep(); err != nil {
+		t.Fatal(err)
+	}
+	fill()
+	pid := p.state.PID
+	again, err := Process{}.New(env) // as another agent would
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, err := again.Probe(t.Context()); status != cluster.StatusRunning || again.(*process).state.PID != pid {
+		t.Errorf("what runs is found %v, %v by another agent", status, err)
+	}
+	again.Close()
+	cycle()
 }

@@ -237,7 +237,10 @@ func TestRetire(t *testing.T) {
 	d, env := programs(t, spec(`setsid sleep 1000 & exec sleep 1000`, map[string]any{"ready": map[string]any{
 		"command": []string{"false"}, "interval": 10 * time.Millisecond}}))
 	d.Want(want(1, cluster.TargetRunning))
-	until(t, "it starts", func() bool { _, err := os.Stat(filepath.Join(env.RunDir, "process.json")); return err == nil })
+	until(t, "it starts", func() bool {
+		text, err := ReadNote(filepath.Join(env.RunDir, "process.json"))
+		return err == nil && text != nil
+	})
 	pid := pidOf(t, env.RunDir)
 	if err := d.Retire(t.Context()); err != nil {
 		t.Fatal(err)

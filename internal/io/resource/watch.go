@@ -1,11 +1,10 @@
 package resource
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"syscall"
 	"time"
 
@@ -43,7 +42,8 @@ func (p *process) watchEnd(r *run) {
 	}
 }
 
-// watchOutput keeps the output file short while the process runs.
+// watchOutput keeps the output file short while the process runs, where somebody deleted it. Outputs cuts those that have
+// a name.
 func (p *process) watchOutput(r *run) {
 	ticker := time.NewTicker(trimInterval)
 	defer ticker.Stop()
@@ -53,7 +53,7 @@ func (p *process) watchOutput(r *run) {
 			return
 		case <-ticker.C:
 		}
-		if err := cut(Output(p.env), outputLimit); err != nil {
+		if err := cutDeleted(Output(p.env), r.pid, cmp.Or(p.env.OutputLimit, OutputLimit)); err != nil {
 			p.log.Warn("the output file grows on", "cause", err)
 		}
 	}
@@ -272,7 +272,7 @@ func (p *process) clear(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := os.Remove(p.roleFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := WriteNote(p.roleFile(), []byte("\n"), 0o644, true); err != nil {
 		return err
 	}
 	return p.note(func(s *state) { *s = state{Highest: s.Highest} })

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -191,13 +193,17 @@ func (w *Worker) Retire(ctx context.Context) error {
 	w.mu.Unlock()
 	w.calling.Lock()
 	err := w.res.Stop(ctx)
-	dir := w.env.RunDir
+	dir, output := w.env.RunDir, w.env.OutputDir
 	w.calling.Unlock()
 	if err != nil {
 		return fmt.Errorf("stop %s/%s, which is to go: %w", w.group, w.id, err)
 	}
 	w.Close()
-	if err := os.RemoveAll(dir); err != nil {
+	err = os.RemoveAll(dir)
+	if output != "" {
+		err = errors.Join(err, os.RemoveAll(output))
+	}
+	if err != nil {
 		return fmt.Errorf("remove the directory of %s/%s: %w", w.group, w.id, err)
 	}
 	return nil
@@ -210,6 +216,39 @@ func (w *Worker) Adopt(ctx context.Context) cluster.Status {
 		w.found(status)
 	}
 	return status
+}
+
+// Keep makes anew what was deleted of the run directory, and keeps room there for what a start notes; an error says
+// why it can't. Where an operation runs, that has noted what there is to note, and Keep does nothing. Anew: the directory
+// was gone.
+func (w *Worker) Keep() (anew bool, err error) {
+	if !w.calling.TryLock() {
+		return false, nil
+	}
+	defer w.calling.Unlock()
+	w.mu.Lock()
+	over, former := w.retired || w.closed, w.former
+	w.mu.Unlock()
+	if over {
+		return false, nil
+	}
+	_, err = os.Stat(w.env.RunDir)
+	anew = errors.Is(err, fs.ErrNotExist)
+	if _, ok := w.res.(broken); ok {
+		w.make()
+	}
+	if b, ok := w.res.(broken); ok {
+		return false, b.cause
+	}
+	if !NoteKept(filepath.Join(w.env.RunDir, memoryFile)) {
+		if err := remember(w.kind.Spec().Name, w.env, former); err != nil {
+			return false, err
+		}
+	}
+	if k, ok := w.res.(Keeper); ok {
+		return anew, k.Keep()
+	}
+	return anew, nil
 }
 
 // Close cancels what is under way, ends the goroutine and lets go of the resource, which runs on. After
