@@ -1,10 +1,6 @@
 package resource
 
 import (
-	"fmt"
-	"os"
-	"path/filepath"
-
 	"baton/internal/core/cluster"
 )
 
@@ -52,29 +48,14 @@ func (Process) Check(spec cluster.ResourceSpec) (hint string, err error) {
 		}
 	}
 	for _, c := range commands {
-		file, err := launch{dir: p.dir, argv: c, env: p.environment(owner, 0)}.lookup()
-		if err == nil {
-			err = executable(p.dir, file)
-		}
+		l := launch{dir: p.dir, argv: c, env: p.environment(owner, 0)}
+		file, err := l.lookup()
 		if err != nil {
-			return "install it on every node of the group, or correct the file", err
+			return install, err
+		}
+		if u := examine(l.absolute(file), l.path()); u != nil {
+			return u.hint, u
 		}
 	}
 	return "", nil
-}
-
-// executable tells why a file is no program.
-func executable(dir, file string) error {
-	at := file
-	if !filepath.IsAbs(at) {
-		at = filepath.Join(dir, file)
-	}
-	info, err := os.Stat(at)
-	switch {
-	case err != nil:
-		return fmt.Errorf("the program: %w", err)
-	case info.IsDir() || info.Mode()&0o111 == 0:
-		return fmt.Errorf("the program: %s can't be executed", file)
-	}
-	return nil
 }

@@ -62,7 +62,7 @@ func (l launch) start() (pid int, pidfd *os.File, err error) {
 		pid, fd, err = l.forkHeld(path, traced, into)
 	}
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, l.explained(err)
 	}
 	if l.group != nil && !into {
 		err = os.WriteFile(filepath.Join(l.group.Name(), "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
@@ -150,10 +150,10 @@ func (l launch) fork(path string, traced, into bool) (pid, pidfd int, err error)
 	return pid, pidfd, unix.SetNonblock(pidfd, true)
 }
 
-// missing tells whether a program could not be executed because a file is not there, or may not be used: it, its
-// interpreter, or a directory.
+// missing tells whether a program could not be executed because a file is not there, may not be used, or is none that
+// can be executed here: it, its interpreter, or a directory.
 func missing(err error) bool {
-	for _, e := range []error{unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ELOOP, unix.ESTALE} {
+	for _, e := range []error{unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ELOOP, unix.ESTALE, unix.ENOEXEC} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -252,12 +252,7 @@ func (l launch) lookup() (string, error) {
 	if strings.Contains(name, "/") {
 		return name, nil
 	}
-	var path string
-	for _, v := range l.env {
-		if rest, ok := strings.CutPrefix(v, "PATH="); ok {
-			path = rest
-		}
-	}
+	path := l.path()
 	for _, dir := range filepath.SplitList(path) {
 		file := filepath.Join(dir, name)
 		if info, err := os.Stat(file); err == nil && !info.IsDir() && info.Mode()&0o111 != 0 {

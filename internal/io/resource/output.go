@@ -131,7 +131,10 @@ func cutDeleted(path string, pid int, limit int64) error {
 }
 
 // lastLine returns the last line of a program's output that is not empty, shortened; "" if there is none.
-func lastLine(path string) string {
+func lastLine(path string) string { return shorten(lastOutput(path)) }
+
+// lastOutput returns the end of a program's output, at most 4 KiB of it; "" if there is none.
+func lastOutput(path string) string {
 	f, err := os.Open(path)
 	if err != nil {
 		return ""
@@ -143,7 +146,7 @@ func lastLine(path string) string {
 	}
 	end := make([]byte, 4096)
 	n, _ := f.ReadAt(end, max(0, info.Size()-int64(len(end))))
-	return shorten(string(end[:n]))
+	return string(end[:n])
 }
 
 // shorten returns the last line of a text that is not empty, and at most its first 200 bytes.

@@ -19,16 +19,23 @@ func (p *process) watchEnd(r *run) {
 	if awaitExit(r.pidfd) != nil {
 		return // closed: the agent lets go
 	}
+	left := p.leftBy(r)
 	// Before it is reaped: until then its process group's number is nobody else's.
 	p.killAll(r)
-	how := "ended; its status is not known, since a former run of the agent started it,"
+	well, how := false, "ended; its status is not known, since a former run of the agent started it,"
 	if r.child {
 		var ws unix.WaitStatus
 		if _, err := unix.Wait4(r.pid, &ws, 0, nil); err == nil {
-			how = describe(ws)
+			how, well = describe(ws), ws.Exited() && ws.ExitStatus() == 0
+			if left > 0 && well {
+				how = wentToBackground(left)
+			}
 		}
 	}
 	exit := fmt.Sprintf("%s after %s", how, ran(r.start))
+	if hint := p.endHint(well); hint != "" {
+		exit += ": " + hint
+	}
 	if line := lastLine(Output(p.env)); line != "" {
 		exit += ", last output: " + line
 	}
