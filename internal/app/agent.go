@@ -178,6 +178,9 @@ func readOwnFile(opt AgentOptions, log *slog.Logger) (*cluster.Spec, error) {
 	if err != nil {
 		return nil, fail(exitUsage, "name the cluster file with baton agent --config FILE", "read the cluster file %s: %s", opt.ConfigFile, cause(err))
 	}
+	if bytes.Contains(text, []byte("\r\n")) {
+		log.Warn("the cluster file has DOS line ends (CR LF)", "file", opt.ConfigFile, "hint", "sed -i 's/\\r$//' "+opt.ConfigFile+" on every node: a cluster forms only from files that are the same to the byte")
+	}
 	spec, err := config.Parse(opt.ConfigFile, text, Kinds())
 	if err == nil {
 		return spec, nil

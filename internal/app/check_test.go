@@ -297,3 +297,52 @@ func TestCheckCommand(t *testing.T) {
 		t.Errorf("exit %d\n%s", code, out)
 	}
 }
+
+// What won't be as it looks in the file is told: addresses come last wherever they stand, a program that listens on
+// the group's own address can't, scripts and files of DOS don't work.
+func TestCheckGroups(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"haproxy.cfg": "frontend x\n  bind 10.0.0.60:8080\n",
+		"near.cfg":    "bind 10.0.0.60.1 110.0.0.60 10.0.0.601\n",
+		"dos.sh":      "#!/bin/sh\nexec sleep 1\r\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ resources, want string }{
+		{"[ { vip: 10.0.0.60/24 }, { process: { name: p, command: [sleep, \"1\"], user: nobody } } ]", "vip stands before p in the file"},
+		{"[ { process: { name: p, command: [sleep, \"1\"], user: nobody } }, { vip: 10.0.0.60/24 } ]", ""},
+		{"[ { process: { name: p, command: [haproxy, -f, $DIR/haproxy.cfg], user: nobody } }, { vip: 10.0.0.60/24 } ]", "$DIR/haproxy.cfg names 10.0.0.60"},
+		{"[ { process: { name: p, command: [haproxy, --file=haproxy.cfg], user: nobody, directory: $DIR } }, { vip: 10.0.0.60/24 } ]", ""},
+		{"[ { process: { name: p, command: [haproxy, --file=./haproxy.cfg], user: nobody, directory: $DIR } }, { vip: 10.0.0.60/24 } ]", "$DIR/haproxy.cfg names 10.0.0.60"},
+		{"[ { process: { name: p, command: [haproxy, -f, $DIR/near.cfg], user: nobody } }, { vip: 10.0.0.60/24 } ]", ""},
+		{"[ { process: { name: p, command: [x, --listen, \"10.0.0.60:80\"], user: nobody } }, { vip: 10.0.0.60/24 } ]", "its command names 10.0.0.60"},
+		{"[ { process: { name: p, command: [x], environment: { LISTEN: \"[fd00::60]:80\" }, user: nobody } }, { vip: { address: \"fd00::60/64\" } } ]", "its environment names fd00::60"},
+		{"[ { process: { name: p, command: [sh, $DIR/dos.sh], user: nobody } }, { vip: 10.0.0.60/24 } ]", "dos.sh has DOS line ends"},
+		{"[ { process: { name: p, command: [$DIR/dos.sh], user: nobody } }, { vip: 10.0.0.60/24 } ]", "dos.sh has DOS line ends"},
+	} {
+		text := "cluster: feed\nnodes:\n  alpha: { address: 127.0.0.1 }\n  beta: { address: 10.0.0.12 }\n  gamma: { address: 10.0.0.13, role: witness }\n" +
+			"groups:\n  feed: { resources: " + strings.ReplaceAll(c.resources, "$DIR", dir) + " }\n"
+		spec, err := config.Parse("file", []byte(text), Kinds())
+		if err != nil {
+			t.Errorf("%s: %v", c.resources, err)
+			continue
+		}
+		u := quiet()
+		checkGroups(u, spec, spec.Node("alpha"))
+		if c.want != "" {
+			expectFinding(t, u, "group feed", warning, strings.ReplaceAll(c.want, "$DIR", dir))
+		} else if len(u.Checks) > 0 {
+			t.Errorf("%s: %+v", c.resources, u.Checks)
+		}
+	}
+	file := filepath.Join(dir, "dos.yaml")
+	if err := os.WriteFile(file, []byte("cluster: feed\r\nnodes:\r\n  alpha: { address: 127.0.0.1 }\r\n  beta: { address: 10.0.0.12 }\r\n  gamma: { address: 10.0.0.13, role: witness }\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	u := quiet()
+	checkFile(u, file)
+	expectFinding(t, u, "line ends", warning, "DOS line ends (CR LF)")
+}

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -90,6 +91,7 @@ func (c *checkCmd) Run(k *console) error {
 		if self != nil {
 			checkLinks(u, spec, self, k.socket)
 			checkResources(u, spec, self)
+			checkGroups(u, spec, self)
 			checkUnits(u, spec, self)
 		}
 		u.Firewall = firewall(spec, self)
@@ -165,6 +167,10 @@ func checkFile(u *checkup, name string) *cluster.Spec {
 	}
 	u.Takeover = spec.Timing.Takeover.String()
 	u.add("file", pass, "", "%s: cluster %s, %d nodes, %d links, %d groups", name, spec.Cluster, len(spec.Nodes), len(spec.Links), len(spec.Groups))
+	if bytes.Contains(text, []byte("\r\n")) {
+		u.add("line ends", warning, "sed -i 's/\\r$//' "+name+", on every node",
+			"%s has DOS line ends (CR LF): a cluster forms only from files that are the same to the byte, and what a shell gets from it may end in CR", name)
+	}
 	return spec
 }
 

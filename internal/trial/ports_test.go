@@ -42,6 +42,11 @@ func (c *incident) checked(node string) string {
 func (c *incident) wants(node string, command []string, parts []string, never ...string) {
 	c.t.Helper()
 	out := ""
+	c.t.Cleanup(func() {
+		if c.t.Failed() {
+			c.t.Logf("%v on %s said last:\n%s", command, node, out)
+		}
+	})
 	c.eventually(strings.Join(command, " ")+" on "+node+" says "+strings.Join(parts, " … "), func() bool {
 		if out, _ = c.command(node, command...); command[0] == "check" {
 			out = c.checked(node)

@@ -1,6 +1,8 @@
 package resource
 
 import (
+	"errors"
+
 	"baton/internal/core/cluster"
 )
 
@@ -26,6 +28,9 @@ func Lacks(k Kind, spec cluster.ResourceSpec) error {
 	}
 	if c, ok := k.(Checker); ok {
 		_, err := c.Check(spec)
+		if u, ok := errors.AsType[*unfit](err); ok {
+			return explained{u.told(), u}
+		}
 		return err
 	}
 	return nil

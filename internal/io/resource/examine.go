@@ -89,7 +89,7 @@ func examine(file, path string) *unfit {
 // examineScript judges the line behind "#!".
 func examineScript(file, line, path string) *unfit {
 	if strings.HasSuffix(line, "\r") {
-		return &unfit{fmt.Sprintf("the program: %s has DOS line ends (CR LF), and no interpreter has a name that ends in CR", file), "sed -i 's/\\r$//' " + file}
+		return &unfit{fmt.Sprintf("the program: %s has DOS line ends (CR LF)", file), "sed -i 's/\\r$//' " + file}
 	}
 	words := strings.Fields(line)
 	if len(words) == 0 {
