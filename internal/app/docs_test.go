@@ -485,6 +485,8 @@ var eventNotes = map[string]string{
 	"suspended":           "The machine slept. What it serves answers again once a majority has renewed the lease. Keep servers from suspending.",
 	"stall":               "The machine paused. If it happens often, ask for a longer takeover: `baton check --measure 1m`.",
 	"foreign":             "The data directory was another cluster's: `systemctl stop baton`, move it away, and `baton join`. Where it is the others that lost theirs, start them with their own.",
+	"unreadable":          "Nodes of different versions, or a fault of memory: upgrade the older one.",
+	"unsendable":          "A fault of baton: please report it, with the line.",
 	"stranger":            "See [a node lost its disk](../how-to.md#a-node-lost-its-disk).",
 }
 

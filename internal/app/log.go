@@ -86,7 +86,7 @@ func (r *recentLines) WriteTo(w io.Writer) (n int64, err error) {
 }
 
 // warnings are the events that somebody should look at.
-var warnings = []string{"lease.lost", "lease.taken", "sick", "silent", "stall", "stranger", "founding.file", "founding.unreadable", "halted", "lease.outlived", "suspended"}
+var warnings = []string{"lease.lost", "lease.taken", "sick", "silent", "stall", "stranger", "founding.file", "founding.unreadable", "halted", "lease.outlived", "suspended", "unreadable", "unsendable"}
 
 func eventLevel(code string) slog.Level {
 	if slices.Contains(warnings, code) {

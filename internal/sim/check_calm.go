@@ -24,11 +24,14 @@ type calm struct {
 // stormFactor is how many times what regular heartbeats need may be sent in a calm cluster.
 const stormFactor = 3
 
+// calmAfter is for how long pieces go to a peer that does not answer, and more.
+const calmAfter = 3 * time.Second
+
 // isCalm tells whether no fault acts, and the last is so long ago that all it brought about has ended: the settling
-// time, what TCP takes to find a way dead, and three lease lengths for the coordinator to find its place.
+// time, what it takes to give up a peer that does not answer, and three lease lengths for the coordinator to find its place.
 func (w *world) isCalm() bool {
 	c := &w.check.calm
-	return time.Duration(w.now-max(c.since, c.faultAt)) > w.settling()+tcpGivesUp+3*w.check.length && w.undisturbed()
+	return time.Duration(w.now-max(c.since, c.faultAt)) > w.settling()+calmAfter+3*w.check.length && w.undisturbed()
 }
 
 // undisturbed tells whether no fault acts now, and no machine stalls.

@@ -37,7 +37,7 @@ const (
 	Fail                   // NODE GROUP: the group's first resource fails by itself
 	NoStart                // NODE GROUP: starts fail
 	NoStop                 // NODE GROUP: stops do not end in time
-	CutTCP                 // NODE NODE: no TCP passes between two nodes, so no message that no datagram holds
+	Narrow                 // NODE NODE BYTES: from the first to the second, packets above this size are dropped silently on every link
 	MTU                    // LINK BYTES: packets above this size are dropped silently
 	Starve                 // NODE BUSY PERIOD: the machine does nothing for BUSY in each PERIOD; packets wait
 	FailGate               // NODE: no gate write succeeds; the agent tries again. None starts meanwhile
@@ -58,7 +58,7 @@ const (
 	DropAddr               // NODE GROUP: the group's address is taken away once
 	Switch                 // GROUP [NODE]: command: a switchover, to the best node where none is named
 	Failback               // GROUP: command: return to the preferred node
-	Apply                  // WORD...: command: change the configuration: +NODE, -NODE, +GROUP, -GROUP, takeover=TIME, mark=GROUP (its program is described anew)
+	Apply                  // WORD...: command: change the configuration: +NODE, -NODE, +GROUP, -GROUP, takeover=TIME, mark=GROUP (its program is described anew), pad=BYTES (the text is so much longer)
 	Pause                  // GROUP|all [for DURATION]: command: watch it, but decide nothing. Its end is the coordinator's doing, as of those below
 	Resume                 // GROUP|all: command: end the pause
 	Pin                    // GROUP NODE [for TIME]: command: the group runs there or nowhere
@@ -112,7 +112,7 @@ var shapes = [kindCount]shape{
 	Fail:       {verb: "fail", nodes: 1, group: true},
 	NoStart:    {verb: "failstart", nodes: 1, group: true, lasts: true},
 	NoStop:     {verb: "failstop", nodes: 1, group: true, lasts: true},
-	CutTCP:     {verb: "cuttcp", nodes: 2, lasts: true},
+	Narrow:     {verb: "narrow", nodes: 2, bytes: true, lasts: true},
 	MTU:        {verb: "mtu", link: true, bytes: true, lasts: true},
 	Starve:     {verb: "starve", nodes: 1, duration: true, second: true, lasts: true},
 	FailGate:   {verb: "failgate", nodes: 1, lasts: true},

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -55,7 +56,7 @@ func TestFaultsShow(t *testing.T) {
 	}
 	for script, count := range map[string]func(*Counts) int{
 		"paused-clock": func(c *Counts) int { return c.Relics },
-		"large-only":   func(c *Counts) int { return c.Large },
+		"large-only":   func(c *Counts) int { return c.Pieces },
 		"arp":          func(c *Counts) int { return c.Asked - c.Unanswered },
 	} {
 		r, err := RunPlan(readScript(t, "testdata/"+script+".script"), Options{})
@@ -124,48 +125,33 @@ func TestGateWritesAgain(t *testing.T) {
 	}
 }
 
-// TestLarge: what no datagram holds goes once, over the first link that works, and stays in order; a connection whose
-// way has died loses what it is given until it is given up.
-func TestLarge(t *testing.T) {
+// TestNarrow: a path that drops large packets lets the largest of the protocol through, and none of more bytes; another
+// way is not concerned.
+func TestNarrow(t *testing.T) {
 	p := readScript(t, "testdata/large-only.script")
 	p.Links = 2
 	w, err := newWorld(p, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	large := &wire.Founding{Record: make([]byte, 3000)}
-	arrivals := func() (n int, last int64) {
-		for _, e := range w.queue.heap {
-			if e.kind == evPacket {
-				n, last = n+1, max(last, e.at)
-			}
-		}
-		return n, last
+	full := wire.PieceOf(math.MaxUint64, make([]byte, 3*wire.PieceSize), 2)
+	passes := func(from, to int) int {
+		w.queue.heap = nil
+		w.send(w.machines[from], w.machines[to].id, full)
+		return len(w.queue.heap)
 	}
-	from := w.machines[0]
-	w.now = int64(time.Second)
-	w.send(from, w.machines[1].id, large)
-	w.send(from, w.machines[1].id, large)
-	if n, last := arrivals(); n != 2 || w.net.tcp[0][1].last != last {
-		t.Fatalf("%d packets are under way, want 2", n)
+	w.net.narrow = true
+	w.net.links[0].mtu = 1000
+	if n := passes(0, 1); n != 1 {
+		t.Errorf("%d packets pass, want 1: one of two links is narrow", n)
 	}
-	w.net.links[0].mtu = 1400
-	w.send(from, w.machines[1].id, large)
-	w.now += int64(tcpGivesUp) - 1
-	w.send(from, w.machines[1].id, large)
-	if n, _ := arrivals(); n != 2 {
-		t.Errorf("%d packets are under way, want 2: the way drops full packets", n)
+	w.net.least[0][1] = wire.MaxPacket + wire.MaxHeaders
+	if n := passes(0, 1); n != 1 {
+		t.Errorf("%d packets pass, want 1: a path of %d bytes carries the largest packet", n, w.net.least[0][1])
 	}
-	w.now++
-	w.send(from, w.machines[1].id, large)
-	if n, _ := arrivals(); n != 3 || w.net.tcp[0][1].link != 1 {
-		t.Errorf("%d packets are under way, the last over link %d; want 3, over link 1", n, w.net.tcp[0][1].link)
-	}
-	w.net.cutTCP[0][1] = true
-	w.send(from, w.machines[1].id, large)
-	w.send(from, w.machines[1].id, &wire.Ack{})
-	if n, _ := arrivals(); n != 5 {
-		t.Errorf("%d packets are under way, want 5: UDP passes on both links, TCP does not", n)
+	w.net.least[0][1] = 1000
+	if n := passes(0, 1) + 10*passes(1, 0) + 100*passes(0, 2); n != 110 {
+		t.Errorf("packets pass as %d, want 110: from alpha to beta alone the path is narrow on every link", n)
 	}
 }
 

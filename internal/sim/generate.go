@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -37,7 +38,7 @@ var (
 	// slow are those of hours: an hour under 1 s costs as much as ten under 10 s.
 	slow    = slices.Concat(budgets[5:], budgets[8:], slices.Repeat(budgets[9:], 9))
 	anyKind = []Kind{Power, Wipe, Kill, Forget, Freeze, Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, Dup, Late, Replay,
-		Drift, Wall, SlowDisk, HangDisk, LateGate, Fail, NoStart, NoStop, Switch, Failback, CutTCP, MTU, Starve, FailGate, FailRecord,
+		Drift, Wall, SlowDisk, HangDisk, LateGate, Fail, NoStart, NoStop, Switch, Failback, Narrow, MTU, Starve, FailGate, FailRecord,
 		FlushGate, DiskFull, DiskError, Suspend, PauseClock, Skew, Bloat, FlapLink, FlapUplink, Lack, DropAddr}
 )
 
@@ -65,12 +66,12 @@ var profiles = map[string]profile{
 	"people": {doc: "instructions: pauses, pins, drains, stops, starts, restarts, among faults", drops: true, goal: Converge, takeovers: budgets,
 		always: []Kind{Pause, Pin, Drain, Stop, Stop, Restart, Restart, Clear}, kinds: anyKind, least: 8, most: 24},
 	"members": {doc: "nodes join, leave and lose disks, the takeover changes, with faults at every step", drops: true, goal: Converge, takeovers: budgets[:7],
-		always: []Kind{Apply, Apply, Wipe}, kinds: []Kind{Power, Kill, Forget, Freeze, Isolate, OneWay, Cut, SlowDisk, Late, Replay, Loss, Switch, Unreadable, CutTCP, MTU, Suspend, DiskFull, FailRecord},
+		always: []Kind{Apply, Apply, Wipe}, kinds: []Kind{Power, Kill, Forget, Freeze, Isolate, OneWay, Cut, SlowDisk, Late, Replay, Loss, Switch, Unreadable, Narrow, MTU, Suspend, DiskFull, FailRecord},
 		changes: true, least: 6, most: 18},
 	"snapshots": {doc: "a disk set back to a former state, while those who remember it are heard", goal: Converge, takeovers: budgets, three: true,
 		always: []Kind{SetBack, SetBack}, kinds: []Kind{Switch, Fail, Loss, Drift, SlowDisk, LateGate}, least: 3, most: 10},
-	"storms": {doc: "starved machines, queues that fill, paths that differ, lose large packets or TCP alone, links that flap", goal: Converge,
-		takeovers: budgets, always: []Kind{Starve, Bloat, FlapLink}, kinds: []Kind{Skew, MTU, CutTCP, Loss, Power, Switch, Kill}, least: 4, most: 14},
+	"storms": {doc: "starved machines, queues that fill, paths that differ or lose large packets, links that flap", goal: Converge,
+		takeovers: budgets, always: []Kind{Starve, Bloat, FlapLink}, kinds: []Kind{Skew, MTU, Narrow, Loss, Power, Switch, Kill}, least: 4, most: 14},
 	"disks": {doc: "disks, run records and gates that fail, machines that stand still", drops: true, goal: Converge, takeovers: budgets,
 		kinds: []Kind{DiskFull, DiskError, FailRecord, FailGate, FlushGate, SlowDisk, HangDisk, Suspend, PauseClock, Power, Kill, Switch}, least: 4, most: 14},
 	"surroundings": {doc: "hours in which what is around the programs fails and heals: all is served, nobody is kept off, nothing moves twice", drops: true, goal: Mend,
@@ -304,6 +305,9 @@ func (g *generator) outside() {
 	p.Out = names
 }
 
+// padLeast is how large a configuration that is made large is at least, in bytes.
+const padLeast = 1500
+
 // words draws one change of the configuration.
 func (g *generator) words() string {
 	p := g.plan
@@ -312,6 +316,9 @@ func (g *generator) words() string {
 	case 0, 1:
 		return "takeover=" + g.f.takeovers[g.rand.IntN(len(g.f.takeovers))].String()
 	case 2:
+		if g.chance(50) {
+			return "pad=" + strconv.Itoa(padLeast<<g.rand.IntN(6))
+		}
 		return "mark=" + string(p.Groups[g.rand.IntN(len(p.Groups))].ID)
 	case 3, 4:
 		return "-" + string(n)
@@ -410,7 +417,7 @@ func (g *generator) fault(k Kind, at time.Duration) Fault {
 		if g.chance(50) {
 			f.Amount = -f.Amount
 		}
-	case MTU:
+	case MTU, Narrow:
 		f.Bytes = []int{576, 1280, 1400, 1450}[g.rand.IntN(4)]
 	case Starve:
 		f.Amount = g.near() / 4

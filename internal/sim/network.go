@@ -14,14 +14,7 @@ const (
 	// underWayMax bounds the packets under way. Whatever a cluster goes through, more is a storm of its own making.
 	underWayMax = 200_000
 	// headers is what envelope, UDP and IP add to a message.
-	headers = wire.MaxEnvelope + 28
-	// tcpHeaders is what TLS, TCP and IP add; tcpPacket is the size of a full packet, which all but the last one of a
-	// large message are.
-	tcpHeaders, tcpPacket = 100, 1500
-	// tcpGivesUp is how long TCP tries a way that has died before its sender looks for another.
-	tcpGivesUp = 3 * time.Second
-	// tcpAgain is TCP's wait before it sends again what was lost, at the least; it doubles, so often at the most.
-	tcpAgain, tcpTries = 200 * time.Millisecond, 4
+	headers = wire.MaxEnvelope + wire.MaxHeaders
 	// bloatPackets is how many packets fill the queue of a link that bloats.
 	bloatPackets = 64
 )
@@ -41,22 +34,13 @@ type condition struct {
 type network struct {
 	links  []condition
 	cut    [][][]bool // link, from, to
-	cutTCP [][]bool   // from, to
 	skew   [][]int64  // from, to: so much slower
+	least  [][]int    // from, to: bytes of the largest packet that passes on any link; 0: any that is sent
 	narrow bool       // some link drops packets by their size
 	busy   []int64    // of each link: when what queues there is through
-	tcp    [][]stream // from, to
 	under  slab
 	rand   *rand.Rand
 	buffer []byte // for encoding
-}
-
-// stream is the connection over which one node sends another what no datagram holds.
-type stream struct {
-	open bool
-	link int   // over which it goes
-	dead int64 // since when its way is found dead; 0: it is not
-	last int64 // when what was sent last arrives: nothing overtakes it
 }
 
 func newNetwork(links, nodes int, r *rand.Rand) network {
@@ -64,7 +48,7 @@ func newNetwork(links, nodes int, r *rand.Rand) network {
 	for range links {
 		n.cut = append(n.cut, square[bool](nodes))
 	}
-	n.cutTCP, n.skew, n.tcp = square[bool](nodes), square[int64](nodes), square[stream](nodes)
+	n.skew, n.least = square[int64](nodes), square[int](nodes)
 	return n
 }
 
@@ -85,9 +69,9 @@ func (n *network) heal() {
 			clear(n.cut[l][i])
 		}
 	}
-	for i := range n.cutTCP {
-		clear(n.cutTCP[i])
+	for i := range n.skew {
 		clear(n.skew[i])
+		clear(n.least[i])
 	}
 }
 
@@ -101,20 +85,19 @@ func (w *world) send(from *machine, to cluster.NodeID, msg message) {
 	}
 	n := &w.net
 	size := 0
-	if n.narrow || mayBeLarge(msg) {
+	if hb, ok := msg.(*wire.Heartbeat); n.narrow || ok && len(hb.Groups)+len(hb.Released) > 20 {
 		size = n.size(msg)
 	}
-	if _, ok := msg.(*wire.Heartbeat); ok && size > wire.MaxDatagram {
-		w.fail("datagram", "%s sends a heartbeat of %d bytes: no datagram holds it", from.id, size)
+	if size > wire.MaxDatagram || wire.IsLarge(msg) {
+		w.fail("datagram", "%s sends %T of %d bytes: no datagram holds it", from.id, msg, n.size(msg))
 	}
-	if size > wire.MaxDatagram {
-		w.sendLarge(from, t, msg, size)
-		return
+	if _, ok := msg.(*wire.Piece); ok {
+		w.counts.Pieces++
 	}
 	for l := range n.links {
 		c := &n.links[l]
 		w.counts.Packets++
-		if c.dead || n.cut[l][from.idx][t] || c.loss > 0 && n.percent(c.loss) || c.mtu > 0 && size+headers > c.mtu {
+		if c.dead || n.cut[l][from.idx][t] || c.loss > 0 && n.percent(c.loss) || tooLarge(size, c.mtu) || tooLarge(size, n.least[from.idx][t]) {
 			w.counts.Lost++
 			continue
 		}
@@ -128,22 +111,8 @@ func (w *world) send(from *machine, to cluster.NodeID, msg message) {
 	}
 }
 
-// mayBeLarge tells, without encoding it, whether a message may be too large for a datagram.
-func mayBeLarge(msg message) bool {
-	switch v := msg.(type) {
-	case *wire.Heartbeat:
-		return len(v.Groups)+len(v.Released) > 20 // which it must not be: it is measured
-	case *wire.Raft:
-		bytes := len(v.Msg.GetSnapshot().GetData())
-		for _, e := range v.Msg.GetEntries() {
-			bytes += len(e.GetData()) + 16
-		}
-		return bytes > wire.MaxDatagram/2
-	case *wire.Founding, *wire.Ask:
-		return true
-	}
-	return false
-}
+// tooLarge tells whether a path that lets packets of up to most bytes through drops a message; 0: it drops none.
+func tooLarge(size, most int) bool { return most > 0 && size+headers > most }
 
 // size returns how many bytes a message has on the wire. What can't be encoded is not sent by any agent.
 func (n *network) size(msg message) int {
@@ -151,54 +120,6 @@ func (n *network) size(msg message) int {
 	cluster.Assert(err == nil, "a message must be encodable: %v", err)
 	n.buffer = b
 	return len(b)
-}
-
-// sendLarge sends what no datagram holds over TCP: once, over one link, in order. The sender keeps its connection
-// until that has been dead for a while, then takes the first link in the file's order that works. What can't be
-// sent is not kept.
-func (w *world) sendLarge(from *machine, to int, msg message, size int) {
-	n := &w.net
-	s := &n.tcp[from.idx][to]
-	w.counts.Packets++
-	w.counts.Large++
-	delay := int64(0)
-	switch {
-	case s.open && n.passes(s.link, from.idx, to, size):
-		s.dead = 0
-	case s.open && s.dead == 0:
-		s.dead = w.now
-		w.counts.Lost++
-		return
-	case s.open && time.Duration(w.now-s.dead) < tcpGivesUp:
-		w.counts.Lost++
-		return
-	default:
-		*s = stream{last: s.last}
-		for s.link = 0; s.link < len(n.links) && !n.passes(s.link, from.idx, to, size); s.link++ {
-		}
-		if s.link == len(n.links) {
-			w.counts.Lost++
-			return
-		}
-		s.open = true
-		delay = 4 * int64(w.plan.Latency) // the handshakes of TCP and TLS
-	}
-	c := &n.links[s.link]
-	for wait, i := int64(tcpAgain), 0; i < tcpTries && c.loss > 0 && n.percent(c.loss); i++ {
-		delay += wait
-		wait *= 2
-	}
-	delay += n.delay(w, s.link, from.idx, to)
-	s.last = max(s.last+1, w.now+delay)
-	w.putUnderWay(packet{msg: msg, run: from.run, from: uint8(from.idx), link: wire.LinkTCP}, to, s.last)
-}
-
-// passes tells whether TCP gets a message of a size through over a link. It needs both directions, and a path that
-// drops its full packets silently lets none of the message through.
-func (n *network) passes(l, from, to, size int) bool {
-	c := &n.links[l]
-	return !c.dead && !n.cut[l][from][to] && !n.cut[l][to][from] && !n.cutTCP[from][to] &&
-		(c.mtu == 0 || min(size+tcpHeaders, tcpPacket) <= c.mtu)
 }
 
 func (w *world) carry(from *machine, to, link int, msg message, extra int64) {

@@ -18,8 +18,12 @@ type revision struct {
 	Takeover time.Duration
 	Nodes    []cluster.NodeID
 	Groups   []cluster.GroupID
-	Marks    []int // per group of the plan: a number that changes its first resource's description
+	Marks    []int  // per group of the plan: a number that changes its first resource's description
+	Pad      string `json:",omitempty"` // makes the text large
 }
+
+// padMost is how much a text can be padded.
+const padMost = 1 << 20
 
 func (r *revision) text() []byte {
 	b, err := json.Marshal(r)
@@ -74,9 +78,9 @@ func (w *world) read(text []byte) (*cluster.Spec, error) {
 }
 
 // change makes the next revision by the words of an `apply`: +NODE, -NODE, +GROUP, -GROUP, mark=GROUP,
-// takeover=TIME. It returns nil if they change nothing or make no cluster.
+// pad=BYTES, takeover=TIME. It returns nil if they change nothing or make no cluster.
 func (p *Plan) change(r *revision, words []string) (*revision, error) {
-	c := &revision{Takeover: r.Takeover, Nodes: slices.Clone(r.Nodes), Groups: slices.Clone(r.Groups), Marks: slices.Clone(r.Marks)}
+	c := &revision{Takeover: r.Takeover, Nodes: slices.Clone(r.Nodes), Groups: slices.Clone(r.Groups), Marks: slices.Clone(r.Marks), Pad: r.Pad}
 	for _, word := range words {
 		key, value, _ := strings.Cut(word, "=")
 		name := strings.TrimLeft(word, "+-")
@@ -87,6 +91,12 @@ func (p *Plan) change(r *revision, words []string) (*revision, error) {
 				return nil, err
 			}
 			c.Takeover = d
+		case key == "pad":
+			n, err := strconv.Atoi(value)
+			if err != nil || n < 0 || n > padMost {
+				return nil, fmt.Errorf("apply %s: a number of bytes up to %d", word, padMost)
+			}
+			c.Pad = strings.Repeat("x", n)
 		case key == "mark" && p.group(cluster.GroupID(value)) >= 0:
 			c.Marks[p.group(cluster.GroupID(value))]++
 		case p.node(cluster.NodeID(name)) >= 0 && word[0] != name[0]:
@@ -94,7 +104,7 @@ func (p *Plan) change(r *revision, words []string) (*revision, error) {
 		case p.group(cluster.GroupID(name)) >= 0 && word[0] != name[0]:
 			c.Groups = toggle(c.Groups, cluster.GroupID(name), word[0] == '+')
 		default:
-			return nil, fmt.Errorf("apply %s: +NODE, -NODE, +GROUP, -GROUP, mark=GROUP or takeover=TIME", word)
+			return nil, fmt.Errorf("apply %s: +NODE, -NODE, +GROUP, -GROUP, mark=GROUP, pad=BYTES or takeover=TIME", word)
 		}
 	}
 	return c, nil

@@ -432,7 +432,7 @@ var ends = map[string][]Kind{
 	"relaunch": {Kill, Forget},
 	"thaw":     {Freeze},
 	"heal": {Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, Dup, Late, Replay, SlowDisk, HangDisk, LateGate,
-		NoStart, NoStop, CutTCP, MTU, Starve, FailGate, FailRecord, DiskFull, DiskError, Suspend, PauseClock, Skew, Bloat, FlapLink,
+		NoStart, NoStop, Narrow, MTU, Starve, FailGate, FailRecord, DiskFull, DiskError, Suspend, PauseClock, Skew, Bloat, FlapLink,
 		FlapUplink, Unreadable, Lack},
 }
 

@@ -55,7 +55,7 @@ type Counts struct {
 	Steps       int
 	Packets     int
 	Lost        int
-	Large       int // messages that no datagram holds
+	Pieces      int // of messages that no datagram holds
 	Agents      int // lives of agents
 	Entries     int // committed
 	Openings    int // of gates
@@ -88,7 +88,7 @@ func (c *Counts) add(o *Counts) {
 	c.Steps += o.Steps
 	c.Packets += o.Packets
 	c.Lost += o.Lost
-	c.Large += o.Large
+	c.Pieces += o.Pieces
 	c.Agents += o.Agents
 	c.Entries += o.Entries
 	c.Openings += o.Openings
@@ -111,7 +111,7 @@ func (c *Counts) String() string {
 	b := new(strings.Builder)
 	fmt.Fprintf(b, "runs: %d, %v simulated\n", c.Runs, c.Simulated.Round(time.Second))
 	fmt.Fprintf(b, "cores: %d steps, %d agents started, %d log entries committed\n", c.Steps, c.Agents, c.Entries)
-	fmt.Fprintf(b, "packets: %d, %d of them lost, %d too large for a datagram\n", c.Packets, c.Lost, c.Large)
+	fmt.Fprintf(b, "packets: %d, %d of them lost; %d pieces of what no datagram holds\n", c.Packets, c.Lost, c.Pieces)
 	fmt.Fprintf(b, "groups: %d gates opened, %d moves\n", c.Openings, c.Moves)
 	fmt.Fprintf(b, "commands: %d done, %d refused\n", c.Replies, c.Refusals)
 	fmt.Fprintf(b, "disks: %d power losses took writes that were not synced\n", c.Torn)

@@ -85,11 +85,7 @@ func (w *world) traceStep(m *machine, in node.Input, out *node.Output) {
 // tracePacket notes an arrival, before the step that it causes.
 func (w *world) tracePacket(m *machine, p *packet) {
 	if w.trace.packets {
-		over := "tcp"
-		if p.link != wire.LinkTCP {
-			over = w.spec.Links[p.link].Name
-		}
-		w.note(m, "  from %s over %s: %s", w.machines[p.from].id, over, w.brief(p.msg))
+		w.note(m, "  from %s over %s: %s", w.machines[p.from].id, w.spec.Links[p.link].Name, w.brief(p.msg))
 	}
 }
 
@@ -242,6 +238,10 @@ func (w *world) brief(msg message) string {
 		return fmt.Sprintf("ack %d number %d", v.Seq, v.Number)
 	case *wire.Raft:
 		return fmt.Sprintf("raft %v", v.Msg)
+	case *wire.Piece:
+		return fmt.Sprintf("piece of set %d, %d bytes from %d of %d", v.Set, len(v.Data), v.At, v.Size)
+	case *wire.Got:
+		return fmt.Sprintf("got %d pieces of set %d, and %x", v.Upto, v.Set, v.More)
 	}
 	return fmt.Sprintf("%T", msg)
 }
@@ -257,6 +257,10 @@ func messageDigest(msg message) uint64 {
 		return 1<<62 ^ v.Msg.GetTerm()<<32 ^ uint64(v.Msg.GetType())<<24 ^ v.Msg.GetIndex()<<8 ^ v.Msg.GetCommit() ^ uint64(len(v.Msg.GetEntries()))<<56
 	case *wire.Founding:
 		return bytesDigest(v.Record)
+	case *wire.Piece:
+		return 1<<61 ^ v.Set<<40 ^ v.At ^ bytesDigest(v.Data)
+	case *wire.Got:
+		return 1<<60 ^ v.Set<<40 ^ v.Upto<<20 ^ v.More
 	}
 	return 1
 }

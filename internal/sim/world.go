@@ -501,7 +501,7 @@ func (w *world) end(i int) {
 // conditions works out what all faults together make of the network, and tells agents what they can see.
 func (w *world) conditions(f *active) {
 	switch f.Kind {
-	case Cut, OneWay, Isolate, Link, Carrier, Loss, Dup, Late, Replay, CutTCP, MTU, Skew, Bloat, FlapLink:
+	case Cut, OneWay, Isolate, Link, Carrier, Loss, Dup, Late, Replay, Narrow, MTU, Skew, Bloat, FlapLink:
 	case Uplink, FlapUplink:
 		w.machines[f.node].tell()
 		return
@@ -550,19 +550,25 @@ func (w *world) impair(l int, f *active) {
 		c.late, c.lateBy = max(c.late, f.Percent), max(c.lateBy, f.Amount)
 	case Replay:
 		c.replay, c.replBy = max(c.replay, f.Percent), max(c.replBy, f.Amount)
-	case CutTCP:
-		w.net.cutTCP[f.node][f.peer], w.net.cutTCP[f.peer][f.node] = true, true
+	case Narrow:
+		w.net.narrow = true
+		lower(&w.net.least[f.node][f.peer], f.Bytes)
 	case MTU:
 		w.net.narrow = true
-		if c.mtu == 0 || f.Bytes < c.mtu {
-			c.mtu = f.Bytes
-		}
+		lower(&c.mtu, f.Bytes)
 	case Skew:
 		w.net.skew[f.node][f.peer] = max(w.net.skew[f.node][f.peer], int64(f.Amount))
 	case Bloat:
 		c.bloat = max(c.bloat, f.Amount)
 	case FlapLink:
 		c.dead = c.dead || f.down
+	}
+}
+
+// lower makes a size that passes smaller; 0 stands for any.
+func lower(size *int, to int) {
+	if *size == 0 || to < *size {
+		*size = to
 	}
 }
 

@@ -432,6 +432,7 @@ func (n *Node) tend() {
 	} else {
 		n.tendFounding()
 	}
+	n.tendStreams()
 }
 
 // diskEveryMin is how often an idle node tries its disk at the most.

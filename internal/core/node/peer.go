@@ -55,6 +55,9 @@ type peer struct {
 	askedAt  cluster.Instant
 	textAt   cluster.Instant // not before this is it sent the cluster file again
 
+	out stream // what goes to it in pieces
+	in  inflow // what comes from it so
+
 	unknown    cluster.Incarnation // not in the log here, heard of in Raft's messages: answers go to it
 	stranger   cluster.Incarnation // of the last heartbeat that was not of its newest incarnation
 	strangerAt cluster.Instant
@@ -87,6 +90,7 @@ func (p *peer) admitRun(run cluster.RunID) (ok, fresh bool) {
 	}
 	p.run, p.hb, p.leaseDown, p.unleased = run, nil, 0, 0
 	p.formerAt = p.hbAt
+	p.out.clear() // what had arrived of it is gone
 	clear(p.seqs)
 	return true, true
 }
@@ -101,6 +105,7 @@ func (p *peer) become(inc cluster.Incarnation, det *detect.Peer) {
 	p.inc, p.run, p.hb, p.leaseDown, p.unleased = inc, 0, nil, 0, 0
 	p.formerAt = p.hbAt
 	p.append.msg, p.commit.msg, p.vote.msg, p.proposed, p.snapshot = nil, nil, nil, nil, 0
+	p.out.clear()
 	clear(p.seqs)
 }
 
@@ -136,6 +141,9 @@ func (p *peer) resendAt() cluster.Instant {
 	if p.snapshot != 0 {
 		at = min(at, p.snapshot)
 	}
+	if p.out.data != nil {
+		at = min(at, p.out.at)
+	}
 	return at
 }
 
@@ -147,10 +155,6 @@ func (n *Node) event(code string, node cluster.NodeID, format string, args ...an
 // groupEvent tells people something about a group whose gate is open here.
 func (n *Node) groupEvent(code string, g cluster.GroupID, format string, args ...any) {
 	n.out.Events = append(n.out.Events, cluster.Event{Code: code, Group: g, Epoch: n.local(g).open, Node: n.id(), Text: fmt.Sprintf(format, args...)})
-}
-
-func (n *Node) send(to int, m wire.Message) {
-	n.out.Sends = append(n.out.Sends, Send{To: n.peers[to].id, Msg: m})
 }
 
 // lastingFor is the time for which urgent packets are repeated: 2 L.

@@ -209,6 +209,10 @@ func (n *Node) packet(in *Packet) {
 		n.askIn(i, m)
 	case *wire.Founding:
 		n.foundingIn(i, m)
+	case *wire.Piece:
+		n.pieceIn(i, in, m)
+	case *wire.Got:
+		n.gotIn(i, m)
 	}
 }
 

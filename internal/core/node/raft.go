@@ -245,6 +245,7 @@ func (n *Node) softState(s *raft.SoftState) {
 		for i := range n.peers {
 			p := &n.peers[i]
 			p.append.msg, p.commit.msg, p.proposed, p.snapshot, p.matched = nil, nil, nil, 0, 0
+			p.out.clear()
 		}
 		n.leaderHeard() // from now on: others get their turn before this node campaigns again
 		n.event("coordinator.lost", n.id(), "%s no longer coordinates", n.id())
@@ -385,10 +386,10 @@ func (n *Node) sendRaft(m *raftpb.Message) {
 	again := resend{msg: m, at: n.now.Mono.Add(n.prompt(0)), end: n.now.Mono.Add(n.lastingFor())}
 	switch m.GetType() {
 	case raftpb.MsgApp:
-		if len(m.Entries) > 0 {
+		if len(m.Entries) > 0 && !wire.IsLarge(&wire.Raft{Msg: m}) { // pieces are repeated each
 			again.index = m.Entries[len(m.Entries)-1].GetIndex()
 			p.append = again
-		} else if m.GetCommit() > p.applied() && m.GetCommit() <= m.GetIndex() && !n.flawed(CommitUnrepeated) {
+		} else if len(m.Entries) == 0 && m.GetCommit() > p.applied() && m.GetCommit() <= m.GetIndex() && !n.flawed(CommitUnrepeated) {
 			again.index = m.GetCommit()
 			p.commit = again
 		}
@@ -399,15 +400,21 @@ func (n *Node) sendRaft(m *raftpb.Message) {
 			n.election.granted(n)
 		}
 	case raftpb.MsgSnap:
-		p.snapshot = n.now.Mono.Add(max(n.timing.L/2, snapshotPatience))
+		p.snapshot = n.now.Mono.Add(n.snapshotFor())
 	default:
 	}
 	n.send(to, &wire.Raft{Msg: m})
 }
 
+// snapshotFor is how long a snapshot that has arrived may be unanswered until it counts as lost.
+func (n *Node) snapshotFor() time.Duration { return max(n.timing.L/2, snapshotPatience) }
+
 func (n *Node) resendRaft() {
 	for i := range n.peers {
 		p := &n.peers[i]
+		if p.snapshot != 0 && n.now.Mono >= p.snapshot && p.out.holds(raftpb.MsgSnap) { // it is on its way
+			p.snapshot = n.now.Mono.Add(n.snapshotFor())
+		}
 		if p.snapshot != 0 && n.now.Mono >= p.snapshot { // it, or the answer to it, was lost
 			p.snapshot = 0
 			n.raft.rn.ReportSnapshot(uint64(p.inc), raft.SnapshotFailure)

@@ -27,13 +27,13 @@ const codecVersion = 2
 
 // Limits of the format. What is beyond them is refused on both sides; only a reason is cut.
 const (
-	MaxMessage = 1 << 20 // bytes of one message; so it is for TCP, datagrams carry MaxDatagram
-	MaxName    = 63      // bytes of a node's or a group's name
-	MaxReason  = 200     // bytes of the reason in a GroupReport
-	MaxNodes   = 16      // elements of Heartbeat.Heard
-	MaxLeases  = 16      // elements of Heartbeat.Said
-	MaxLinks   = 16      // elements of Sight.Links
-	MaxGroups  = 128     // elements of Heartbeat.Groups and of Heartbeat.Released: more don't fit a datagram
+	MaxMessage = 16 << 20 // bytes of one message; what is beyond MaxDatagram travels in pieces
+	MaxName    = 63       // bytes of a node's or a group's name
+	MaxReason  = 200      // bytes of the reason in a GroupReport
+	MaxNodes   = 16       // elements of Heartbeat.Heard
+	MaxLeases  = 16       // elements of Heartbeat.Said
+	MaxLinks   = 16       // elements of Sight.Links
+	MaxGroups  = 128      // elements of Heartbeat.Groups and of Heartbeat.Released: more don't fit a datagram
 )
 
 // Kinds on the wire. A number never changes its meaning and is never used again.
@@ -43,6 +43,8 @@ const (
 	kindRaft      = 3
 	kindAsk       = 4
 	kindFounding  = 5
+	kindPiece     = 6
+	kindGot       = 7
 )
 
 var (
@@ -79,6 +81,15 @@ func Append(dst []byte, m Message) ([]byte, error) {
 	case *Founding:
 		e.head(kindFounding)
 		e.bytes("record", m.Record)
+	case *Piece:
+		e.head(kindPiece)
+		e.piece(m)
+	case *Got:
+		e.head(kindGot)
+		e.fixed(uint64(m.Run))
+		e.uint(m.Set)
+		e.uint(m.Upto)
+		e.fixed(m.More)
 	default:
 		e.fail("kind", fmt.Errorf("%T is no message", m))
 	}
@@ -321,6 +332,10 @@ func Decode(b []byte) (Message, error) {
 		m = a
 	case kindFounding:
 		m = &Founding{Record: append([]byte(nil), d.bytes("record")...)}
+	case kindPiece:
+		m = d.piece()
+	case kindGot:
+		m = &Got{Run: cluster.RunID(d.fixed("run")), Set: d.uint("set"), Upto: d.uint("upto"), More: d.fixed("more")}
 	default:
 		return nil, fmt.Errorf("decode message: kind %d is unknown", b[1])
 	}

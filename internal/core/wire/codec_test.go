@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -73,7 +74,7 @@ func drawMessage(t *rapid.T) Message {
 	u := func(label string) uint64 { return rapid.Uint64().Draw(t, label) }
 	id := func(label string) *uint64 { return proto.Uint64(rapid.Uint64Range(1, 1<<60).Draw(t, label)) }
 	data := func(label string) []byte { return rapid.SliceOfN(rapid.Byte(), 1, 64).Draw(t, label) }
-	switch rapid.IntRange(1, 5).Draw(t, "kind") {
+	switch rapid.IntRange(1, 7).Draw(t, "kind") {
 	case 1:
 		return drawHeartbeat(t)
 	case 2:
@@ -88,6 +89,11 @@ func drawMessage(t *rapid.T) Message {
 	case 4:
 		return &Ask{cluster.Incarnation(u("inc")), [32]byte(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "file")), rapid.Bool().Draw(t, "empty"), data("text"),
 			rapid.StringN(0, 40, 80).Draw(t, "without")}
+	case 5:
+		whole := make([]byte, rapid.IntRange(1, 4*PieceSize).Draw(t, "size"))
+		return PieceOf(max(1, u("set")), whole, rapid.Uint64Range(0, Pieces(uint64(len(whole)))-1).Draw(t, "piece"))
+	case 6:
+		return &Got{cluster.RunID(u("run")), u("set"), u("upto"), u("more")}
 	}
 	return &Founding{data("record")}
 }
@@ -154,11 +160,17 @@ func TestLimits(t *testing.T) {
 		"list too long":     &Heartbeat{Said: make([]Lease, MaxLeases+1)},
 		"negative duration": &Heartbeat{L: -1},
 		"unknown phase":     &Heartbeat{Groups: []GroupReport{{Group: 1, Phase: 6}}},
-		"record too large":  &Founding{make([]byte, MaxMessage)},
+		"record too large":  &Founding{make([]byte, MaxMessage+1)},
 		"no raft message":   &Raft{},
 		"empty snapshot":    &Raft{&raftpb.Message{Type: snap}},
 		"local thread":      &Raft{&raftpb.Message{Type: raftpb.MessageType_MsgApp.Enum(), To: proto.Uint64(raft.LocalApplyThread)}},
 		"no message":        nil,
+		"piece too far":     &Piece{Set: 1, Size: PieceSize, At: PieceSize, Data: []byte("x")},
+		"piece between":     &Piece{Set: 1, Size: 2 * PieceSize, At: 1, Data: make([]byte, PieceSize)},
+		"piece too short":   &Piece{Set: 1, Size: 2 * PieceSize, Data: []byte("x")},
+		"piece too long":    &Piece{Set: 1, Size: 1, Data: []byte("xy")},
+		"piece of no set":   &Piece{Size: 1, Data: []byte("x")},
+		"piece of too much": &Piece{Set: 1, Size: MaxMessage + 1, Data: make([]byte, PieceSize)},
 	} {
 		if b, err := Append([]byte("x"), m); err == nil || string(b) != "x" {
 			t.Errorf("%s: encoded to %d bytes, error %v", name, len(b), err)
@@ -224,6 +236,8 @@ func samples() []Message {
 		&Raft{&raftpb.Message{Type: raftpb.MessageType_MsgVote.Enum(), From: proto.Uint64(1), To: proto.Uint64(2), Term: proto.Uint64(3)}},
 		&Ask{Incarnation: 7, File: [32]byte{1, 2, 3}, Empty: true},
 		&Founding{[]byte("alpha, beta and gamma")},
+		PieceOf(3, make([]byte, PieceSize+20), 1),
+		&Got{Run: 1 << 60, Set: 3, Upto: 1000, More: 1 << 63},
 	}
 }
 
@@ -275,6 +289,24 @@ func TestHeartbeatFitsADatagram(t *testing.T) {
 	}
 	if len(b) > MaxDatagram {
 		t.Errorf("%d bytes", len(b))
+	}
+}
+
+// A full piece fits a datagram, and the largest packet what every path carries, whatever stands in its fields.
+func TestPieceFitsADatagram(t *testing.T) {
+	b, err := Append(nil, PieceOf(math.MaxUint64, make([]byte, MaxMessage), Pieces(MaxMessage)-2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(b) > MaxDatagram {
+		t.Errorf("%d bytes, a datagram holds %d", len(b), MaxDatagram)
+	}
+	s, err := NewSealer(make([]byte, KeySize), cluster.NodeID(strings.Repeat("n", MaxName)), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(s.Seal(nil, 0, "beta", make([]byte, MaxDatagram))); n != MaxPacket || n+MaxHeaders > 1280 {
+		t.Errorf("the largest packet has %d bytes, want %d", n, MaxPacket)
 	}
 }
 

@@ -32,7 +32,9 @@ const (
 	// MaxPacket is the longest payload of a UDP datagram in bytes: with the headers of UDP and IPv6 a path of 1,280
 	// bytes, the least that IPv6 allows, carries it.
 	MaxPacket = 1200
-	// MaxDatagram is the longest message in bytes that travels in one datagram. What is longer goes over LinkTCP.
+	// MaxHeaders is what UDP and IPv6 add to it; IPv4 adds 20 bytes less.
+	MaxHeaders = 8 + 40
+	// MaxDatagram is the longest message in bytes that travels in one datagram. What is longer goes in pieces.
 	MaxDatagram = MaxPacket - MaxEnvelope
 	// MaxEnvelope is what the envelope adds to a message at most, in bytes.
 	MaxEnvelope = headerFixed + MaxName + tagSize

@@ -13,7 +13,7 @@ import (
 	"baton/internal/core/cluster"
 )
 
-// Message is what one node says to another: *Heartbeat, *Ack, *Raft, *Ask or *Founding.
+// Message is what one node says to another: *Heartbeat, *Ack, *Raft, *Ask, *Founding, *Piece or *Got.
 type Message interface{ isMessage() }
 
 // Heartbeat renews the sender's lease, shows that it lives, and carries what it knows.
