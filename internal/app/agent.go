@@ -139,6 +139,8 @@ func runAgent(ctx context.Context, opt AgentOptions, begins func(*agent)) (err e
 	beside, stop := context.WithCancel(context.Background())
 	var helpers sync.WaitGroup
 	helpers.Go(func() { a.watchLinks(beside) })
+	helpers.Go(func() { a.watchNeighbours(beside) })
+	helpers.Go(func() { a.watchTargets(beside) })
 	helpers.Go(func() { a.watchLacks(beside) })
 	helpers.Go(func() { a.sweepGate(beside) })
 	helpers.Go(func() { a.keepRunDir(beside, server) })

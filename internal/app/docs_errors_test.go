@@ -28,7 +28,7 @@ var errorParts = []struct {
 	{"file-text", nil, []string{"core/config/tree.go"}},
 	{"file-values", nil, []string{"core/config/reader.go", "core/config/fields.go"}},
 	{"file-nodes", nil, []string{"core/config/parse.go"}},
-	{"file-groups", nil, []string{"core/config/groups.go", "core/config/rules.go"}},
+	{"file-groups", nil, []string{"core/config/groups.go", "core/config/reach.go", "core/config/rules.go"}},
 	{"file-health", nil, []string{"core/config/health.go"}},
 	{"init", nil, []string{"app/command_init.go"}},
 	{"change", nil, []string{"app/command_config.go", "app/command_edit.go", "app/backend_config.go", "app/validate.go", "io/api/config.go", "core/config/effects.go", "core/node/draft.go"}},

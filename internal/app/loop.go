@@ -135,6 +135,9 @@ func (a *agent) give(now cluster.Now, in node.Input) (answer node.Input, wake cl
 		}
 		a.fits(out.Revision)
 	}
+	if out.Ask != nil {
+		a.others.Store(out.Ask)
+	}
 	if out.Left && a.leftAt == 0 {
 		a.left(now.Mono, fail(exitLeft, wayBack(string(a.self), a.opt.DataDir), "%s has left the cluster: it serves and votes no longer", a.self))
 	}

@@ -23,6 +23,7 @@ const (
 // fitting is what an agent needs to follow the configuration while it runs.
 type fitting struct {
 	shared     atomic.Pointer[cluster.Spec] // what counts, for all but the loop
+	others     atomic.Pointer[node.Ask]     // whom the core wants asked
 	interfaces interfaces
 
 	leftAt  cluster.Instant // when this node learned that it has left the cluster; 0: it has not

@@ -101,6 +101,13 @@ func (a *agent) watchLinks(ctx context.Context) {
 	}
 }
 
+// watchNeighbours tells the core of neighbours that return.
+func (a *agent) watchNeighbours(ctx context.Context) {
+	if err := addr.WatchNeighbours(ctx, func() { a.inbox.put(&node.Returned{}) }); err != nil {
+		a.log.Error("neighbours are no longer watched", "cause", err)
+	}
+}
+
 // lookAround works out which groups' uplinks and which links are gone, and tells the core.
 func (a *agent) lookAround() {
 	spec := a.shared.Load()

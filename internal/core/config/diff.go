@@ -174,6 +174,7 @@ func (d *differ) group(id cluster.GroupID, before, after *cluster.Spec) {
 	d.value(what+"nodes", join(a.Nodes), join(b.Nodes))
 	d.value(what+"failover", failoverText(a.Failover), failoverText(b.Failover))
 	d.value(what+"failback", failbackText(a.Failback), failbackText(b.Failback))
+	d.value(what+"reach", reachText(a.Reach), reachText(b.Reach))
 	d.value(what+"restarts", fmt.Sprint(a.Restarts), fmt.Sprint(b.Restarts))
 	for i := range a.Resources {
 		if x := &a.Resources[i]; !sameKind(x, b.Resource(x.ID)) {

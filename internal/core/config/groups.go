@@ -64,6 +64,10 @@ func (r *reader) group(e entry) {
 		restarts, _ := r.integer(n, "restarts of "+what, 0, maxRestarts)
 		g.Restarts = int(restarts)
 	}
+	g.Reach = r.reachAll
+	if n := s["reach"]; n != nil {
+		g.Reach = r.reach(n, what)
+	}
 	if n := s["resources"]; n != nil {
 		first := len(r.placed)
 		r.resources(n, &g)

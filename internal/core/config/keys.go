@@ -94,6 +94,8 @@ var fileKeys = []key{
 		doc: "The units of failover by name."}, // its shape depends on the resource kinds
 	{name: "health", shape: mapShape(healthKeys),
 		doc: "Where nodes answer monitors and load balancers: /metrics, /healthz, /readyz, /v1/groups/GROUP/primary, for whoever asks. Default: nowhere."},
+	{name: "reach", shape: reachShape(),
+		doc: reachDoc + "It counts for groups that say nothing themselves. Default: the links in the subnet of the group's address."},
 	{name: "receivers", later: "remove it; the journal and the agent's log tell what happened"},
 	{name: "arbiters", later: "remove it; a third node with role witness makes a majority of two"},
 	{name: "defaults", later: "write it under each group"},
@@ -139,7 +141,8 @@ var groupKeys = []key{
 	{name: "companion", later: "remove it; groups are placed independently of each other"},
 	{name: "doubled", later: "remove it; limit the service with its own means"},
 	{name: "receivers", later: "remove it; the journal and the agent's log tell what happened"},
-	{name: "reach", later: "remove it; a node whose link lost its carrier gives the group up"},
+	{name: "reach", shape: reachShape(),
+		doc: reachDoc + "Default: as the file's reach says."},
 	{name: "exclusive", later: "remove it; every group is served by one node at most"},
 	{name: "on_stop_failure", later: "remove it; a group whose stop failed is blocked on that node until baton clear"},
 	{name: "durability", later: "remove it"},

@@ -96,6 +96,9 @@ func (r *reader) cluster(root *node) {
 		r.nodes(n)
 	}
 	r.links(s["links"])
+	if n := s["reach"]; n != nil {
+		r.reachAll = r.reach(n, "the file")
+	}
 	if n := s["groups"]; n != nil {
 		r.groups(n)
 	}

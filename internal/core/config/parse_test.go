@@ -102,6 +102,9 @@ func show(s *cluster.Spec) string {
 			failback = "after " + brief(g.Failback.After)
 		}
 		fmt.Fprintf(&b, "group %s on %v failover=%s failback=%s restarts=%d\n", g.ID, g.Nodes, failover, failback, g.Restarts)
+		if g.Reach.None || len(g.Reach.Targets) > 0 {
+			fmt.Fprintf(&b, "  reach %s\n", reachText(g.Reach))
+		}
 		for _, r := range g.Resources {
 			fmt.Fprintf(&b, "  %s %s %s front=%v start=%v stop=%v guards=%v%v\n", r.ID, r.Kind, r.Depth, r.Front, r.StartTimeout, r.StopTimeout, r.Addresses, r.Ports)
 			for _, f := range slices.Sorted(maps.Keys(r.Fields)) {

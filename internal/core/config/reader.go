@@ -27,6 +27,9 @@ type reader struct {
 	placed []placed
 	// among are the nodes that may run what is being read.
 	among []cluster.NodeID
+	// reachAll is the file's own reach; targets are all that groups are to reach, with their places.
+	reachAll cluster.ReachSpec
+	targets  []targetAt
 	// nodeAt and linkAt are the places of the nodes' addresses and of the links.
 	nodeAt map[cluster.NodeID]position
 }

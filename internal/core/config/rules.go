@@ -39,6 +39,7 @@ func (r *reader) rulesBetween() {
 	for i := range r.placed {
 		r.probes(&r.placed[i], served, taken)
 	}
+	r.reached(taken, served)
 }
 
 // reachable refuses what the gate can't cut off: without a fence or a watchdog two nodes might act at once.

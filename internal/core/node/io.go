@@ -8,7 +8,7 @@ import (
 	"baton/internal/core/wire"
 )
 
-// Input is one thing that happened: *Boot, *Packet, *Observed, *Lacking, *Reach, *Fitted, *Suspended, *Tick, *Command, *Stored, *Recorded,
+// Input is one thing that happened: *Boot, *Packet, *Observed, *Lacking, *Reach, *Returned, *Fitted, *Suspended, *Tick, *Command, *Stored, *Recorded,
 // *Gated or *cluster.Done (wrapped in *Done).
 type Input interface{ isInput() }
 
@@ -50,11 +50,16 @@ type Observed struct {
 // told and this one does not is there again.
 type Lacking struct{ Lacks []cluster.Lack }
 
-// Reach tells what this node has found out about Spec.Targets; of what it names in neither, it can say nothing yet.
+// Reach tells what this node has found out about Spec.Targets, and about what Output.Ask names; of what it names
+// nowhere, it can say nothing yet.
 type Reach struct {
 	Reached []netip.Addr // they answer
+	Doubted []netip.Addr // they did not answer just now, or not yet
 	Missed  []netip.Addr // they have not answered for long
 }
+
+// Returned tells that a neighbour of this node is there again. What was announced meanwhile, it has not heard.
+type Returned struct{}
 
 // Fitted tells that links, gate and resources are in line with a revision of the configuration: nothing here answers
 // any more, but from behind a shut gate, for an address that it took away.
@@ -115,6 +120,7 @@ func (*Packet) isInput()    {}
 func (*Observed) isInput()  {}
 func (*Lacking) isInput()   {}
 func (*Reach) isInput()     {}
+func (*Returned) isInput()  {}
 func (*Fitted) isInput()    {}
 func (*Suspended) isInput() {}
 func (*Tick) isInput()      {}
@@ -143,6 +149,9 @@ type Output struct {
 	Spec *cluster.Spec
 	// Revision is the number of Spec; once what it asks for is in place, the answer is Fitted.
 	Revision cluster.Revision
+	// Ask says whom to ask whether they answer, beside Spec.Targets: nodes whose heartbeats do not come on a link by which
+	// clients come, by their addresses there; nil: as before. What comes of it is told by Reach.
+	Ask *Ask
 	// Left says that this node was made to leave the cluster: everything is stopped, nothing more will come.
 	Left bool
 	// SetBack says that the data directory was set back to a former state of itself. Nothing more will come. The
@@ -153,6 +162,9 @@ type Output struct {
 	Halted string
 	WakeAt cluster.Instant // call Step again no later
 }
+
+// Ask names addresses of other nodes.
+type Ask struct{ Addresses []netip.Addr }
 
 // Record is a numbered run record.
 type Record struct {

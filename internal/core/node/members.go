@@ -144,7 +144,7 @@ func (n *Node) takeRevision() {
 	n.noteLength(max(n.timing.L, n.timing.Longest))
 	n.longAt = n.now.Mono // until now it has promised for the former length
 	n.linkDown = nil
-	n.networks.reached, n.networks.missed = 0, 0 // the caller tells them anew, by the new text
+	n.networks.reached, n.networks.missed, n.networks.told = 0, 0, Reach{} // the caller tells them anew, by the new text
 	n.pulse.at = min(n.pulse.at, n.now.Mono.Add(n.timing.H))
 	if n.timing.H > beat {
 		n.pulse.former = beat

@@ -26,8 +26,10 @@ type lostKey struct {
 
 // networks is what is kept of the networks from which clients come.
 type networks struct {
-	reached, missed uint64 // this node's word on Spec.Targets
-	news            bool   // somebody's word has changed
+	reached, missed uint64       // this node's word on Spec.Targets
+	asked           []netip.Addr // what Output.Ask named last
+	told            Reach        // the last word on everything
+	news            bool         // somebody's word has changed
 	at              cluster.Instant
 	lost            map[lostKey]cluster.Instant // when a node was last seen to have lost one
 	of              *cluster.Spec               // whose groups the next field tells of
@@ -38,12 +40,16 @@ type networks struct {
 // reach takes what this node has found out about targets.
 func (n *Node) reach(in *Reach) {
 	u := &n.networks
+	u.told = *in
 	reached, missed := uint64(0), uint64(0)
 	for _, t := range in.Reached {
 		reached |= n.targetBit(t)
 	}
 	for _, t := range in.Missed {
 		missed |= n.targetBit(t)
+	}
+	if reached&u.missed != 0 {
+		n.announce()
 	}
 	if reached != u.reached || missed != u.missed {
 		u.reached, u.missed, u.news = reached, missed, true
@@ -71,7 +77,7 @@ func (n *Node) ownSight() wire.Sight {
 			if i == n.self || !n.joins(k, i) || !n.joins(k, n.self) {
 				continue
 			}
-			heard, lost := n.peers[i].det.OnLink(k, n.now.Mono)
+			heard, lost := n.onLinkHere(i, k)
 			if heard {
 				s.Links[k].Heard |= 1 << i
 			}
@@ -81,6 +87,40 @@ func (n *Node) ownSight() wire.Sight {
 		}
 	}
 	return s
+}
+
+// onLinkHere tells how this node hears another on a link: by its heartbeats, or by its answers there, since something
+// between the two may drop the heartbeats alone.
+func (n *Node) onLinkHere(i, link int) (heard, lost bool) {
+	heard, lost = n.peers[i].det.OnLink(link, n.now.Mono)
+	if at := n.spec.Links[link].UDP.Addresses[n.peers[i].id]; !heard {
+		heard = slices.Contains(n.networks.told.Reached, at)
+		lost = lost && !heard && !slices.Contains(n.networks.told.Doubted, at)
+	}
+	return heard, lost
+}
+
+// askOthers has those asked whose heartbeats do not come on a link that shows something.
+func (n *Node) askOthers() {
+	var all []netip.Addr
+	for k := range n.spec.Links {
+		for i := range n.peers {
+			if n.useful()>>k&1 == 0 || i == n.self || !n.joins(k, i) || !n.joins(k, n.self) {
+				continue
+			}
+			if heard, _ := n.peers[i].det.OnLink(k, n.now.Mono); !heard {
+				all = append(all, n.spec.Links[k].UDP.Addresses[n.peers[i].id])
+			}
+		}
+	}
+	if !slices.Equal(all, n.networks.asked) {
+		n.networks.asked = all
+		told := &n.networks.told
+		for _, list := range []*[]netip.Addr{&told.Reached, &told.Doubted, &told.Missed} {
+			*list = slices.DeleteFunc(slices.Clone(*list), func(a netip.Addr) bool { return !slices.Contains(all, a) })
+		}
+		n.out.Ask = &Ask{slices.Clone(all)}
+	}
 }
 
 // joins tells whether a link joins a node.
@@ -258,6 +298,7 @@ func (n *Node) tendNetworks() {
 	if u.lost == nil {
 		u.lost = make(map[lostKey]cluster.Instant)
 	}
+	n.askOthers()
 	all := n.judge()
 	for w := range all {
 		for i := range all[w].On {

@@ -117,6 +117,35 @@ func TestBlinkingLink(t *testing.T) {
 	}
 }
 
+// Where something drops heartbeats alone, the nodes still answer each other there: nothing moves. Whoever is silent is
+// asked for; who answers no more is lost, and one that answers is as good as heard.
+func TestHeartbeatsAloneAreDropped(t *testing.T) {
+	r, dead := networked(t, nil)
+	answers := true
+	asking := func() bool {
+		for _, h := range r.hosts {
+			if a := h.n.networks.asked; len(a) > 0 && answers {
+				h.step(&Reach{Reached: a})
+			} else if len(a) > 0 {
+				h.step(&Reach{Missed: a})
+			}
+		}
+		return !r.at("alpha").open("web")
+	}
+	dead["alpha>lan"], dead["alpha<lan"] = true, true
+	r.never("web moves", 5*time.Second, asking)
+	if a := r.at("beta").n.networks.asked; len(a) != 1 || a[0] != netip.MustParseAddr("10.0.0.11") {
+		t.Errorf("beta asks %v", a)
+	}
+	answers = false
+	r.until("web moves", timing.Takeover, asking)
+	clear(dead)
+	r.run(time.Second)
+	if a := r.at("beta").n.networks.asked; len(a) != 0 {
+		t.Errorf("beta goes on asking %v", a)
+	}
+}
+
 // Targets do the same for networks without a link, and replace it: what alpha alone misses, or all, or nobody.
 func TestTargets(t *testing.T) {
 	gateway := netip.MustParseAddr("10.9.0.1")
@@ -152,5 +181,42 @@ func TestTargets(t *testing.T) {
 	r.never("web goes back", 10*time.Second, func() bool { return !r.at("beta").open("web") })
 	if g := r.at("gamma").group("web"); g.Epoch != 2 {
 		t.Errorf("web has epoch %d", g.Epoch)
+	}
+}
+
+// What is served is announced again when a port, a target or a neighbour is there again.
+func TestAnnouncedWhenANetworkReturns(t *testing.T) {
+	gateway := netip.MustParseAddr("10.9.0.1")
+	for name, c := range map[string]struct {
+		away, back func(r *rig, dead map[string]bool)
+	}{
+		"the port of its own node": {
+			func(_ *rig, dead map[string]bool) { dead["lan"] = true },
+			func(_ *rig, dead map[string]bool) { delete(dead, "lan") }},
+		"another's port": {
+			func(_ *rig, dead map[string]bool) { dead["gamma>lan"] = true },
+			func(_ *rig, dead map[string]bool) { delete(dead, "gamma>lan") }},
+		"a target": {
+			func(r *rig, _ map[string]bool) { r.at("alpha").step(&Reach{Missed: []netip.Addr{gateway}}) },
+			func(r *rig, _ map[string]bool) { r.at("alpha").step(&Reach{Reached: []netip.Addr{gateway}}) }},
+		"a neighbour": {
+			func(*rig, map[string]bool) {},
+			func(r *rig, _ map[string]bool) { r.at("alpha").step(&Returned{}) }},
+	} {
+		r, dead := networked(t, func(s *cluster.Spec) { s.Targets = []netip.Addr{gateway} })
+		announced := func() bool {
+			for _, w := range r.at("alpha").wants {
+				if w.Resource == "ip" && w.Announce {
+					return true
+				}
+			}
+			return false
+		}
+		c.away(r, dead)
+		r.run(2 * time.Second)
+		r.forget()
+		r.never(name+": it is announced", time.Second, announced)
+		c.back(r, dead)
+		r.until(name+": it is announced", time.Second, announced)
 	}
 }

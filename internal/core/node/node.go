@@ -189,7 +189,7 @@ func (n *Node) Step(now cluster.Now, in Input) *Output {
 func (o *Output) reset() {
 	o.Gates, o.Sends, o.Persists, o.Wants = o.Gates[:0], o.Sends[:0], o.Persists[:0], o.Wants[:0]
 	o.Events, o.Decided, o.Replies, o.Applied = o.Events[:0], o.Decided[:0], o.Replies[:0], o.Applied[:0]
-	o.Record, o.Spec, o.Revision, o.Left, o.SetBack, o.Halted = nil, nil, 0, false, false, ""
+	o.Record, o.Spec, o.Ask, o.Revision, o.Left, o.SetBack, o.Halted = nil, nil, nil, 0, false, false, ""
 }
 
 // bootUp begins a run.
@@ -332,6 +332,8 @@ func (n *Node) take(in Input) {
 		n.lacking(in)
 	case *Reach:
 		n.reach(in)
+	case *Returned:
+		n.announce()
 	case *Fitted:
 		n.fittedTo(in.Revision)
 	case *Suspended:

@@ -245,6 +245,11 @@ func (n *Node) heard(i int, in *Packet, hb *wire.Heartbeat) {
 		return
 	}
 	*newest = hb.Seq
+	if in.Link < len(n.spec.Links) && p.det.Link(in.Link) != 0 {
+		if _, lost := p.det.OnLink(in.Link, n.now.Mono); lost && n.raft != nil {
+			n.announce() // a port or a network is there again
+		}
+	}
 	p.det.Arrived(in.Link, n.now.Mono, n.namedLength(hb))
 	if p.silentTold {
 		p.silentTold = false

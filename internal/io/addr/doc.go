@@ -9,7 +9,8 @@
 //
 // An announcement is what moves clients: their neighbour caches, and the tables of the switches between, go
 // on pointing to the former owner until they hear the new one. It is repeated (see repeats), since a frame
-// may be lost and the gate may open a moment after the address comes up.
+// may be lost and the gate may open a moment after the address comes up. From then on it is refreshed slowly: a host
+// that heard none of them, behind a blocked port, must not ask the former owner for as long as its cache lasts.
 //
 // The address shall serve and not become the source of this node's own connections. An IPv4 address in a
 // subnet that its interface has already is secondary by the kernel's own rule, and source selection passes
@@ -23,5 +24,6 @@
 //
 // A resource works in the network namespace of the thread that calls New and Start.
 //
-// WatchLinks tells of interfaces that come, go, and gain or lose their carrier.
+// WatchLinks tells of interfaces that come, go, and gain or lose their carrier; WatchNeighbours of neighbours that
+// return.
 package addr

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -23,10 +24,20 @@ import (
 // ARP announcements 2 s apart (RFC 5227, 1.1 and 2.3) and for up to three advertisements 1 s apart
 // (RFC 4861, 10). The last ones are of that kind, and reach hosts and switches whose link was still coming
 // up. The early ones are ours: a takeover is worth nothing to a client that missed the only frame, and the
-// gate may open up to some milliseconds after the address is up. At most 14 frames, then silence.
+// gate may open up to some milliseconds after the address is up. At most 14 frames, then the refresh.
 var repeats = []time.Duration{
 	time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond, time.Second, 2 * time.Second, 5 * time.Second,
 }
+
+// DefaultRefresh is between two announcements of an address that has been held for a while: who heard none of the first
+// ones, since its port was blocked or its switch was starting, is told within a minute, however long its cache.
+const DefaultRefresh = 45 * time.Second
+
+// refreshLeast is the shortest: more announcements would only load the network.
+const refreshLeast = time.Second
+
+// jittered spreads what would else be sent at once for many addresses: a third more or less.
+func jittered(d time.Duration) time.Duration { return d*2/3 + rand.N(d*2/3+1) }
 
 const (
 	// defendEvery is the least time between two answers to a duplicate, and between two reports of it. Of
@@ -183,7 +194,7 @@ func (h *hold) send(i iface) error {
 	return nil
 }
 
-// keep sends the repeats, answers duplicates, and tells when the address was taken away.
+// keep sends the repeats and refreshes, answers duplicates, and tells when the address was taken away.
 func (h *hold) keep(ctx context.Context) {
 	sent := 0
 	repeat := time.NewTimer(h.untilRepeat(0))
@@ -223,6 +234,8 @@ func (h *hold) keep(ctx context.Context) {
 // untilRepeat returns the time from announcement n to the next.
 func (h *hold) untilRepeat(n int) time.Duration {
 	switch r := h.vip.repeats; {
+	case n >= len(r) && h.vip.refresh > 0:
+		return jittered(h.vip.refresh)
 	case n >= len(r):
 		return time.Duration(1<<63 - 1) // no further one
 	case n == 0:

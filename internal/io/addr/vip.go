@@ -44,6 +44,8 @@ func (VIP) Spec() cluster.KindSpec {
 				Doc: "The address with its prefix length, as in 10.0.0.50/24 or 2001:db8::50/64."},
 			{Name: "interface", Type: cluster.FieldString, ByNode: true,
 				Doc: "The interface that gets it, as in eth0 or, for a VLAN, eth0.100; an alternative name will do. Where it is called differently, `{ alpha: eth0, beta: ens3 }`. By default the one that has an address in the same subnet."},
+			{Name: "refresh", Type: cluster.FieldDuration, Live: true, Default: DefaultRefresh,
+				Doc: "How often the address is announced once it has been held for some seconds, a third more or less; 0s: not again, until a link, a neighbour or a switch port comes back."},
 		},
 		Front:        true,
 		Effects:      cluster.EffectsAddress,
@@ -78,8 +80,19 @@ func parse(fields map[string]any) (netip.Prefix, string, error) {
 	if p.Addr().Is4() && p.Bits() < 31 && p.Addr() == lastAddress(p) {
 		return netip.Prefix{}, "", fmt.Errorf("address %s is the broadcast address of its subnet", p)
 	}
+	if d := refreshOf(fields); d < 0 || d > 0 && d < refreshLeast {
+		return netip.Prefix{}, "", fmt.Errorf("refresh %v: write %v or more, or 0s for no announcements beyond the first", d, refreshLeast)
+	}
 	name, err := interfaceName(fields["interface"])
 	return p, name, err
+}
+
+// refreshOf reads the field refresh.
+func refreshOf(fields map[string]any) time.Duration {
+	if d, ok := fields["refresh"].(time.Duration); ok {
+		return d
+	}
+	return DefaultRefresh
 }
 
 // interfaceName reads the field interface. Where it differs by node, it looks at every node's and returns none.
@@ -110,7 +123,7 @@ func (VIP) New(env resource.Env) (resource.Resource, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.prefix, v.name = p, name
+	v.prefix, v.name, v.refresh = p, name, refreshOf(env.Spec.Fields)
 	if err := v.Keep(); err != nil {
 		v.log.Warn("no room is reserved for what a start notes: it may fail where others fill the file system", "cause", err)
 	}
@@ -156,6 +169,7 @@ type vip struct {
 	route   *route
 	seen    highest
 	repeats []time.Duration
+	refresh time.Duration // between later announcements, with jitter; 0: there are none
 	log     *slog.Logger
 	changed func(cluster.Status, string, bool)
 	hold    *hold // what announces and watches; nil while the interface has not been found
