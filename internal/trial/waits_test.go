@@ -2,13 +2,15 @@ package trial
 
 import (
 	"context"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"baton/internal/lab"
 )
 
-// This file is about what interfaces are called.
+// This file is about what interfaces are called, and about what is waited for.
 
 // onInterface has the group's IPv4 address name its interface.
 func onInterface(names string) func(string) string {
@@ -63,4 +65,87 @@ func TestInterfaceByNode(t *testing.T) {
 	c.must(c.Lab.HealAll())
 	c.must(c.AwaitServing(Beta, limit))
 	c.failsOver(Alpha, c.at(func() error { return c.Lab.CutCarrier(Beta, LAN) }))
+}
+
+// database is what the probes of the next tests ask for. Each host has its own, and all of them go and come together.
+const database = "/run/database"
+
+// asksTheDatabase has the group's program asked for the database.
+func asksTheDatabase(file string) string {
+	return strings.ReplaceAll(file, "          user: root\n",
+		"          user: root\n          healthy: { command: \"test -e "+database+"\", interval: 300ms, failures: 3 }\n")
+}
+
+func makeDatabase(h *lab.Host) error { return inHost(h, "touch "+database) }
+
+// goesAway takes the database away everywhere for a while, and tells how often the program was started meanwhile, and
+// how many entries the history has more.
+func (c *incident) goesAway(d time.Duration) (starts, entries int) {
+	c.t.Helper()
+	count := func() (starts, entries int) {
+		for _, n := range Nodes[:2] {
+			text, err := os.ReadFile(c.Host(n).LogPath("agent"))
+			c.must(err)
+			starts += strings.Count(string(text), "msg=started")
+		}
+		return starts, strings.Count(c.run(Gamma, "history", "-n", "0"), "\n")
+	}
+	startsBefore, entriesBefore := count()
+	for _, n := range Nodes[:2] {
+		c.shell(n, "rm "+database)
+	}
+	time.Sleep(d)
+	if text := c.run(Gamma, "status"); !strings.Contains(text, "every node that could have it says the same of the same probe") {
+		c.t.Errorf("status does not tell that all say the same:\n%s", text)
+	}
+	for _, n := range Nodes[:2] {
+		c.shell(n, "touch "+database)
+	}
+	c.eventually("it serves again", func() bool { return c.group(Gamma).Serving })
+	starts, entries = count()
+	return starts - startsBefore, entries - entriesBefore
+}
+
+// What every node's probe asks for is away. Each node has its program up: none is killed, nothing moves, and it is
+// told once.
+func TestAllSayTheSameHot(t *testing.T) {
+	t.Parallel()
+	c := start(t, Options{Edit: asksTheDatabase, Before: makeDatabase})
+	alpha, beta := c.serviceRuns(Alpha), c.serviceRuns(Beta)
+	began := lab.Now()
+	starts, entries := c.goesAway(10 * time.Second)
+	if starts != 0 || c.serviceRuns(Alpha) != alpha || c.serviceRuns(Beta) != beta {
+		t.Errorf("programs were started %d times", starts)
+	}
+	if entries > 3 {
+		t.Errorf("%d entries of the history", entries)
+	}
+	if g := c.group(Gamma); g.Owner != Alpha {
+		t.Errorf("it moved: %+v", g)
+	}
+	c.noGap("the program served all along", began)
+}
+
+// The standby is cold: it has to be tried whether it is better off there, once.
+func TestAllSayTheSameCold(t *testing.T) {
+	t.Parallel()
+	c := start(t, Options{Cold: true, Edit: asksTheDatabase, Before: makeDatabase})
+	starts, entries := c.goesAway(12 * time.Second)
+	if starts > 2 {
+		t.Errorf("the program was started %d times: more than once anew, and once on the other node", starts)
+	}
+	if entries > 6 {
+		t.Errorf("%d entries of the history", entries)
+	}
+	if again, more := c.goesAway(6 * time.Second); again != 0 || more > 2 {
+		t.Errorf("the second time the program was started %d times, with %d entries of the history", again, more)
+	}
+}
+
+// One node's probe alone: that node is to blame, and the group moves.
+func TestOneSaysSo(t *testing.T) {
+	t.Parallel()
+	c := start(t, Options{Edit: asksTheDatabase, Before: makeDatabase})
+	c.shell(Alpha, "rm "+database)
+	c.must(c.Await(Gamma, limit, "it serves on beta", func(s *Status) bool { return s.Group().Owner == Beta && s.Group().Serving }))
 }

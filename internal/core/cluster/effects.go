@@ -147,6 +147,10 @@ type Done struct {
 	// Surroundings says that what failed is not the resource but what is around it: its interface or its carrier
 	// is gone, an address was taken away, a user, a file or room on a disk is missing.
 	Surroundings bool
+	// Probe is what a probe of it asked and how it was answered, in words that are the same on every node where both
+	// are; empty: no probe failed. With StatusFailed it is ill, or never became ready, for that, and what can be asked
+	// is still up; with any other status only the last try has failed, which does not count yet.
+	Probe string
 }
 
 // Lack is something that this host lacks for a resource to run here.

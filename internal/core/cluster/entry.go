@@ -34,6 +34,7 @@ type Part struct {
 	MoveEnd  *MoveEnd  `json:"move_end,omitempty"`
 	Ban      *Ban      `json:"ban,omitempty"`
 	Unban    *Unban    `json:"unban,omitempty"`
+	Shared   *Shared   `json:"shared,omitempty"`
 	Served   *Served   `json:"served,omitempty"`
 
 	Draft *Draft `json:"draft,omitempty"`
@@ -124,6 +125,22 @@ type Ban struct {
 	Resource ResourceID `json:"resource,omitempty"`
 	// Surroundings says that what is around it was to blame: the ban ends once the node says that this is mended.
 	Surroundings bool `json:"surroundings,omitempty"`
+	// Probe is what its probe said, as one number; 0: it was none that failed.
+	Probe uint64 `json:"probe,omitempty"`
+	// Tries is how often in a row it failed there without having been well for a while: it is tried there again later
+	// each time.
+	Tries int `json:"tries,omitempty"`
+}
+
+// Shared puts on record that every node that could have a group says the same of the same probe, or (Over) that it
+// is well again, which ends the bans that this had brought about. It was decided on Epoch.
+type Shared struct {
+	Group  GroupID  `json:"group"`
+	Epoch  Epoch    `json:"epoch"`
+	Probe  uint64   `json:"probe"`
+	Reason string   `json:"reason,omitempty"`
+	Wall   WallTime `json:"wall"` // since when
+	Over   bool     `json:"over,omitempty"`
 }
 
 // Unban ends a Ban.
@@ -325,6 +342,10 @@ func (p Part) String() string {
 		return fmt.Sprintf("ban %s from %s", p.Ban.Group, p.Ban.Node)
 	case p.Unban != nil:
 		return fmt.Sprintf("unban %s from %s", p.Unban.Group, p.Unban.Node)
+	case p.Shared != nil && p.Shared.Over:
+		return fmt.Sprintf("%s is well again where every node said the same of the same probe", p.Shared.Group)
+	case p.Shared != nil:
+		return fmt.Sprintf("every node that could have %s says the same of the same probe: %s", p.Shared.Group, p.Shared.Reason)
 	case p.Served != nil:
 		return p.Served.String()
 	}

@@ -116,6 +116,7 @@ type GroupFacts struct {
 	Released []Epoch   // tenures whose release was heard and is not in the log yet
 	Behind   []NodeID  // former owners that have not applied the newest Assign for D
 	Reports  []Report  // in the order of Spec.Nodes
+	Shared   *Shared   // by the log: what every node says of the same probe; nil: nothing
 	Serves   *Served   // what is to be put on record once the owner says that it serves; nil: nothing
 	Networks []Network // from which its clients come
 }
@@ -156,5 +157,9 @@ type Report struct {
 	Cut     bool // the interface of its addresses has no carrier there
 	Lacks   bool // that host lacks what the group needs to run; Reason says what
 	Reason  string
-	Well    time.Duration // for how long the node has been fit to serve it, without a change
+	// Probe is what a probe says against it, as one number that is equal where probe and answer are; 0: nothing. If it
+	// has not failed, only the probe's last try has.
+	Probe uint64
+	Brief bool          // it failed before it had been well for a while
+	Well  time.Duration // for how long the node has been fit to serve it, without a change
 }

@@ -48,7 +48,7 @@ var groupRules = []groupRule{
 		}},
 	{id: "G11", verdict: Move, why: "the move failed: the target could not start it; it goes back where it was",
 		when: func(p *planner, g *cluster.GroupFacts) bool {
-			return moved(g) && g.Owner == g.Move.To && reportOf(p, g, g.Owner).Failed && p.inability(g, g.Move.From) == ""
+			return moved(g) && g.Owner == g.Move.To && reportOf(p, g, g.Owner).Failed && p.inability(g, g.Move.From) == "" && !p.shared(g, g.Owner)
 		},
 		then: giveBack},
 	{id: "G14", verdict: Record, why: "the move failed, and it can't go back where it was: it waits for a command, or goes elsewhere",
@@ -85,6 +85,21 @@ var groupRules = []groupRule{
 		when: func(p *planner, g *cluster.GroupFacts) bool { return g.Owner == "" },
 		then: explainNobody},
 	{id: "G33", verdict: Record, why: "it is pinned to another node, which can take it", when: toItsPin, then: moveToPin},
+	{id: "G37", verdict: Record, why: "every node that could have it says the same of the same probe, and that is not on record yet",
+		when: func(p *planner, g *cluster.GroupFacts) bool {
+			return p.shared(g, g.Owner) && !onRecord(p, g) && p.certain(g)
+		},
+		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+			r := reportOf(p, g, g.Owner)
+			tellShared(p, g, d)
+			return []cluster.Part{{Shared: &cluster.Shared{Group: g.ID, Epoch: g.Epoch, Probe: r.Probe, Reason: r.Reason, Wall: p.f.Now.Wall}}}
+		}},
+	{id: "G38", verdict: Stay, why: "every node that could have it says the same of the same probe: it is not the nodes, so it stays, and nothing that is up is stopped for it",
+		when: func(p *planner, g *cluster.GroupFacts) bool { return p.shared(g, g.Owner) },
+		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+			tellShared(p, g, d)
+			return nil
+		}},
 	{id: "G30", verdict: Move, why: "it failed on its node, and another can take it",
 		when: func(p *planner, g *cluster.GroupFacts) bool {
 			return reportOf(p, g, g.Owner).Failed && !p.manual(g) && p.best(g) != nil
@@ -110,6 +125,14 @@ var groupRules = []groupRule{
 	{id: "G37", verdict: Move, why: "its node has lost a network from which its clients come, and another that has it can take it",
 		when: outOfSight, then: intoSight},
 	servedRule,
+	{id: "G39", verdict: Record, why: "it has been well for a while, of which every node had said the same",
+		when: func(p *planner, g *cluster.GroupFacts) bool {
+			r := reportOf(p, g, g.Owner)
+			return g.Shared != nil && r.Serving && r.Probe == 0 && r.Well >= SharedOver
+		},
+		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+			return []cluster.Part{{Shared: &cluster.Shared{Group: g.ID, Epoch: g.Epoch, Probe: g.Shared.Probe, Wall: p.f.Now.Wall, Over: true}}}
+		}},
 	{id: "G41", verdict: Record, why: "its node may not run it from the next revision on: it moves, as in a switchover",
 		when: displaced, then: leave},
 	{id: "G34", verdict: Record, why: "its node is drained, and another can take it", when: offDrained, then: moveOff},
@@ -199,7 +222,10 @@ func giveBack(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 // ban keeps the group off its owner, on which it has failed. What was seen begins with the resource's name.
 func (p *planner) ban(g *cluster.GroupFacts, reason, seen string) cluster.Part {
 	b := cluster.Ban{Group: g.ID, Node: g.Owner, Until: p.f.Now.Wall + cluster.WallTime(BanFor), Reason: reason,
-		Surroundings: p.report(g, g.Owner).Lacks}
+		Surroundings: p.report(g, g.Owner).Lacks, Probe: p.report(g, g.Owner).Probe, Tries: 1}
+	if before := p.banOn(g, g.Owner); before != nil && p.report(g, g.Owner).Brief {
+		b.Tries += before.Tries
+	}
 	name, _, _ := strings.Cut(seen, ": ")
 	if r := p.f.Spec.Group(g.ID).Resource(cluster.ResourceID(name)); r != nil {
 		b.Resource = r.ID
@@ -269,6 +295,9 @@ func (p *planner) refusal(g *cluster.GroupFacts, to cluster.NodeID) string {
 	if b := p.banned(g, to); b != nil && !p.report(g, to).Hot {
 		return "is banned after a failure: " + b.Reason
 	}
+	if p.saysSame(g, to, reportOf(p, g, g.Owner)) {
+		return "says the same of the same probe"
+	}
 	if g.Owner != "" && p.f.Node(to).Late {
 		return "has missed three heartbeats"
 	}
@@ -321,6 +350,11 @@ func (p *planner) banned(g *cluster.GroupFacts, node cluster.NodeID) *cluster.Ba
 	if p.f.Instructions.Pin(g.ID) != nil {
 		return nil
 	}
+	return p.banOn(g, node)
+}
+
+// banOn returns the ban of a node, whether it counts or not; nil: there is none.
+func (p *planner) banOn(g *cluster.GroupFacts, node cluster.NodeID) *cluster.Ban {
 	for i := range g.Bans {
 		if g.Bans[i].Node == node { // also one that has run out: it ends by an entry
 			return &g.Bans[i]
@@ -346,7 +380,7 @@ func (p *planner) worthLeaving(g *cluster.GroupFacts) bool {
 // that was set back, or another coordinator's, must not keep it off for longer.
 func (p *planner) justFailed(b *cluster.Ban) bool {
 	since := p.f.Now.Wall - made(b)
-	return since >= 0 && since < cluster.WallTime(BanTryAgain)
+	return since >= 0 && since < cluster.WallTime(BanTryAgain<<min(max(b.Tries, 1)-1, banDoublings))
 }
 
 // made returns when a ban was made.
@@ -388,6 +422,10 @@ func (p *planner) choose(g *cluster.GroupFacts) (*cluster.NodeFacts, []Alternati
 		ban := p.banned(g, id)
 		if ban != nil && reportOf(p, g, g.Owner).Failed && p.justFailed(ban) {
 			rejected = append(rejected, Alternative{id, "has just failed it: " + ban.Reason})
+			continue
+		}
+		if p.saysSame(g, id, reportOf(p, g, g.Owner)) {
+			rejected = append(rejected, Alternative{id, "says the same of the same probe"})
 			continue
 		}
 		n := p.f.Node(id)

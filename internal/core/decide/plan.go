@@ -13,7 +13,12 @@ import (
 const (
 	BanFor = 30 * time.Minute // how long a group stays off a node on which it failed, where another can take it
 	// BanTryAgain is after what time it may go there all the same while it fails where it is and no other is left.
-	BanTryAgain = 30 * time.Second
+	// Each time it fails there again without having been well for a while, that is twice as long: banDoublings times.
+	BanTryAgain  = 30 * time.Second
+	banDoublings = 5
+	// SharedOver is for how long a group must have been well before what every node said of its probe is over, and a
+	// node before it no longer counts among those.
+	SharedOver = time.Minute
 	// startGraceExtra is added to `takeover` for nodes that boot together with this one.
 	startGraceExtra = time.Second
 )

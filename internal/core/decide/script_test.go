@@ -23,8 +23,11 @@ var update = flag.Bool("update", false, "write the outcomes into testdata")
 //	     [silent=V1,V2] [lost] [deaf] [isolated] [late] [carried=REVISION] [down=DURATION] [sick] [well=DURATION]
 //	group NAME nodes=A,B [manual] [failback=DURATION] [owner=N] [last=N] [epoch=E] [released=E] [behind=N]
 //	     [move=TO[@EPOCH]] [serves=DURATION]  (the outage to be put on record)
-//	     [ban=NODE[:over|:old|:surroundings]]       (just now; or it has run out, was made a while ago, was not the group's fault)
-//	     NODE=FLAGS of serving, failed, hot, cut, lacks    (its report)
+//	     [ban=NODE[:over|:old|:often|:surroundings|:ill]]  (just now; or it has run out, was made a while ago, the third
+//	     in a row at that, was not the group's fault, was for its probe)
+//	     NODE=FLAGS of serving, failed, hot, cut, lacks    (its report),
+//	     ill (failed by its probe), doubts (that probe's last try has failed), brief (without having been well for a while)
+//	     [shared]                                   (it is on record that every node says the same of that probe)
 //	     node also takes [asks=INC] [former] and its incarnations that copy the log, oldest first:
 //	     member=INC[:votes][:heard][:silent][:copied][:knows]; none named: 1, which votes
 //	network NAME NODE=lost|back|has...              from which all groups' clients come, and who is in it
@@ -204,8 +207,13 @@ func parse(t *testing.T, text string) *cluster.Facts {
 		}
 		has := func(flag string) bool { return slices.Contains(strings.Split(r.flags, ","), flag) }
 		f.Groups[r.group].Reports[i] = cluster.Report{Known: !has("untold"), Epoch: f.Groups[r.group].Epoch, Serving: has("serving"),
-			Failed: has("failed"), Hot: has("hot"), Cut: has("cut"), Lacks: has("lacks"), Well: well[r.node]}
-		if rep := &f.Groups[r.group].Reports[i]; rep.Failed {
+			Failed: has("failed") || has("ill"), Brief: has("brief"), Hot: has("hot"), Cut: has("cut"), Lacks: has("lacks"), Well: well[r.node]}
+		if has("ill") || has("doubts") {
+			f.Groups[r.group].Reports[i].Probe = 7
+		}
+		if rep := &f.Groups[r.group].Reports[i]; has("ill") {
+			rep.Reason = "app: GET http://localhost/: 503, 3 times in a row"
+		} else if rep.Failed {
 			rep.Reason = "app: exited with status 1"
 		} else if rep.Lacks {
 			rep.Reason = "lacks: app: there is no user www-data"
@@ -393,6 +401,8 @@ func parseGroupWord(t *testing.T, word string, g *cluster.GroupFacts, s *cluster
 		if assigned != "" {
 			g.Move.Assigned = cluster.Epoch(number(t, assigned))
 		}
+	case "shared":
+		g.Shared = &cluster.Shared{Group: g.ID, Epoch: g.Epoch, Probe: 7}
 	case "serves":
 		g.Serves = &cluster.Served{Group: g.ID, Node: g.Owner, Epoch: g.Epoch, Count: 2, Down: duration(t, value)}
 	case "ban":
@@ -403,6 +413,11 @@ func parseGroupWord(t *testing.T, word string, g *cluster.GroupFacts, s *cluster
 			b.Until = 0
 		case "old":
 			b.Until -= cluster.WallTime(BanTryAgain)
+		case "often":
+			b.Until -= cluster.WallTime(2 * BanTryAgain)
+			b.Tries = 3
+		case "ill":
+			b.Probe, b.Reason = 7, "app: GET http://localhost/: 503, 3 times in a row"
 		case "surroundings":
 			b.Surroundings, b.Reason = true, "ip: the address was taken off the interface"
 		}

@@ -13,7 +13,11 @@ import (
 const (
 	restartsForgotten = 10 * time.Minute // a restart older than this does not count against the limit
 	retryFirst        = time.Second      // wait before a failed resource is tried again; doubled each time
-	retryMax          = 30 * time.Second
+	retryMax          = 30 * time.Second // of what is down
+	illMax            = 5 * time.Minute  // of what is up, and would be killed
+	// wellLeast is the least time for which it must have been well before the waiting begins anew: it is forgotten
+	// after twice the last wait, and no sooner than this.
+	wellLeast = time.Minute
 )
 
 // Role is what this node is to the group now.
@@ -36,6 +40,9 @@ type Situation struct {
 	HotElsewhere bool // another node could take over without a start
 	Keep         bool // the log is being read again: change nothing yet
 	Stopped      bool // by a person: nothing of it is to run here, not even a standby
+	// Shared says that every other node that could have the group says the same of the same probe (decide.Shared): it
+	// is not this node, so nothing that is up is killed for it.
+	Shared bool
 	// Held names the resources that a person has stopped: the owner leaves them so, and misses none of them.
 	Held []cluster.ResourceID
 }
@@ -50,8 +57,18 @@ type Outcome struct {
 	Closed  bool   // nothing runs here whose effects go beyond gate and cgroup
 	Failed  string // which resource failed, and what was seen
 	Lacks   bool   // not it is to blame, but what is around it
+	Probe   Probe  // whose probe has failed
 	Note    string // what is to be told of a resource that runs (another host answers for its address)
 	WakeAt  cluster.Instant
+}
+
+// Probe is what a resource's probe has said against it.
+type Probe struct {
+	// Says stands for the resource, the probe and its answer: equal where they are. 0: nothing.
+	Says uint64
+	Ill  bool // the resource has failed for it; else only the probe's last try has
+	// Brief says that the resource had not been well for a while when it failed.
+	Brief bool
 }
 
 // Group is one group on this node.
@@ -78,7 +95,11 @@ type resource struct {
 	reason string        // of the last failure
 	// surroundings says that it is what is around the resource that failed last.
 	surroundings bool
-	pending      uint64 // number of the Want under way; 0: none
+	probe        uint64          // what its probe has said against it, as one number; 0: nothing
+	up           bool            // it reached its target, and what has failed since was told by a probe
+	wellAt       cluster.Instant // since when it is well; 0: it is not
+	brief        bool            // when it failed last, it had not been well for a while
+	pending      uint64          // number of the Want under way; 0: none
 	target       cluster.Target
 	wanted       cluster.Epoch
 	retryAt      cluster.Instant // not before this instant
@@ -101,6 +122,7 @@ func New(spec *cluster.GroupSpec, counter *uint64) *Group {
 func (g *Group) Found(d cluster.Done, epoch cluster.Epoch) {
 	if r := g.find(d.Resource); r != nil {
 		r.status, r.reason, r.epoch = d.Status, d.Reason, epoch
+		r.up = d.Status == cluster.StatusRunning || d.Status == cluster.StatusStandby
 	}
 }
 
@@ -119,6 +141,7 @@ func (g *Group) Done(d cluster.Done, now cluster.Instant) bool {
 	}
 	r.pending = 0
 	r.status, r.reason, r.surroundings = d.Status, d.Reason, d.Surroundings
+	r.probe = digest(d.Resource, d.Probe)
 	if d.N != 0 || d.Status == cluster.StatusStopped {
 		r.stale = false
 	}
@@ -127,23 +150,56 @@ func (g *Group) Done(d cluster.Done, now cluster.Instant) bool {
 		if d.N != 0 {
 			r.epoch = r.wanted
 		}
-		r.backoff, r.retryAt = 0, 0
+		r.well(now)
 	case cluster.StatusStandby, cluster.StatusStopped:
 		if r.target == cluster.TargetRunning && d.N != 0 {
 			r.wait(now) // wanted running, found otherwise: the operation was cut short
 			break
 		}
-		r.backoff, r.retryAt = 0, 0
+		r.well(now)
+		if d.Status == cluster.StatusStopped {
+			r.up, r.wellAt, r.backoff = false, 0, 0
+		}
 	default:
+		r.up = r.probe != 0 && r.up && d.N == 0
 		r.wait(now)
 	}
 	return true
 }
 
-// wait puts off the next attempt, longer each time.
+// well notes that what was wanted is so. How long the next wait is, is not forgotten yet.
+func (r *resource) well(now cluster.Instant) {
+	r.up, r.retryAt = true, 0
+	if r.wellAt == 0 {
+		r.wellAt = now
+	}
+}
+
+// wait puts off the next attempt, longer each time, until it has been well for a while.
 func (r *resource) wait(now cluster.Instant) {
-	r.backoff = min(max(2*r.backoff, retryFirst), retryMax)
+	r.brief = r.wellAt == 0 || now.Sub(r.wellAt) < max(wellLeast, 2*r.backoff)
+	if !r.brief {
+		r.backoff = 0
+	}
+	r.wellAt = 0
+	limit := retryMax
+	if r.probe != 0 {
+		limit = illMax
+	}
+	r.backoff = min(max(2*r.backoff, retryFirst), limit)
 	r.retryAt = now.Add(r.backoff)
+}
+
+// digest makes one number of what a probe has said (FNV-1a), so that nodes can compare it: 0 of nothing.
+func digest(id cluster.ResourceID, probe string) uint64 {
+	if probe == "" {
+		return 0
+	}
+	h := uint64(14695981039346656037)
+	for _, b := range []byte(string(id) + "\n" + probe) {
+		h = (h ^ uint64(b)) * 1099511628211
+	}
+	return max(h, 1)
 }
 
 func (g *Group) find(id cluster.ResourceID) *resource {
@@ -172,7 +228,7 @@ func (g *Group) Step(now cluster.Instant, s Situation) Outcome {
 	case s.Role == Owner:
 		g.owner(now, s, &o)
 	default:
-		g.bystander(now, &o)
+		g.bystander(now, s.Shared, &o)
 	}
 	g.judge(s, &o)
 	return o
@@ -222,8 +278,8 @@ func (r *resource) runs(e cluster.Epoch) bool {
 
 // bystander takes resources down in reverse order to the depth that each stands by at, then brings those
 // up, in order, that stand by hot.
-func (g *Group) bystander(now cluster.Instant, o *Outcome) {
-	s := Situation{Epoch: g.epoch}
+func (g *Group) bystander(now cluster.Instant, shared bool, o *Outcome) {
+	s := Situation{Epoch: g.epoch, Shared: shared}
 	down := true
 	for i := len(g.res) - 1; i >= 0 && down; i-- {
 		r := &g.res[i]
@@ -265,11 +321,19 @@ func (g *Group) pursue(now cluster.Instant, r *resource, t cluster.Target, s Sit
 	if r.pending == 0 && r.at(t, epoch) {
 		return
 	}
-	if r.pending == 0 && now < r.retryAt && !g.restartNow(now, r, t, s) {
+	shared := s.Shared && t != cluster.TargetStopped && r.pending == 0 && r.status == cluster.StatusFailed && r.probe != 0
+	if shared && r.up && r.target == t && (t != cluster.TargetRunning || r.wanted == epoch) {
+		o.WakeAt = min(o.WakeAt, now.Add(wellLeast)) // its probe will tell when it is well again
+		return
+	}
+	if r.pending == 0 && now < r.retryAt && (shared || !g.restartNow(now, r, t, s)) {
 		o.WakeAt = min(o.WakeAt, r.retryAt)
 		return
 	}
 	g.want(now, r, t, epoch, o)
+	if shared { // it never became ready, which is waited for again, or has another role now
+		o.Wants[len(o.Wants)-1].Restart = false
+	}
 }
 
 // restartNow tells whether a failed resource is restarted at once: within the limit of local restarts,
@@ -348,6 +412,23 @@ func (g *Group) judge(s Situation, o *Outcome) {
 			o.Failed, o.Lacks = string(r.spec.ID)+": "+r.reason, r.surroundings
 		}
 	}
+	o.Probe = g.Probe()
+}
+
+// Probe returns what a probe says against the group here: of the first resource that has failed, or else of the first
+// whose probe's last try has.
+func (g *Group) Probe() (p Probe) {
+	for i := range g.res {
+		r := &g.res[i]
+		switch {
+		case r.held || r.pending != 0:
+		case r.status == cluster.StatusFailed:
+			return Probe{Says: r.probe, Ill: r.probe != 0, Brief: r.probe != 0 && r.brief}
+		case p.Says == 0:
+			p.Says = r.probe
+		}
+	}
+	return p
 }
 
 // Resource returns a resource's status and the reason of its last failure.

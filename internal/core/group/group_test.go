@@ -166,7 +166,7 @@ func TestRestartsBeforeAMove(t *testing.T) {
 	if o := b.expect(t, s, ""); o.Failed != "app: it died" {
 		t.Errorf("the limit of one restart is reached: %+v", o)
 	}
-	b.now += second
+	b.now += 2 * second
 	b.expect(t, s, "app running@3 anew") // nobody has taken it: go on trying
 	b.done(t, "app", cluster.StatusRunning)
 	b.now = b.now.Add(restartsForgotten + time.Second)

@@ -94,6 +94,7 @@ type Node struct {
 
 	resumed   cluster.Instant // the end that the lease had when the machine was suspended; it counts no more
 	lacks     []cluster.Lack
+	picture   *cluster.Facts   // of this pass through the groups; nil: nobody has asked for it
 	inLine    bool             // what the present text of the configuration asks for is in place
 	asked     cluster.Revision // of Output.Revision, or at boot: what Fitted answers
 	fitted    cluster.Revision // carried out here

@@ -131,7 +131,7 @@ func (n *Node) silentTo(i int) (out []cluster.NodeID, lost bool) {
 
 func (n *Node) groupFacts(i int) cluster.GroupFacts {
 	l, st := &n.groups[i], &n.state.Groups[i]
-	g := cluster.GroupFacts{ID: st.ID, Owner: st.Owner, Last: st.Last, Epoch: st.Epoch, Move: st.Move, Bans: st.Bans}
+	g := cluster.GroupFacts{ID: st.ID, Owner: st.Owner, Last: st.Last, Epoch: st.Epoch, Move: st.Move, Bans: st.Bans, Shared: st.Shared}
 	if n.flawed(BanForgotten) {
 		g.Bans = slices.DeleteFunc(slices.Clone(st.Bans), func(b cluster.Ban) bool { return b.Until-cluster.WallTime(decide.BanFor) < n.raft.since })
 	}
@@ -226,5 +226,5 @@ func (n *Node) reportOf(k, i int) cluster.Report {
 		return cluster.Report{}
 	}
 	return cluster.Report{Known: true, Epoch: r.Epoch, Serving: r.Phase == wire.PhaseServing, Failed: r.Phase == wire.PhaseFailed,
-		Hot: r.Hot, Cut: r.Cut, Lacks: r.Lacks, Reason: r.Reason}
+		Hot: r.Hot, Cut: r.Cut, Lacks: r.Lacks, Reason: r.Reason, Probe: r.Probe, Brief: r.Brief}
 }

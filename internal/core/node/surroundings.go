@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"baton/internal/core/cluster"
+	"baton/internal/core/decide"
 )
 
 // This file takes what a node learns of its own surroundings: interfaces, what its host lacks, a suspend.
@@ -19,6 +20,21 @@ func (n *Node) lacking(in *Lacking) {
 	}
 	n.lacks = slices.Clone(in.Lacks)
 	n.groupsDue = true
+}
+
+// shared tells whether every other node that could have a group says the same of the probe that has failed here.
+func (n *Node) shared(i int) bool {
+	p := n.groups[i].group.Probe()
+	if !p.Ill {
+		return false
+	}
+	if n.picture == nil {
+		n.picture = n.facts()
+	}
+	g := &n.picture.Groups[i]
+	r := &g.Reports[n.self] // what is reported is of before
+	r.Known, r.Epoch, r.Failed, r.Probe, r.Brief = true, g.Epoch, true, p.Says, p.Brief
+	return decide.Shared(n.picture, g, n.id())
 }
 
 // lack returns what this host lacks for a group to run here, or "". What is up shows that it lacks nothing.

@@ -149,6 +149,7 @@ func (n *Node) tendGroups() {
 			n.release(i)
 		}
 	}
+	n.picture = nil
 	n.report()
 	n.watchServices()
 	n.tendFitness()
@@ -188,6 +189,7 @@ func (n *Node) tendGroup(i int) {
 		s.MayServe = s.MayStart && n.leaseRuns() && s.Alone && n.addressTaken(l.spec) == ""
 		s.HotElsewhere = n.takerElsewhere(i, true)
 	}
+	s.Shared = n.shared(i)
 	n.heed(l, mine, &s)
 	l.outcome = l.group.Step(n.now.Mono, s)
 	n.out.Wants = append(n.out.Wants, l.outcome.Wants...)
@@ -444,7 +446,8 @@ func shorten(s string, limit int) string {
 func (n *Node) reportOn(i int) wire.GroupReport {
 	l := &n.groups[i]
 	r := wire.GroupReport{Epoch: n.state.Groups[i].Epoch, Phase: l.phase,
-		Cut: slices.Contains(n.cut, l.spec.ID), Hot: l.outcome.Hot, Lacks: l.phase == wire.PhaseFailed && l.outcome.Lacks, Reason: l.reason}
+		Cut: slices.Contains(n.cut, l.spec.ID), Hot: l.outcome.Hot, Lacks: l.phase == wire.PhaseFailed && l.outcome.Lacks, Reason: l.reason,
+		Probe: l.outcome.Probe.Says, Brief: l.outcome.Probe.Brief}
 	if why := n.lack(l); why != "" {
 		r.Lacks = true
 		if r.Reason == "" {

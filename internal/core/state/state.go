@@ -90,6 +90,7 @@ type Group struct {
 	Bans    []cluster.Ban   `json:"bans,omitempty"`
 	Ended   *MoveResult     `json:"ended,omitempty"` // how the last Move ended
 	Service Service         `json:"service,omitzero"`
+	Shared  *cluster.Shared `json:"shared,omitempty"` // what every node says of the same probe
 }
 
 // Tenure is one placement that is not over by the log.
@@ -272,6 +273,8 @@ func note(j *cluster.Line, p cluster.Part) {
 		group(p.Ban.Group)
 	case p.Unban != nil:
 		group(p.Unban.Group)
+	case p.Shared != nil:
+		group(p.Shared.Group)
 	case p.Served != nil:
 		group(p.Served.Group)
 		node(p.Served.Node)
@@ -304,6 +307,8 @@ func (s *State) applyPart(index uint64, e *cluster.Entry, p cluster.Part) string
 		return s.ban(p.Ban)
 	case p.Unban != nil:
 		return s.unban(p.Unban)
+	case p.Shared != nil:
+		return s.shared(p.Shared)
 	case p.Served != nil:
 		return s.served(p.Served)
 	case p.Draft != nil:
@@ -488,5 +493,23 @@ func (s *State) unban(u *cluster.Unban) string {
 		return "there is no such ban"
 	}
 	g.Bans = slices.DeleteFunc(g.Bans, func(x cluster.Ban) bool { return x.Node == u.Node })
+	return ""
+}
+
+func (s *State) shared(x *cluster.Shared) string {
+	g := s.Group(x.Group)
+	switch {
+	case g == nil:
+		return "no such group"
+	case g.Epoch != x.Epoch:
+		return fmt.Sprintf("it was decided on epoch %d, the group is at %d", x.Epoch, g.Epoch)
+	case x.Over && g.Shared == nil:
+		return "that is not on record"
+	case x.Over:
+		g.Bans = slices.DeleteFunc(g.Bans, func(b cluster.Ban) bool { return b.Probe == g.Shared.Probe })
+		g.Shared = nil
+	default:
+		g.Shared = x
+	}
 	return ""
 }

@@ -239,7 +239,10 @@ func (e *encoder) groupReport(g *GroupReport) {
 	e.fixed(uint64(g.Group))
 	e.uint(uint64(g.Epoch))
 	e.b = append(e.b, byte(g.Phase))
-	e.bits(g.Hot, g.Cut, g.Lacks)
+	e.bits(g.Hot, g.Cut, g.Lacks, g.Brief, g.Probe != 0)
+	if g.Probe != 0 {
+		e.fixed(g.Probe)
+	}
 	e.string(cut(g.Reason, MaxReason))
 }
 
@@ -535,7 +538,10 @@ func (d *decoder) groupReport(g *GroupReport) {
 		d.fail("groups.phase", fmt.Errorf("%d is unknown", g.Phase))
 	}
 	flags := d.byte("groups.flags")
-	g.Hot, g.Cut, g.Lacks = flags&1 != 0, flags&2 != 0, flags&4 != 0
+	g.Hot, g.Cut, g.Lacks, g.Brief = flags&1 != 0, flags&2 != 0, flags&4 != 0, flags&8 != 0
+	if flags&16 != 0 {
+		g.Probe = d.fixed("groups.probe")
+	}
 	reason := d.bytes("groups.reason")
 	if len(reason) > MaxReason {
 		d.fail("groups.reason", fmt.Errorf("%d bytes, the limit is %d", len(reason), MaxReason))

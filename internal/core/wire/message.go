@@ -121,6 +121,8 @@ type GroupReport struct {
 	Cut    bool   // the interface of its addresses has no carrier here
 	Hot    bool   // every resource but the fronts is up here: a takeover needs no start
 	Lacks  bool   // this host lacks something that it needs to run; Reason says what
+	Brief  bool   // it failed before it had been well for a while
+	Probe  uint64 // what a probe says against it, as one number; 0: nothing. If it has not failed, only the last try has
 	Reason string // of a failure, or what else is to be told; at most 200 bytes
 }
 

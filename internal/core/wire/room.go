@@ -18,7 +18,11 @@ func Room(scratch []byte, m *Heartbeat) (room int, used []byte) {
 // Size returns how many bytes a report takes in a heartbeat.
 func (g *GroupReport) Size() int {
 	reason := min(len(g.Reason), MaxReason)
-	return 8 + varintSize(uint64(g.Epoch)) + 2 + varintSize(uint64(reason)) + reason
+	size := 8 + varintSize(uint64(g.Epoch)) + 2 + varintSize(uint64(reason)) + reason
+	if g.Probe != 0 {
+		size += 8
+	}
+	return size
 }
 
 // Size returns how many bytes a release takes in a heartbeat.

@@ -45,7 +45,7 @@ func TestHeartbeatNeverLeavesTheDatagram(t *testing.T) {
 			t.Fatalf("room for %d bytes of groups beside %d nodes", room, len(m.Heard))
 		}
 		for full := false; !full; {
-			report := GroupReport{Group: GroupKey(r.Uint64()), Epoch: cluster.Epoch(r.Uint64() >> r.IntN(64)), Phase: PhaseFailed,
+			report := GroupReport{Group: GroupKey(r.Uint64()), Epoch: cluster.Epoch(r.Uint64() >> r.IntN(64)), Phase: PhaseFailed, Probe: r.Uint64() * r.Uint64N(2),
 				Reason: strings.Repeat("é", r.IntN(2)*r.IntN(MaxReason))}
 			release := Tenure{GroupKey(r.Uint64()), cluster.Epoch(r.Uint64() >> r.IntN(64))}
 			switch {

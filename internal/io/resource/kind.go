@@ -40,6 +40,9 @@ type Env struct {
 	// It is not called for a change that Start, Standby or Stop made. Surroundings says of a failure that it comes
 	// from what is around the resource (Lacking).
 	Changed func(status cluster.Status, reason string, surroundings bool)
+	// Doubts is Changed for what a probe says against the resource (cluster.Done): status is StatusFailed where that
+	// counts, and how it is where only the last try has failed. It ends with the next call of Changed.
+	Doubts func(status cluster.Status, reason, probe string)
 }
 
 // Resource is one resource on this node. All methods but Changed's caller run one at a time, each ends

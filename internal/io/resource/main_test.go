@@ -127,7 +127,13 @@ func (b *bench) open(env Env) {
 	b.told = make(chan struct{}, 100)
 	env.Changed = func(s cluster.Status, why string, around bool) {
 		b.mu.Lock()
-		b.changes = append(b.changes, change{s, why, around})
+		b.changes = append(b.changes, change{s, why, around, ""})
+		b.mu.Unlock()
+		b.told <- struct{}{}
+	}
+	env.Doubts = func(s cluster.Status, why, probe string) {
+		b.mu.Lock()
+		b.changes = append(b.changes, change{s, why, false, probe})
 		b.mu.Unlock()
 		b.told <- struct{}{}
 	}

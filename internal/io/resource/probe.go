@@ -114,9 +114,49 @@ func (c *check) once(ctx context.Context, run func(context.Context, []string) er
 		return nil
 	}
 	if timeout, ok := errors.AsType[net.Error](err); errors.Is(ctx.Err(), context.DeadlineExceeded) || ok && timeout.Timeout() {
-		return fmt.Errorf("%s: no answer within %s", what, c.timeout)
+		return unwell{what, "no answer", fmt.Errorf("no answer within %s", c.timeout)}
 	}
-	return fmt.Errorf("%s: %w", what, err)
+	return unwell{what, inShort(err), err}
+}
+
+// unwell is the answer of a check that failed.
+type unwell struct {
+	what  string // was asked
+	short string // how it was answered, without what differs by node or time
+	cause error
+}
+
+func (u unwell) Error() string { return fmt.Sprintf("%s: %v", u.what, u.cause) }
+func (u unwell) Unwrap() error { return u.cause }
+
+// probe returns question and answer in words that are the same on every node where they are; empty if it could not be
+// asked, for what this host lacks.
+func (u unwell) probe() string {
+	if fromSurroundings(u.cause) {
+		return ""
+	}
+	return u.what + ": " + u.short
+}
+
+// status is how a check's command ended, or what a server answered, with more words for people.
+type status struct{ short, more string }
+
+func (s status) Error() string {
+	if s.more == "" {
+		return s.short
+	}
+	return s.short + ": " + s.more
+}
+
+// inShort tells how a check failed without what differs by node or time.
+func inShort(err error) string {
+	if s, ok := errors.AsType[status](err); ok {
+		return s.short
+	}
+	if errno, ok := errors.AsType[unix.Errno](err); ok {
+		return errno.Error()
+	}
+	return "failed"
 }
 
 func (c *check) get(ctx context.Context) error {
@@ -134,7 +174,7 @@ func (c *check) get(ctx context.Context) error {
 	}
 	response.Body.Close()
 	if response.StatusCode < 200 || response.StatusCode > 399 {
-		return errors.New(shorten(response.Status))
+		return status{short: shorten(response.Status)}
 	}
 	return nil
 }
@@ -195,10 +235,7 @@ func (p *process) runCheck(ctx context.Context, argv []string) error {
 	if err != nil || ws.Exited() && ws.ExitStatus() == 0 {
 		return err
 	}
-	if line := shorten(end.text()); line != "" {
-		return fmt.Errorf("%s: %s", describe(ws), line)
-	}
-	return errors.New(describe(ws))
+	return status{describe(ws), shorten(end.text())}
 }
 
 // tailPipe reads what a program prints into a pipe, and keeps the end of it.

@@ -112,6 +112,9 @@ func newProcess(env Env) *process {
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
+	if p.env.Doubts == nil {
+		p.env.Doubts = func(status cluster.Status, reason, _ string) { p.env.Changed(status, reason, false) }
+	}
 	return p
 }
 
@@ -193,7 +196,7 @@ type run struct {
 	ready    bool   // its start is complete: from now on its end is news
 	stopping bool   // it was told to stop, perhaps by a former agent
 	killAt   time.Time
-	ill      string             // why healthy calls it ill; "": well
+	ill      error              // why healthy calls it ill; nil: well
 	quiet    context.CancelFunc // ends the watch over its health
 	watching sync.WaitGroup     // the watch over its health
 }
@@ -307,7 +310,7 @@ func (p *process) Probe(ctx context.Context) (cluster.Status, error) {
 		return p.probeLeftovers(ctx)
 	}
 	p.mu.Lock()
-	ill, ready, stopping, serving, obsolete := r.ill != "", r.ready, r.stopping, p.state.Serving, p.state.Command != p.hash
+	ill, ready, stopping, serving, obsolete := r.ill != nil, r.ready, r.stopping, p.state.Serving, p.state.Command != p.hash
 	p.mu.Unlock()
 	switch {
 	case obsolete && !stopping:
@@ -395,8 +398,11 @@ func (p *process) up(ctx context.Context, epoch cluster.Epoch, serving bool) err
 		p.mu.Lock()
 		obsolete, ill := r.stopping || p.state.Command != p.hash, r.ill
 		p.mu.Unlock()
-		if ill != "" {
-			return fmt.Errorf("runs, but is ill: %s", ill)
+		if ill != nil && !obsolete {
+			if err := p.assume(epoch, serving); err != nil {
+				return err
+			}
+			return fmt.Errorf("runs, but is ill: %w", ill)
 		}
 		if obsolete {
 			if err := p.Stop(ctx); err != nil {

@@ -466,9 +466,13 @@ func TestIllAndWellAgain(t *testing.T) {
 		"healthy": map[string]any{"http": server.URL, "interval": 5 * time.Millisecond, "failures": int64(3)}}))
 	b.start(1)
 	ill.Store(true)
+	probe := "GET " + server.URL + ": 500 Internal Server Error"
+	if c := b.next(); c != (change{cluster.StatusRunning, "", false, probe}) {
+		t.Errorf("told %v after the first try", c)
+	}
 	c := b.next()
-	want := "GET " + server.URL + ": 500 Internal Server Error, 3 times in a row (limit 3)"
-	if c != (change{cluster.StatusFailed, want, false}) {
+	want := probe + ", 3 times in a row (limit 3)"
+	if c != (change{cluster.StatusFailed, want, false, probe}) {
 		t.Errorf("told %v, want %q", c, want)
 	}
 	b.probes(cluster.StatusFailed)
@@ -480,6 +484,7 @@ func TestIllAndWellAgain(t *testing.T) {
 		t.Errorf("told %v", c)
 	}
 	ill.Store(true)
+	b.next()
 	b.next()
 	b.stop()
 	b.silent()
@@ -503,6 +508,7 @@ func TestHungHealthCommand(t *testing.T) {
 	b := newBench(t, spec("exec sleep 1000", map[string]any{"healthy": map[string]any{
 		"command": []string{"sleep", "1000"}, "interval": time.Millisecond, "timeout": 20 * time.Millisecond, "failures": int64(2)}}))
 	b.start(1)
+	b.next()
 	if c := b.next(); c.reason != "sleep 1000: no answer within 20ms, 2 times in a row (limit 2)" {
 		t.Errorf("told %v", c)
 	}

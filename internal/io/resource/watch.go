@@ -100,22 +100,40 @@ func (p *process) askHealth(ctx context.Context, r *run) {
 		switch {
 		case err != nil:
 			failures++
-			if failures == p.healthy.failures {
-				r.ill = fmt.Sprintf("%v, %d times in a row (limit %d)", err, failures, p.healthy.failures)
-				p.env.Changed(cluster.StatusFailed, r.ill, fromSurroundings(err))
-			}
-		case r.ill != "":
+			p.unwell(r, err, failures)
+		case r.ill != nil:
 			failures = 0
-			status := cluster.StatusStandby
-			if p.state.Serving {
-				status = cluster.StatusRunning
-			}
-			p.env.Changed(status, "well again after: "+r.ill, false)
-			r.ill = ""
-		default:
+			p.env.Changed(p.role(), fmt.Sprintf("well again after: %v", r.ill), false)
+			r.ill = nil
+		case failures > 0:
 			failures = 0
+			p.env.Changed(p.role(), "", false)
 		}
 		p.mu.Unlock()
+	}
+}
+
+// role returns how a program that is up is. It is called with mu held.
+func (p *process) role() cluster.Status {
+	if p.state.Serving {
+		return cluster.StatusRunning
+	}
+	return cluster.StatusStandby
+}
+
+// unwell tells of a health check that has failed so many times in a row. It is called with mu held.
+func (p *process) unwell(r *run, err error, failures int) {
+	u, _ := errors.AsType[unwell](err)
+	switch {
+	case failures == p.healthy.failures:
+		r.ill = fmt.Errorf("%w, %d times in a row (limit %d)", err, failures, p.healthy.failures)
+		if fromSurroundings(err) {
+			p.env.Changed(cluster.StatusFailed, r.ill.Error(), true)
+			return
+		}
+		p.env.Doubts(cluster.StatusFailed, r.ill.Error(), u.probe())
+	case failures == 1 && r.ill == nil && !fromSurroundings(err):
+		p.env.Doubts(p.role(), "", u.probe())
 	}
 }
 

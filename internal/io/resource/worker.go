@@ -61,7 +61,17 @@ type description struct {
 type change struct {
 	status       cluster.Status
 	reason       string
-	surroundings bool // it failed for what is around it
+	surroundings bool   // it failed for what is around it
+	probe        string // what a probe says against it
+}
+
+// failure makes what is told of an operation that failed.
+func failure(err error) change {
+	probe := ""
+	if u, ok := errors.AsType[unwell](err); ok {
+		probe = u.probe()
+	}
+	return change{cluster.StatusFailed, err.Error(), fromSurroundings(err), probe}
 }
 
 // NewWorker makes a resource of this kind and a worker for it. It replaces env.Changed. The callback done
@@ -95,7 +105,7 @@ func NewBroken(kind Kind, env Env, done func(cluster.Done), reason error) *Worke
 // retired, or to be replaced by what the file describes under this name now.
 func NewLeftover(kind Kind, env Env, done func(cluster.Done)) (w *Worker, err error) {
 	w = newWorker(kind, env, done)
-	env.Changed = w.changed
+	env.Changed, env.Doubts = w.changed, w.doubts
 	w.res, err = kind.Leftover(env)
 	return w.begin(err)
 }
@@ -270,7 +280,14 @@ func (w *Worker) Close() {
 
 func (w *Worker) changed(status cluster.Status, reason string, surroundings bool) {
 	w.mu.Lock()
-	w.change = &change{status, reason, surroundings}
+	w.change = &change{status, reason, surroundings, ""}
+	w.mu.Unlock()
+	w.poke()
+}
+
+func (w *Worker) doubts(status cluster.Status, reason, probe string) {
+	w.mu.Lock()
+	w.change = &change{status, reason, false, probe}
 	w.mu.Unlock()
 	w.poke()
 }
@@ -346,7 +363,7 @@ func (w *Worker) step() bool {
 	}
 	if superseded && err != nil {
 		// No probe: the newer target is pursued now, and finds out for itself.
-		w.answer(want.N, change{cluster.StatusUnknown, "superseded by a newer target: " + err.Error(), false})
+		w.answer(want.N, change{cluster.StatusUnknown, "superseded by a newer target: " + err.Error(), false, ""})
 		return true
 	}
 	end := w.settle(want, err, meanwhile)
@@ -375,7 +392,7 @@ func (w *Worker) become() bool {
 		if want == nil {
 			return false
 		}
-		w.answer(want.N, change{cluster.StatusUnknown, err.Error(), false})
+		w.answer(want.N, change{cluster.StatusUnknown, err.Error(), false, ""})
 		return true
 	}
 	w.calling.Lock()
@@ -399,7 +416,7 @@ func (w *Worker) become() bool {
 	}
 	w.found(status)
 	if status == cluster.StatusStopped || status == cluster.StatusFailed {
-		w.answer(0, change{status, "found so when its description had changed", false})
+		w.answer(0, change{status, "found so when its description had changed", false, ""})
 	}
 	return true
 }
@@ -407,7 +424,7 @@ func (w *Worker) become() bool {
 // make makes the resource; where that fails, what stands for it knows why. It is called with calling held.
 func (w *Worker) make() {
 	env := w.env
-	env.Changed = w.changed
+	env.Changed, env.Doubts = w.changed, w.doubts
 	err := remember(w.kind.Spec().Name, env, w.Former())
 	if err == nil {
 		w.res, err = w.kind.New(env)
@@ -442,7 +459,7 @@ func (w *Worker) makeRoom(d *description) error {
 
 func (w *Worker) answer(n uint64, c change) {
 	w.done(cluster.Done{N: n, Group: w.group, Resource: w.id, Status: c.status, Reason: c.reason,
-		Surroundings: c.surroundings && c.status == cluster.StatusFailed})
+		Surroundings: c.surroundings && c.status == cluster.StatusFailed, Probe: c.probe})
 }
 
 // limit is the Want's deadline, or what the specification allows for the operations that it takes. The stop
@@ -529,37 +546,37 @@ var reached = [...]cluster.Status{
 func (w *Worker) settle(want cluster.Want, err error, meanwhile *change) change {
 	goal := reached[want.Target]
 	if announce, ok := errors.AsType[errAnnounce](err); ok {
-		return change{goal, announce.Error(), false}
+		return change{goal, announce.Error(), false, ""}
 	}
 	if err == nil {
 		if meanwhile == nil || want.Target == cluster.TargetStopped {
-			return change{goal, "", false}
+			return change{goal, "", false, ""}
 		}
 		if found, _ := w.probeNow(); found == goal {
-			return change{goal, "", false}
+			return change{goal, "", false, ""}
 		}
-		return change{cluster.StatusFailed, meanwhile.reason, meanwhile.surroundings}
+		return change{cluster.StatusFailed, meanwhile.reason, meanwhile.surroundings, meanwhile.probe}
 	}
 	reason := err.Error()
 	_, inStop := errors.AsType[errRestart](err)
 	late := errors.Is(err, context.DeadlineExceeded)
 	if want.Target == cluster.TargetRunning && !inStop && !late {
-		return change{cluster.StatusFailed, reason, fromSurroundings(err)}
+		return failure(err)
 	}
 	found, probeErr := w.probeNow()
 	switch {
 	case probeErr != nil:
-		return change{cluster.StatusUnknown, fmt.Sprintf("%s; probe: %v", reason, probeErr), false}
+		return change{cluster.StatusUnknown, fmt.Sprintf("%s; probe: %v", reason, probeErr), false, ""}
 	case !inStop && found == goal:
-		return change{goal, "", false}
+		return change{goal, "", false, ""}
 	case want.Target == cluster.TargetStopped, inStop && found != cluster.StatusStopped:
-		return change{cluster.StatusUnknown, fmt.Sprintf("%s; a probe found it %s", reason, found), false}
+		return change{cluster.StatusUnknown, fmt.Sprintf("%s; a probe found it %s", reason, found), false, ""}
 	case want.Target == cluster.TargetStandby && found == cluster.StatusRunning:
-		return change{cluster.StatusUnknown, fmt.Sprintf("%s; a probe found it %s", reason, found), false}
+		return change{cluster.StatusUnknown, fmt.Sprintf("%s; a probe found it %s", reason, found), false, ""}
 	case want.Target == cluster.TargetStandby && found == cluster.StatusStopped && w.spec.Depth == cluster.Cold:
-		return change{goal, "", false}
+		return change{goal, "", false, ""}
 	}
-	return change{cluster.StatusFailed, reason, fromSurroundings(err)}
+	return failure(err)
 }
 
 func (w *Worker) probeNow() (cluster.Status, error) {
