@@ -574,10 +574,10 @@ func (x *Node) GetFaults() []*LinkFault {
 	return nil
 }
 
-// LinkFault is why a node can't use one of its own addresses and ports.
+// LinkFault is why a node can't use one of its own addresses and ports, or what others did to its gate.
 type LinkFault struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Link          string                 `protobuf:"bytes,1,opt,name=link,proto3" json:"link,omitempty"` // by name; empty: it is about the port on which connections are taken, whatever the link
+	Link          string                 `protobuf:"bytes,1,opt,name=link,proto3" json:"link,omitempty"` // by name; empty: it is about the port on which connections are taken, whatever the link; "(gate)": the gate
 	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"` // who has the port, or that the address is not there
 	Hint          string                 `protobuf:"bytes,3,opt,name=hint,proto3" json:"hint,omitempty"` // what to do
 	unknownFields protoimpl.UnknownFields

@@ -49,7 +49,7 @@ type AgentOptions struct {
 	DataDir    string // durable
 	RunDir     string // on tmpfs
 	Socket     string
-	Prefer     string // gate mechanism: "", gate.PreferEBPF or gate.PreferNFTables
+	Prefer     string // gate mechanism: "" or one of gate.Prefer…
 	SharedHost bool   // other nodes' agents run in this network namespace (baton dev without root)
 	NoGate     bool   // nothing cuts this node off (baton dev without root); refused but on loopback addresses
 	LogFormat  string // "auto", "text", "json" or "journal"; empty: auto
@@ -96,6 +96,7 @@ type agent struct {
 	views views
 	observing
 	faults linkFaults
+	whole  gateWhole
 }
 
 // RunAgent runs this node until the context ends, or SIGHUP comes. It returns nil if it was told to end.
@@ -330,7 +331,11 @@ func (a *agent) openGate(b *node.Boot) error {
 		return err
 	}
 	a.gate = g
-	a.log.Info("gate", "mechanism", g.Describe())
+	if why := g.Why(); why != "" {
+		a.log.Info("gate", "mechanism", g.Describe(), "cause", why)
+	} else {
+		a.log.Info("gate", "mechanism", g.Describe())
+	}
 	left, err := g.Left()
 	if err != nil {
 		return fmt.Errorf("read what stands in the gate: %w", err)
@@ -353,11 +358,18 @@ func (a *agent) openGate(b *node.Boot) error {
 	return nil
 }
 
+// pinsSuffix makes, of the run directory's path, that of the gate's bpffs. It is not in the run directory, which people
+// delete, and whose loss must not open a gate.
+const pinsSuffix = "-gate"
+
 func (a *agent) newGate() (gate.Gate, error) {
 	if a.opt.NoGate {
 		return noGate{}, allowNoGate(a.spec)
 	}
-	g, err := gate.Open(gate.Options{Cluster: a.spec.Cluster, Node: string(a.self), Prefer: a.opt.Prefer, SharedHost: a.opt.SharedHost, Log: a.log})
+	g, err := gate.Open(gate.Options{
+		Cluster: a.spec.Cluster, Node: string(a.self), Prefer: a.opt.Prefer, SharedHost: a.opt.SharedHost, Log: a.log,
+		Dir: a.opt.RunDir + pinsSuffix, Off: a.gateOff,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("no gate: nothing would cut this node off when its lease ends: %w", err)
 	}

@@ -30,26 +30,51 @@ func checkHost(u *checkup) {
 
 // checkGate opens a gate under a name of its own, which guards nothing, and removes it again.
 func checkGate(u *checkup) {
-	try := func(mechanism string) (string, error) {
-		g, err := gate.Open(gate.Options{Cluster: "check", Node: fmt.Sprintf("check-%d", os.Getpid()), Prefer: mechanism, Log: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			return "", err
-		}
-		what := g.Describe()
-		return what, g.Remove()
+	dir, err := os.MkdirTemp("", "baton-check-gate")
+	if err != nil {
+		u.add("gate", warning, "", "make a place to try the gate in: %v", err)
+		return
 	}
-	what, err := try(gate.PreferEBPF)
-	if err == nil {
+	defer os.Remove(dir)
+	try := func(mechanism string) (what, why string, err error) {
+		g, err := gate.Open(gate.Options{Cluster: "check", Node: fmt.Sprintf("check-%d", os.Getpid()), Prefer: mechanism,
+			Dir: filepath.Join(dir, "pins"), Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			return "", "", err
+		}
+		what, why = g.Describe(), g.Why()
+		return what, why, g.Remove()
+	}
+	what, why, err := try(gate.PreferEBPF)
+	if err == nil && why == "" {
 		u.add("gate", pass, "", "the kernel can cut this node off at an absolute deadline (%s)", what)
 		return
 	}
-	what, second := try(gate.PreferNFTables)
+	if err == nil {
+		checkObstacles(u, what, why)
+		return
+	}
+	what, _, second := try(gate.PreferNFTables)
 	if second == nil {
 		u.add("gate", warning, "allow the agent bpf() (CAP_BPF, CAP_NET_ADMIN; Linux 5.8 or later)",
 			"%s: its timeout counts from the write, so an agent that is stopped between clock and write can leave the gate open for a lease too long; eBPF is refused: %v", what, err)
 		return
 	}
 	u.add("gate", bad, "run as root, with the kernel's nf_tables or sch_clsact and cls_bpf", "neither eBPF nor nftables works here, so nothing cuts this node off when its lease ends: %v; %v", err, second)
+}
+
+// checkObstacles tells where others have what a gate at clsact needs: there nftables guards as well.
+func checkObstacles(u *checkup, what, why string) {
+	obstacles, err := gate.Obstacles()
+	switch {
+	case err != nil:
+		u.add("gate", warning, "", "%s (%s); whether it can be on every interface is not known: %v", what, why, err)
+	case len(obstacles) > 0:
+		u.add("gate", warning, "have whoever put them there use clsact, and filters of a priority above 1",
+			"%s (%s), and nftables beside it, whose timeout counts from the write, since others are in its place: %s", what, why, strings.Join(obstacles, "; "))
+	default:
+		u.add("gate", pass, "", "the kernel can cut this node off at an absolute deadline (%s; %s)", what, why)
+	}
 }
 
 // cgroupMount finds the cgroup v2 hierarchy in the text of /proc/self/mountinfo (proc(5)).

@@ -20,7 +20,7 @@ type agentCmd struct {
 	Node      string `help:"This node's name in the file (default: the host's name)." placeholder:"NAME"`
 	Data      string `default:"/var/lib/baton" help:"What must outlive a reboot." placeholder:"DIR"`
 	RunDir    string `name:"run" default:"/run/baton" help:"What must outlive the agent; on tmpfs." placeholder:"DIR"`
-	Gate      string `enum:"auto,ebpf,nftables" default:"auto" help:"The gate's mechanism: auto, ebpf or nftables."`
+	Gate      string `enum:"auto,ebpf,clsact,nftables" default:"auto" help:"The gate's mechanism: auto, ebpf (tcx, else clsact), clsact or nftables."`
 	LogFormat string `name:"log-format" enum:"auto,text,json,journal" default:"auto" help:"The log's format: text or json to standard error, journal to journald; auto: journal where systemd has connected standard error to it, else text."`
 	LogLevel  string `name:"log-level" enum:"debug,info,warn,error" default:"info" help:"What is logged: debug, info, warn or error, and above."`
 	NoGate    bool   `hidden:"" help:"Run without a gate; for baton dev on loopback addresses."`

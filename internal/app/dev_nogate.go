@@ -55,6 +55,9 @@ func (noGate) Sweep() error { return nil }
 // Describe implements gate.Gate.
 func (noGate) Describe() string { return "none: nothing cuts a frozen agent off" }
 
+// Why implements gate.Gate.
+func (noGate) Why() string { return "" }
+
 // Close implements gate.Gate.
 func (noGate) Close() error { return nil }
 

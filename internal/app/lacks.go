@@ -29,6 +29,7 @@ type lacks struct {
 	mu     sync.Mutex
 	failed map[place]*deprived // what failed for its surroundings
 	unkept map[place]string    // whose notes in the run directory can't be written, and why
+	ungate string              // why the gate is not whole; "": it is
 }
 
 // deprived is a resource that failed for what is around it.
@@ -50,6 +51,14 @@ func (l *lacks) look() {
 	case l.kick <- struct{}{}:
 	default:
 	}
+}
+
+// gate takes why the gate is not whole, or "".
+func (l *lacks) gate(why string) {
+	l.mu.Lock()
+	l.ungate = why
+	l.mu.Unlock()
+	l.look()
 }
 
 // note takes what a resource answers.
@@ -82,6 +91,9 @@ func (l *lacks) gather(spec *cluster.Spec, self cluster.NodeID, look func(cluste
 		g := &spec.Groups[i]
 		if g.Prefers(self) < 0 {
 			continue
+		}
+		if l.ungate != "" {
+			list = append(list, cluster.Lack{Group: g.ID, Why: "a whole gate: " + l.ungate})
 		}
 		for _, r := range g.On(self).Resources {
 			at := place{g.ID, r.ID}
@@ -167,12 +179,15 @@ func (a *agent) tellLacks(before, now []cluster.Lack) {
 		return func(y cluster.Lack) bool { return x.Group == y.Group && x.Resource == y.Resource }
 	}
 	for _, l := range now {
+		if l.Resource == "" {
+			continue // the gate, which has told so itself, and once
+		}
 		if i := slices.IndexFunc(before, same(l)); i < 0 || before[i].Why != l.Why {
 			a.log.Warn("this host lacks what it takes to run here", "group", l.Group, "resource", l.Resource, "cause", l.Why)
 		}
 	}
 	for _, l := range before {
-		if !slices.ContainsFunc(now, same(l)) {
+		if l.Resource != "" && !slices.ContainsFunc(now, same(l)) {
 			a.log.Info("this host has again what it takes to run here", "group", l.Group, "resource", l.Resource)
 		}
 	}

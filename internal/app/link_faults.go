@@ -100,15 +100,18 @@ func heldHint(at netip.AddrPort) string {
 	return fmt.Sprintf("stop that program, or write another port than %d into the file", at.Port())
 }
 
-// tellFaults says in an overview what is wrong with this node's own addresses and ports.
+// tellFaults says in an overview what is wrong with this node's own addresses and ports, and with its gate.
 func (a *agent) tellFaults(o *cluster.Overview) {
-	p := a.faults.now.Load()
-	if p == nil {
-		return
+	var all []cluster.LinkFault
+	if p := a.faults.now.Load(); p != nil {
+		all = slices.Clone(*p)
+	}
+	if f, ok := a.whole.fault(time.Now()); ok {
+		all = append(all, f)
 	}
 	for i := range o.Nodes {
 		if n := &o.Nodes[i]; n.ID == a.self {
-			n.Faults = *p
+			n.Faults = all
 		}
 	}
 }

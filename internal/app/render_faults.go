@@ -11,8 +11,12 @@ import (
 func (v statusView) linksOf(n *batonv1.Node) []string {
 	var out []string
 	for _, f := range n.Faults {
-		if f.Link == "" {
+		switch f.Link {
+		case "":
 			out = append(out, n.Name+" can't take connections")
+			continue
+		case gateFault:
+			out = append(out, n.Name+"'s gate was taken off")
 			continue
 		}
 		out = append(out, fmt.Sprintf("%s can't use link %s", n.Name, f.Link))
@@ -43,8 +47,11 @@ func (v statusView) ownFault(link string) bool {
 
 // faultOf is one sentence about what a node can't use.
 func faultOf(n *batonv1.Node, f *batonv1.LinkFault) string {
-	if f.Link == "" {
+	switch f.Link {
+	case "":
 		return n.Name + " can't take connections: " + f.Text
+	case gateFault:
+		return n.Name + "'s gate: " + f.Text
 	}
 	return fmt.Sprintf("%s can't use link %s: %s", n.Name, f.Link, f.Text)
 }

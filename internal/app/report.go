@@ -34,6 +34,9 @@ func (b *backend) Report(ctx context.Context) ([]api.ReportFile, error) {
 	files = append(files, api.ReportFile{Name: "metrics.txt", About: "all metrics", Content: metrics.Bytes()})
 	if a.gate != nil {
 		fmt.Fprintf(&gate, "mechanism %s\n", a.gate.Describe())
+		if why := a.gate.Why(); why != "" {
+			fmt.Fprintf(&gate, "why %s\n", why)
+		}
 		left, err := a.gate.Left()
 		fmt.Fprintf(&gate, "now %d, by CLOCK_BOOTTIME\n", nowait.Clock(unix.CLOCK_BOOTTIME))
 		for _, s := range left {

@@ -225,7 +225,7 @@ func (s *Service) keep(b *boot) {
 		started := time.Now()
 		p := s.Process()
 		<-p.done
-		if s.program.Final != 0 && p.cmd.ProcessState.ExitCode() == s.program.Final {
+		if final := s.current().Final; final != 0 && p.cmd.ProcessState.ExitCode() == final {
 			return
 		}
 		wait := max(0, restartFloor-time.Since(started))
@@ -267,6 +267,19 @@ func (s *Service) Process() *Process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.process
+}
+
+func (s *Service) current() Program {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.program
+}
+
+// Change makes the service another program from its next start on.
+func (s *Service) Change(p Program) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.program = p
 }
 
 // Starts returns how often the program was started.

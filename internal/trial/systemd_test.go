@@ -246,6 +246,7 @@ func (c installed) testRemoval() {
 	for what, line := range map[string]string{
 		"gate programs": "for l in lan cross lo; do tc filter show dev $l ingress; tc filter show dev $l egress; done",
 		"a qdisc":       "tc qdisc show | grep clsact || true",
+		"pins":          "ls -d /run/baton-gate 2>/dev/null || true",
 		"tables":        "nft list tables",
 		"processes":     "cat /proc/[0-9]*/comm | grep -x baton || true",
 		"files":         "ls -d /usr/local/bin/baton /usr/local/lib/*/baton* /usr/local/lib/systemd/system/baton* /usr/local/share/*/*/*baton /etc/default/baton /etc/systemd/system/*/baton* /run/baton 2>/dev/null || true",

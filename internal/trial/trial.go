@@ -204,15 +204,20 @@ const exitLeft = 5
 
 // supervise starts a host's agent with what is on its disk.
 func (t *Trial) supervise(h *lab.Host) error {
-	args := []string{t.binary, "agent", "--config", "/etc/baton/cluster.yaml"}
-	if t.opt.Gate != "" {
-		args = append(args, "--gate", t.opt.Gate)
-	}
-	s, err := h.Supervise(lab.Program{Args: args, Output: "agent", Final: exitLeft})
+	s, err := h.Supervise(t.agentProgram())
 	if err == nil {
 		t.agents[h.Name()] = s
 	}
 	return err
+}
+
+// agentProgram is how an agent is started.
+func (t *Trial) agentProgram() lab.Program {
+	args := []string{t.binary, "agent", "--config", "/etc/baton/cluster.yaml"}
+	if t.opt.Gate != "" {
+		args = append(args, "--gate", t.opt.Gate)
+	}
+	return lab.Program{Args: args, Output: "agent", Final: exitLeft}
 }
 
 // imageDir is where a host keeps the image of a disk of its own.

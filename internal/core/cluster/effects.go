@@ -156,7 +156,7 @@ type Done struct {
 // Lack is something that this host lacks for a resource to run here.
 type Lack struct {
 	Group    GroupID
-	Resource ResourceID
+	Resource ResourceID // empty: for any of the group's, and for the group even where all of it is up
 	Why      string
 }
 

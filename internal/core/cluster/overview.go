@@ -55,9 +55,9 @@ type NodeView struct {
 	Faults     []LinkFault // of its own addresses and ports; of the node that looks
 }
 
-// LinkFault is why a node can't use one of its own addresses and ports, for people.
+// LinkFault is why a node can't use one of its own addresses and ports, or what was done to its gate, for people.
 type LinkFault struct {
-	Link string // by name; empty: it is about the port on which connections are taken, whatever the link
+	Link string // by name; empty: it is about the port on which connections are taken, whatever the link; "(gate)": the gate
 	Text string
 	Hint string
 }

@@ -43,6 +43,9 @@ func (n *Node) lack(l *local) string {
 		if x.Group != l.spec.ID {
 			continue
 		}
+		if x.Resource == "" {
+			return x.Why
+		}
 		if s, _ := l.group.Resource(x.Resource); s != cluster.StatusRunning && s != cluster.StatusStandby {
 			return string(x.Resource) + ": " + x.Why
 		}

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
@@ -138,20 +140,31 @@ func (m *maps) complete(s *state, l layout) bool {
 		m.state.ValueSize() == l.size() && m.addrs != nil && m.ports != nil && m.frags != nil
 }
 
-// clsact is the gate kept by classifiers of package eBPF.
+// clsact is the gate kept by classifiers of package eBPF, at tcx or clsact.
 type clsact struct {
 	log    *slog.Logger
+	off    func(why string)
 	layout layout
 	hooks  *hooks
+	second string // name of the tables that help out
 
-	work  sync.Mutex // held by whoever changes tables or hooks; never taken by Set
-	maps  *maps      // of this layout; nil while a predecessor's of another one are in use
-	watch *watch
+	work    sync.Mutex // held by whoever changes tables or hooks; never taken by Set
+	maps    *maps      // of this layout; nil while a predecessor's of another one are in use
+	watch   *watch
+	ends    chan struct{} // closed when this process lets go
+	tasks   sync.WaitGroup
+	moving  bool            // interfaces go over to tcx
+	groups  []Group         // of the last Guard
+	unwhole bool            // the owner was told that something is off
+	ahead   map[hook]string // which programs of others run before the gate's
+	once    sync.Once
+	inside  func(func() error) error // runs a function in the gate's network namespace
 
 	mu    sync.Mutex // guards what Set uses
 	state *state     // nil after Close
 	old   *maps      // keeps the state's map of another layout open until Guard replaces it
 	slots map[cluster.GroupID]int
+	help  *tables // guards as well where some hook can't be had; else nil
 }
 
 func openClsact(opts Options) (Gate, error) {
@@ -164,7 +177,7 @@ func openClsact(opts Options) (Gate, error) {
 
 // leftClsact tells whether a predecessor's classifiers are attached.
 func leftClsact(opts Options) bool {
-	h, err := newHooks(identity(opts))
+	h, err := findHooks(opts)
 	if err != nil {
 		return false
 	}
@@ -176,12 +189,16 @@ func leftClsact(opts Options) bool {
 func openLayout(opts Options, l layout) (*clsact, error) {
 	// Kernels before 5.11 charge maps to this limit. A failure shows when the maps are made.
 	_ = rlimit.RemoveMemlock()
-	name, sum := identity(opts)
-	h, err := newHooks(name, sum)
+	h, err := findHooks(opts)
 	if err != nil {
 		return nil, err
 	}
-	g := &clsact{log: opts.Log, layout: l, hooks: h}
+	inside, err := here()
+	if err != nil {
+		h.close()
+		return nil, err
+	}
+	g := &clsact{log: opts.Log, inside: inside, off: opts.Off, layout: l, hooks: h, second: tableName(opts) + "_2", ends: make(chan struct{}), ahead: map[hook]string{}}
 	if err := g.open(); err != nil {
 		g.release()
 		return nil, err
@@ -191,13 +208,37 @@ func openLayout(opts Options, l layout) (*clsact, error) {
 		g.release()
 		return nil, err
 	}
+	g.tasks.Go(g.check)
 	return g, nil
+}
+
+// findHooks returns the hooks of a gate, at tcx if that can be had: whether it can shows when a program is attached.
+func findHooks(opts Options) (*hooks, error) {
+	name, sum := identity(opts)
+	h, err := newHooks(name, sum)
+	if err != nil {
+		return nil, err
+	}
+	h.pins, h.noTCX = openPins(opts.Dir, hex.EncodeToString(sum[:6])+"_")
+	switch {
+	case h.noTCX != nil:
+	case opts.Prefer == PreferClsact:
+		h.noTCX = errors.New("clsact was asked for")
+	default:
+		h.noTCX = outlives()
+	}
+	return h, nil
 }
 
 // open takes over a predecessor's tables or makes new ones.
 func (g *clsact) open() error {
 	if err := g.adopt(); err != nil {
 		return err
+	}
+	if exists, err := leftNamed(g.second); err == nil && exists {
+		if g.help, err = openNamed(g.second); err != nil {
+			return err
+		}
 	}
 	if g.state != nil { // and nothing else is done now, because the lease must be renewed soon
 		g.slots = g.state.taken()
@@ -340,15 +381,99 @@ func (g *clsact) Guard(groups []Group) error {
 	if g.state == nil {
 		return fmt.Errorf("guard: %w", ErrClosed)
 	}
+	g.hooks.hasty = true
 	if g.maps == nil {
 		err = g.replaceLayout(r)
 	} else {
 		err = errors.Join(g.fill(r), g.hooks.sweep(g.state))
 	}
+	if err == nil {
+		g.groups = groups
+		err = g.reinforce(true)
+	}
+	g.moveOn()
 	if err != nil {
 		return fmt.Errorf("guard %d groups: %w", len(groups), err)
 	}
 	return nil
+}
+
+// reinforce has tables of nftables guard the same groups with the same deadlines as long as some hook can't be had.
+func (g *clsact) reinforce(anew bool) error {
+	if len(g.hooks.missing) == 0 {
+		return g.dismissHelp()
+	}
+	if g.help != nil && !anew {
+		return nil
+	}
+	help := g.help
+	if help == nil {
+		err := g.inside(func() (err error) {
+			help, err = openNamed(g.second)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("%s, and nftables can't guard in its place: %w", g.hooks.lack(), err)
+		}
+	}
+	err := help.Guard(g.groups)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for name, i := range g.slots {
+		st := g.state.get(i)
+		if err == nil && st.Epoch != 0 {
+			err = help.Set(name, st.Epoch, st.Deadline)
+		}
+	}
+	if err != nil {
+		if g.help == nil {
+			help.Close()
+		}
+		return fmt.Errorf("%s, and nftables can't guard in its place: %w", g.hooks.lack(), err)
+	}
+	if g.help == nil {
+		g.log.Warn("eBPF can't be everywhere: nftables guards as well", "cause", g.hooks.lack())
+	}
+	g.help = help
+	return nil
+}
+
+func (g *clsact) dismissHelp() error {
+	g.mu.Lock()
+	help := g.help
+	g.help = nil
+	g.mu.Unlock()
+	if help == nil {
+		return nil
+	}
+	g.log.Info("eBPF is everywhere: nftables need not guard any more")
+	return help.Remove()
+}
+
+// moveOn has the interfaces that a predecessor had at clsact go over to tcx, one after the other, beside all else.
+func (g *clsact) moveOn() {
+	if g.moving || len(g.hooks.later) == 0 {
+		return
+	}
+	g.moving = true
+	g.tasks.Go(func() {
+		for {
+			g.work.Lock()
+			index, more := 0, false
+			for i := range g.hooks.later {
+				index, more = i, true
+			}
+			if g.state == nil || !more {
+				g.moving = false
+				g.work.Unlock()
+				return
+			}
+			if err := g.hooks.toTCX(g.state, index); err != nil {
+				g.log.Error("an interface can't go over to tcx: its filters stay", "index", index, "cause", err)
+			}
+			g.work.Unlock()
+		}
+	})
 }
 
 // replaceLayout builds tables of this layout with the predecessor's deadlines, then attaches programs
@@ -528,6 +653,11 @@ func (g *clsact) Set(group cluster.GroupID, epoch cluster.Epoch, deadlineBoottim
 	}
 	// A negative deadline would be a very late one to the program, which compares without sign.
 	atomic.StoreInt64(g.state.deadline(i), max(0, deadlineBoottime))
+	if g.help != nil {
+		if err := g.help.Set(group, epoch, deadlineBoottime); err != nil {
+			return fmt.Errorf("set the gate of %s in nftables, which guards as well: %w", group, err)
+		}
+	}
 	return nil
 }
 
@@ -551,39 +681,155 @@ func sortStates(s []State) {
 
 func (g *clsact) Sweep() error {
 	g.work.Lock()
-	defer g.work.Unlock()
 	if g.state == nil {
+		g.work.Unlock()
 		return fmt.Errorf("sweep: %w", ErrClosed)
 	}
 	if !g.hooks.active {
+		g.work.Unlock()
 		return nil // nothing is guarded before the first Guard
 	}
-	return g.hooks.sweep(g.state)
+	err := g.hooks.sweep(g.state)
+	if err == nil {
+		err = g.reinforce(false)
+	}
+	if g.help != nil {
+		err = errors.Join(err, g.help.Sweep())
+	}
+	g.tell(err)
+	g.warn()
+	return err
+}
+
+// tell ends what began with work locked: it unlocks, and tells the owner what others had taken off, or that what they
+// took off can't be put back.
+func (g *clsact) tell(err error) {
+	taken, was := strings.Join(g.hooks.taken, ", "), g.unwhole
+	g.hooks.taken, g.unwhole = nil, err != nil
+	g.work.Unlock()
+	if taken != "" {
+		g.log.Warn("somebody took the gate off: it was put back", "from", taken)
+	}
+	if g.off == nil {
+		return
+	}
+	switch {
+	case err != nil:
+		g.off(err.Error())
+	case taken != "":
+		g.off("it was taken off " + taken)
+		g.off("")
+	case was:
+		g.off("")
+	}
+}
+
+// warn tells the log, once for each, of programs of others that run ahead of the gate.
+func (g *clsact) warn() {
+	g.work.Lock()
+	defer g.work.Unlock()
+	if g.hooks.noTCX != nil {
+		return
+	}
+	for at := range g.hooks.pins.links {
+		if ahead := g.hooks.pins.before(at); ahead != g.ahead[at] {
+			g.ahead[at] = ahead
+			if ahead != "" {
+				g.log.Warn("programs of others run ahead of the gate: what they let pass for good is not filtered", "index", at.index, "cause", "BPF programs "+ahead)
+			}
+		}
+	}
+}
+
+// checkEvery is how often links are looked at: the kernel tells nobody when one is detached or loses its pin.
+const checkEvery = 25 * time.Millisecond
+
+// check puts back links that others take off.
+func (g *clsact) check() {
+	tick := time.NewTicker(checkEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-g.ends:
+			return
+		case <-tick.C:
+		}
+		g.work.Lock()
+		if g.state == nil || !g.hooks.active || g.hooks.noTCX != nil {
+			g.work.Unlock()
+			continue
+		}
+		var err error
+		off := g.hooks.pins.missing()
+		for _, at := range off {
+			err = errors.Join(err, g.hooks.one(g.state, at.index))
+		}
+		if len(off) == 0 && len(g.hooks.taken) == 0 {
+			g.work.Unlock()
+			continue
+		}
+		g.tell(err)
+	}
 }
 
 // heard is called by the watcher.
 func (g *clsact) heard(n news) error {
 	g.work.Lock()
-	defer g.work.Unlock()
-	switch {
-	case g.state == nil || !g.hooks.active:
-		return nil
-	case n.lost:
-		return g.hooks.sweep(g.state)
-	case n.gone: // the index may be used again, for an interface that comes back from another namespace
-		delete(g.hooks.known, n.index)
-		g.state.clearMade(n.index)
+	if g.state == nil || !g.hooks.active {
+		g.work.Unlock()
 		return nil
 	}
-	return g.hooks.one(g.state, n.index)
+	var err error
+	switch {
+	case n.lost:
+		err = g.hooks.sweep(g.state)
+	case n.gone:
+		g.hooks.forget(g.state, n.index)
+	case n.filters && !g.hooks.known[n.index]: // no news of ours
+	case n.filters && g.hooks.noTCX == nil && g.hooks.bare[n.index]: // nothing of this gate's is there
+	case !n.filters && g.hooks.known[n.index]:
+	default:
+		err = g.hooks.one(g.state, n.index)
+	}
+	if err == nil {
+		err = g.reinforce(false)
+	}
+	if len(g.hooks.taken) == 0 && err == nil && !g.unwhole {
+		g.work.Unlock()
+		return nil
+	}
+	g.tell(err)
+	return err
 }
 
-func (g *clsact) Describe() string { return "ebpf clsact" }
+func (g *clsact) Describe() string {
+	g.work.Lock()
+	defer g.work.Unlock()
+	what := "ebpf tcx"
+	if g.hooks.noTCX != nil {
+		what = "ebpf clsact"
+	}
+	if g.help != nil {
+		what += " and nftables"
+	}
+	return what
+}
+
+func (g *clsact) Why() string {
+	g.work.Lock()
+	defer g.work.Unlock()
+	if g.hooks.noTCX == nil {
+		return ""
+	}
+	why := fmt.Sprintf("tcx can't be used: %v", g.hooks.noTCX)
+	if g.help != nil {
+		why += "; " + g.hooks.lack()
+	}
+	return why
+}
 
 func (g *clsact) Close() error {
-	if g.watch != nil {
-		g.watch.close()
-	}
+	g.end()
 	g.work.Lock()
 	defer g.work.Unlock()
 	if g.state == nil {
@@ -591,6 +837,18 @@ func (g *clsact) Close() error {
 	}
 	g.release()
 	return nil
+}
+
+// end ends what goes on beside calls. The caller holds no lock.
+func (g *clsact) end() {
+	if g.watch != nil {
+		g.watch.close()
+	}
+	g.once.Do(func() { close(g.ends) })
+	g.work.Lock()
+	clear(g.hooks.later)
+	g.work.Unlock()
+	g.tasks.Wait()
 }
 
 // release lets go of everything that this process holds; the kernel keeps what is attached.
@@ -606,19 +864,21 @@ func (g *clsact) release() {
 			m.close()
 		}
 	}
+	if g.help != nil {
+		g.help.Close()
+		g.help = nil
+	}
 	g.hooks.close()
 }
 
 func (g *clsact) Remove() error {
-	if g.watch != nil {
-		g.watch.close()
-	}
+	g.end()
 	g.work.Lock()
 	defer g.work.Unlock()
 	if g.state == nil {
 		return fmt.Errorf("remove the gate: %w", ErrClosed)
 	}
-	err := g.hooks.remove(g.state)
+	err := errors.Join(g.hooks.remove(g.state), g.dismissHelp())
 	g.release()
 	if err != nil {
 		return fmt.Errorf("remove the gate: %w", err)

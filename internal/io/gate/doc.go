@@ -26,28 +26,39 @@
 //
 // # eBPF, the first choice
 //
-// A direct-action classifier sits at both hooks of a clsact qdisc on every interface of the network
-// namespace (hooks.go; program.go is the classifier, in package asm's assembler). It answers
-// TC_ACT_UNSPEC, which goes on to the next filter, or TC_ACT_SHOT. Two hash maps lead from an address
-// (IPv4 in mapped form) or a port to a slot; slots stand in the single value of an array map, which is
-// mapped into this process too (state.go), so that Set is one atomic 64-bit store of an absolute
+// A classifier sits at both hooks of every interface of the network namespace (hooks.go; program.go is the classifier,
+// in package asm's assembler): at tcx where the kernel has it (Linux 6.6, tcx.go), else as a direct-action filter of a
+// clsact qdisc. It answers TC_ACT_UNSPEC, which goes on to the next program or filter, or TC_ACT_SHOT. Two hash maps
+// lead from an address (IPv4 in mapped form) or a port to a slot; slots stand in the single value of an array map,
+// which is mapped into this process too (state.go), so that Set is one atomic 64-bit store of an absolute
 // CLOCK_BOOTTIME deadline. A store that a paused process makes late stores a deadline that is past.
 // The program reads the deadline first and the clock second: a pause between them can only close.
 //
-// Filters, unlike BPF links, stay when the last descriptor is closed: nothing is pinned, no bpffs is
-// needed. A filter's name is "baton:CLUSTER/NODE:HASH"; by it a successor finds program, maps and so
-// state of a dead predecessor. Open only takes over the maps, so that Set works again within some 2 ms:
-// the lease must be renewed. Guard leaves alone the programs that this binary would load too, by the
-// kernel's tag, and puts newly loaded ones in others' place, which the kernel does at one instant. To
-// check one program takes the kernel 2 to 3 ms; during that Set works, from another goroutine. The
+// At tcx it shares nothing with others: each program has a link of its own, before all that is there, and qdiscs, clsact
+// and ingress among them, are others' affair. A link ends with its last descriptor, so each is pinned in a bpffs of the
+// gate's own (Options.Dir), which outlives the agent as the run directory does. Where it would not, in a mount
+// namespace of the agent's unit alone, clsact is used. To attach to tcx takes the kernel up to 20 ms for each hook, to
+// find what is pinned 20 µs. At clsact, filters stay when the last descriptor is closed: nothing is pinned. A filter's
+// name is "baton:CLUSTER/NODE:HASH".
+//
+// By pin or name a successor finds program, maps and so state of a dead predecessor. Open only takes over the maps, so
+// that Set works again within some 2 ms: the lease must be renewed. Guard leaves alone the programs that this binary
+// would load too, by the kernel's tag, and puts newly loaded ones in others' place, which the kernel does at one
+// instant. What a predecessor has at clsact stays at first; then one interface after the other goes over to tcx, beside
+// all else: its programs run there before its filters go, and both have the same tables. To check one program takes the
+// kernel 2 to 3 ms; during that Set works, from another goroutine. The
 // header of the state describes its own layout; name, epoch and deadline keep their places within a
 // slot. A successor with another layout (raise current.version when maps or slots change) works on the
 // old tables until its first Guard, which builds new ones with the same deadlines.
 //
-// The filters have priority 1, because a filter before them could end the chain with TC_ACT_OK. If
-// someone else has that priority, Guard fails and names it. Gates of several nodes in one namespace
-// share the priority under handles made from their names. A clsact qdisc that is there is shared. Of
-// one that this gate made there is a note in the state; Remove deletes it if nobody's filter is left.
+// At clsact, filters have priority 1, because a filter before them could end the chain with TC_ACT_OK. Gates of several
+// nodes in one namespace share the priority under handles made from their names. A clsact qdisc that is there is shared.
+// Of one that this gate made there is a note in the state; Remove deletes it if nobody's filter is left. Where someone
+// else has that priority, or an ingress qdisc in clsact's place, the gate does what can be done there (an ingress qdisc
+// has no egress hook) and nftables guards everything as well, with the same deadlines, until that has changed.
+//
+// What others take off is put back: filters and qdiscs as soon as the kernel tells of it (RTNLGRP_TC), links and their
+// pins, of which it tells nobody, at the next look (checkEvery). The owner is told (Options.Off).
 //
 //   - VLAN tags: one that card or kernel took off is only metadata and changes nothing; up to three in
 //     the packet are looked through. What has more is judged where it is untagged: on the VLAN device.
@@ -67,7 +78,7 @@
 // guarded like any other), and ports inside ESP in transport mode; PPPoE and MPLS on an Ethernet device;
 // UDP-Lite, SCTP; a port that this node's own NAT makes out of another (the wire has the other one:
 // guard that); packets sent past tc (AF_XDP, PACKET_QDISC_BYPASS); tcx programs of others that end
-// the chain, since they run before clsact; the milliseconds between the appearance of an interface and
+// the chain before this gate's (the log names them: they came later, and at the head); the milliseconds between the appearance of an interface and
 // its filters. A router in front of the address must not be a node of its group: what it forwards to
 // the address arrives at it, and is judged. So is, by the port, what a node forwards for containers
 // or machines behind it: while its gate is closed they can't reach that port elsewhere through it.
@@ -90,7 +101,8 @@
 // or for as long as it wrote if it is stopped there once more. Jiffies stand still while the machine is
 // suspended, so a suspended node finds its gate as open as it left it, until the next Set. It also sees neither bridged frames nor the
 // ports of IPv6 datagrams in fragments whose first passed, and "flush ruleset", which many firewall
-// scripts begin with, removes it until the next Set that opens, or the next Sweep.
+// scripts begin with, removes it until the kernel's news of that (monitor.go) has it written anew, deadlines included:
+// some milliseconds.
 //
 // # Changing between the two
 //

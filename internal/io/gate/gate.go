@@ -55,8 +55,10 @@ type Gate interface {
 	// Sweep guards interfaces that appeared since, and puts back what someone else took off. It is
 	// also driven by the kernel's news of interfaces, so callers need it only now and then.
 	Sweep() error
-	// Describe names the mechanism: "ebpf clsact" or "nftables".
+	// Describe names the mechanism: "ebpf tcx", "ebpf clsact", "nftables", or two of them where one can't be everywhere.
 	Describe() string
+	// Why says why it is not a better mechanism, or "".
+	Why() string
 	// Close ends this process's hold. Everything stays attached, so that the gate closes at its
 	// deadline; a later Open takes it over.
 	Close() error
@@ -66,7 +68,8 @@ type Gate interface {
 
 // Names for Options.Prefer.
 const (
-	PreferEBPF     = "ebpf"
+	PreferEBPF     = "ebpf"   // at tcx if that can be had, else at clsact
+	PreferClsact   = "clsact" // eBPF, not at tcx
 	PreferNFTables = "nftables"
 )
 
@@ -82,6 +85,12 @@ type Options struct {
 	// address than a loopback one, where ports are not judged. Addresses are not supported then, since
 	// every node's gate judges the packets of all.
 	SharedHost bool
+	// Dir is where the gate has a bpffs of its own, which it mounts: a directory on a file system that ends with
+	// the boot. What is pinned there keeps the gate shut without this process. Without it tcx is not used.
+	Dir string
+	// Off is told when others have taken something of the gate off: why, and "" once it is put back. It is called by
+	// goroutines of the gate, and by Sweep; it must not wait, and not call the gate.
+	Off func(why string)
 	// Log gets what happens outside any call; nil drops it.
 	Log *slog.Logger
 }
@@ -105,9 +114,9 @@ func Open(opts Options) (Gate, error) {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	switch opts.Prefer {
-	case PreferEBPF, PreferNFTables, "":
+	case PreferEBPF, PreferClsact, PreferNFTables, "":
 	default:
-		return nil, fmt.Errorf("open gate: unknown mechanism %q; there are %q and %q", opts.Prefer, PreferEBPF, PreferNFTables)
+		return nil, fmt.Errorf("open gate: unknown mechanism %q; there are %q, %q and %q", opts.Prefer, PreferEBPF, PreferClsact, PreferNFTables)
 	}
 	var causes []error
 	if opts.Prefer != PreferNFTables {
@@ -117,9 +126,10 @@ func Open(opts Options) (Gate, error) {
 		}
 		causes = append(causes, fmt.Errorf("ebpf: %w", err))
 	}
-	if opts.Prefer != PreferEBPF {
+	if opts.Prefer != PreferEBPF && opts.Prefer != PreferClsact {
 		g, err := openTables(opts)
 		if err == nil {
+			g.(*tables).why = errors.Join(causes...)
 			return relieve(g, opts, leftClsact, openClsact)
 		}
 		causes = append(causes, fmt.Errorf("nftables: %w", err))

@@ -29,7 +29,7 @@ var (
 
 // each runs a test with every mechanism.
 func each(t *testing.T, f func(t *testing.T, prefer string)) {
-	for _, prefer := range []string{PreferEBPF, PreferNFTables} {
+	for _, prefer := range []string{PreferEBPF, PreferClsact, PreferNFTables} {
 		t.Run(prefer, func(t *testing.T) {
 			t.Parallel()
 			f(t, prefer)
@@ -240,9 +240,16 @@ func TestVLAN(t *testing.T) {
 			{ID: "one", Addresses: []netip.Addr{netip.MustParseAddr("10.78.0.50")}},
 			{ID: "two", Addresses: []netip.Addr{netip.MustParseAddr("10.79.0.50")}},
 		}))
-		if prefer == PreferEBPF { // leave the cable's own hooks only: they see tagged packets
-			run(t, "tc -n "+w.node+" qdisc del dev va.7 clsact")
-			run(t, "tc -n "+w.node+" qdisc del dev va.7.8 clsact")
+		if g, ok := g.(*clsact); ok { // leave the cable's own hooks only: they see tagged packets
+			g.end() // or it puts back what is taken off
+			for _, dev := range []string{"va.7", "va.7.8"} {
+				if prefer == PreferClsact {
+					run(t, "tc -n "+w.node+" qdisc del dev "+dev+" clsact")
+					continue
+				}
+				index := w.index(t, dev)
+				must(t, errors.Join(g.hooks.pins.remove(hook{index, false}), g.hooks.pins.remove(hook{index, true})))
+			}
 		}
 		w.wantCut(t, w.client, "udp", "10.78.0.50:7000", 64)
 		w.wantCut(t, w.client, "udp", "10.79.0.50:7000", 64)
@@ -540,12 +547,12 @@ func TestInterfaceAppears(t *testing.T) {
 		late := netip.MustParseAddr("10.80.0.50")
 		must(t, g.Guard([]Group{{ID: "late", Addresses: []netip.Addr{late}}}))
 		w.cable(t, "va2", "vb2")
-		if prefer == PreferEBPF {
-			for end := time.Now().Add(long); w.filters(t, "va2") < 2; {
+		if g, ok := g.(*clsact); ok {
+			index := w.index(t, "va2")
+			for end := time.Now().Add(long); !g.guards(index); time.Sleep(10 * time.Millisecond) {
 				if time.Now().After(end) {
 					t.Fatalf("no filters on an interface that appeared %v ago", long)
 				}
-				time.Sleep(10 * time.Millisecond)
 			}
 		}
 		w.address(t, w.node, "va2", "10.80.0.50/24")
@@ -622,6 +629,23 @@ func (w *world) tun(t *testing.T) *os.File {
 	return f
 }
 
+// index returns the index of a device in the node's namespace.
+func (w *world) index(t *testing.T, dev string) int {
+	t.Helper()
+	var i *net.Interface
+	var err error
+	in(t, w.node, func() { i, err = net.InterfaceByName(dev) })
+	must(t, err)
+	return i.Index
+}
+
+// guards tells whether an interface has all that the gate puts there.
+func (g *clsact) guards(index int) bool {
+	g.work.Lock()
+	defer g.work.Unlock()
+	return g.hooks.known[index] && !g.hooks.later[index]
+}
+
 // filters counts the filters on both hooks of a device in the node's namespace.
 func (w *world) filters(t *testing.T, dev string) int {
 	t.Helper()
@@ -656,6 +680,9 @@ func (w *world) wantNothing(t *testing.T) {
 	if q := run(t, "tc -n "+w.node+" qdisc show"); strings.Contains(q, "clsact") {
 		t.Errorf("a qdisc is left: %s", q)
 	}
+	if dir := pinsOf("/run/netns/" + w.node); mounted(dir) {
+		t.Errorf("a bpffs is left at %s", dir)
+	}
 	if r := run(t, "nsenter --net=/run/netns/"+w.node+" nft list ruleset"); strings.TrimSpace(r) != "" {
 		t.Errorf("rules are left: %s", r)
 	}
@@ -687,27 +714,52 @@ func TestTwoNodesOneHost(t *testing.T) {
 
 // A change of mechanism keeps the deadline and leaves nothing of the old one.
 func TestChangeOfMechanism(t *testing.T) {
-	other := map[string]string{PreferEBPF: PreferNFTables, PreferNFTables: PreferEBPF}
-	each(t, func(t *testing.T, prefer string) {
-		w := newWorld(t)
-		w.serve(t, w.node, "udp", "10.77.0.50:7000")
-		w.child(t, other[prefer], time.Hour).kill()
-		steps := w.pulse(t, "10.77.0.50:7000")
-		g := w.open(t, Options{Prefer: prefer})
-		must(t, g.Set("orders", 8, hence(time.Hour)))
-		if left, err := g.Left(); err != nil || len(left) != 1 || left[0].Epoch != 8 {
-			t.Errorf("left: %+v, %v; want orders, epoch 8", left, err)
+	for _, c := range [][2]string{
+		{PreferEBPF, PreferNFTables}, {PreferNFTables, PreferEBPF}, {PreferClsact, PreferNFTables}, {PreferNFTables, PreferClsact},
+		{PreferClsact, PreferEBPF}, {PreferEBPF, PreferClsact},
+	} {
+		t.Run(c[0]+" to "+c[1], func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.serve(t, w.node, "udp", "10.77.0.50:7000")
+			w.child(t, c[0], time.Hour).kill()
+			steps := w.pulse(t, "10.77.0.50:7000")
+			g := w.open(t, Options{Prefer: c[1]})
+			must(t, g.Set("orders", 8, hence(time.Hour)))
+			if left, err := g.Left(); err != nil || len(left) != 1 || left[0].Epoch != 8 {
+				t.Errorf("left: %+v, %v; want orders, epoch 8", left, err)
+			}
+			// Between eBPF and nftables the new gate begins closed for some microseconds, until the deadline is
+			// carried over.
+			must(t, g.Guard([]Group{addresses}))
+			if g, ok := g.(*clsact); ok {
+				w.moved(t, g)
+			}
+			if sent, lost := steps(); lost > 2 || sent == 0 {
+				t.Errorf("%d of %d packets were lost by the change", lost, sent)
+			}
+			if c[1] == PreferEBPF && w.filters(t, "va") > 0 {
+				t.Error("filters are left")
+			}
+			must(t, g.Set("orders", 8, 0))
+			w.wantCut(t, w.client, "udp", "10.77.0.50:7000", 64)
+			must(t, g.Remove())
+			w.wantNothing(t)
+		})
+	}
+}
+
+// moved waits until every interface has gone over.
+func (w *world) moved(t *testing.T, g *clsact) {
+	t.Helper()
+	for _, dev := range []string{"lo", "va"} {
+		index := w.index(t, dev)
+		for end := time.Now().Add(long); !g.guards(index); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s has not gone over", dev)
+			}
 		}
-		// The new gate begins closed for some microseconds, until the deadline is carried over.
-		must(t, g.Guard([]Group{addresses}))
-		if sent, lost := steps(); lost > 2 || sent == 0 {
-			t.Errorf("%d of %d packets were lost by the change", lost, sent)
-		}
-		must(t, g.Set("orders", 8, 0))
-		w.wantCut(t, w.client, "udp", "10.77.0.50:7000", 64)
-		must(t, g.Remove())
-		w.wantNothing(t)
-	})
+	}
 }
 
 // Which mechanism is taken depends on what the kernel lets this process do: all, nftables only (root of
@@ -726,7 +778,7 @@ func TestChoice(t *testing.T) {
 		uid  string
 		want []string
 	}{
-		{own, "", []string{"ebpf clsact <nil> <nil>"}},
+		{own, "", []string{"ebpf tcx <nil> <nil>"}},
 		{user, "", []string{"nftables <nil> <nil>"}},
 		{own, "65534", []string{"no mechanism works here", "ebpf: ", "nftables: ", "operation not permitted"}},
 	} {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -19,7 +20,8 @@ var native = binary.NativeEndian
 // and let a packet past the gate unseen, so nobody may be before us; who is, is reported.
 const priority = 1
 
-// hooks are the classifiers of one gate on all interfaces of a network namespace.
+// hooks are the classifiers of one gate on all interfaces of a network namespace: at tcx where that can be had, else
+// as filters of a clsact qdisc.
 type hooks struct {
 	nl     *netlink.Handle // its sockets belong to the namespace where they were made
 	name   string
@@ -29,7 +31,15 @@ type hooks struct {
 	progs  map[kind]*loaded
 	// active says that programs are to be attached: Guard was called.
 	active bool
-	known  map[int]bool // indexes of interfaces with all their filters
+	known  map[int]bool // indexes of interfaces with all their programs
+
+	pins    *pins                     // nil: none are possible
+	noTCX   error                     // why tcx is not used; nil: it is
+	hasty   bool                      // what a predecessor has at clsact stays there for now, if its programs can be used
+	later   map[int]bool              // interfaces that are to go over to tcx
+	bare    map[int]bool              // interfaces whose clsact hooks are known to hold nothing of this gate's
+	missing map[int]map[string]string // by interface and hook: why nothing of this gate's can be there
+	taken   []string                  // what others had taken off, and was put back
 }
 
 // kind is one variant of the program.
@@ -46,7 +56,10 @@ func newHooks(name string, sum [32]byte) (*hooks, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
 	}
-	return &hooks{nl: nl, name: name, handle: max(1, binary.BigEndian.Uint32(sum[:])), known: map[int]bool{}}, nil
+	return &hooks{
+		nl: nl, name: name, handle: max(1, binary.BigEndian.Uint32(sum[:])),
+		known: map[int]bool{}, later: map[int]bool{}, bare: map[int]bool{}, missing: map[int]map[string]string{},
+	}, nil
 }
 
 // use makes h's programs, from now on, programs for these tables.
@@ -128,6 +141,9 @@ func (h *hooks) unload() {
 
 func (h *hooks) close() {
 	h.unload()
+	if h.pins != nil {
+		h.pins.close()
+	}
 	h.nl.Close()
 }
 
@@ -170,6 +186,12 @@ func (h *hooks) programs() ([]ebpf.ProgramID, error) {
 		return nil, err
 	}
 	var ids []ebpf.ProgramID
+	if h.pins != nil {
+		if err := h.pins.find(); err != nil {
+			return nil, err
+		}
+		ids = h.pins.programs()
+	}
 	for _, link := range links {
 		for _, at := range parents {
 			ours, _, err := h.filters(link, at.parent)
@@ -209,20 +231,24 @@ func (h *hooks) sweep(s *state) error {
 	if err != nil {
 		return err
 	}
+	there := map[int]bool{}
 	var failed []error
 	for _, link := range links {
+		there[link.Attrs().Index] = true
 		if err := h.attach(s, link); err != nil {
 			failed = append(failed, err)
+		}
+	}
+	for index := range h.missing {
+		if !there[index] {
+			h.forget(s, index)
 		}
 	}
 	return errors.Join(failed...)
 }
 
-// one attaches to an interface that has appeared.
+// one attaches to an interface that has appeared, or of which others have taken something off.
 func (h *hooks) one(s *state, index int) error {
-	if h.known[index] {
-		return nil
-	}
 	link, err := h.nl.LinkByIndex(index)
 	if err != nil {
 		var notFound netlink.LinkNotFoundError
@@ -234,21 +260,112 @@ func (h *hooks) one(s *state, index int) error {
 	return h.attach(s, link)
 }
 
-func (h *hooks) attach(s *state, link netlink.Link) error {
-	delete(h.known, link.Attrs().Index)
-	there, err := h.attached(link)
-	if err != nil {
-		return err
+// forget drops what is known of an interface that is gone: its index may be used again, for one that comes back from
+// another namespace.
+func (h *hooks) forget(s *state, index int) {
+	delete(h.known, index)
+	delete(h.later, index)
+	delete(h.bare, index)
+	delete(h.missing, index)
+	s.clearMade(index)
+	if h.pins != nil {
+		h.pins.drop(hook{index, false})
+		h.pins.drop(hook{index, true})
 	}
-	if !there {
-		if err := h.replace(s, link); h.vanished(link, err) {
-			return nil
-		} else if err != nil {
-			return err
+}
+
+func (h *hooks) attach(s *state, link netlink.Link) error {
+	index := link.Attrs().Index
+	was := h.known[index]
+	delete(h.known, index)
+	off, err := h.place(s, link)
+	if h.vanished(link, err) {
+		h.forget(s, index)
+		return nil
+	}
+	if was && len(off) > 0 {
+		for _, hook := range off {
+			h.taken = append(h.taken, link.Attrs().Name+" "+hook)
 		}
 	}
-	h.known[link.Attrs().Index] = true
-	return nil
+	if err == nil {
+		h.known[index] = true
+	}
+	return err
+}
+
+// place brings both hooks of an interface in order, and returns those at which something was missing.
+func (h *hooks) place(s *state, link netlink.Link) (off []string, err error) {
+	index := link.Attrs().Index
+	if h.noTCX != nil {
+		off, err = h.placeFilters(s, link)
+		if err == nil && h.pins != nil { // a predecessor was at tcx
+			err = errors.Join(h.pins.remove(hook{index, false}), h.pins.remove(hook{index, true}))
+		}
+		return off, err
+	}
+	if h.hasty && !h.pins.has(index) {
+		// To attach to tcx takes the kernel up to 20 ms for each hook. What is there at clsact does as well.
+		if whole, err := h.exchange(link); err != nil || whole {
+			h.later[index] = whole
+			return nil, err
+		}
+	}
+	delete(h.later, index)
+	for _, at := range parents {
+		prog, err := h.program(kind{at.egress, ethernet(link)})
+		if err != nil {
+			return off, err
+		}
+		lost, err := h.pins.place(hook{index, at.egress}, prog)
+		if lost {
+			off = append(off, at.name)
+		}
+		if err != nil {
+			return off, fmt.Errorf("attach to %s %s: %w", link.Attrs().Name, at.name, err)
+		}
+	}
+	if !h.bare[index] {
+		if err := h.detachFilters(s, link); err != nil && !gone(err) {
+			return off, err
+		}
+		h.bare[index] = true
+	}
+	return off, nil
+}
+
+// exchange puts this gate's programs in the place of a predecessor's at clsact, each at one instant, and tells whether
+// both hooks have them now.
+func (h *hooks) exchange(link netlink.Link) (whole bool, err error) {
+	whole = true
+	for _, at := range parents {
+		ours, _, err := h.filters(link, at.parent)
+		if err != nil {
+			return false, err
+		}
+		k := kind{at.egress, ethernet(link)}
+		if len(ours) != 1 {
+			whole = false
+		} else if !h.right(ours[0], k) {
+			if err := h.filter(link, at.parent, k); err != nil {
+				return false, fmt.Errorf("attach to %s %s: %w", link.Attrs().Name, at.name, err)
+			}
+		}
+	}
+	return whole, nil
+}
+
+// toTCX is called when an interface may go over to tcx: its programs run there before their filters go.
+func (h *hooks) toTCX(s *state, index int) error {
+	h.hasty = false
+	defer delete(h.later, index)
+	err := h.one(s, index)
+	if err != nil && len(h.pins.links) == 0 { // the filters are where they were
+		h.without(err)
+		h.known[index] = true
+		return nil
+	}
+	return err
 }
 
 // vanished tells whether an error came since the interface went away meanwhile. ENOENT alone does not
@@ -262,52 +379,106 @@ func (h *hooks) vanished(link netlink.Link, err error) bool {
 	return errors.Is(err, unix.ENODEV) || errors.As(err, &notFound)
 }
 
-// attached tells whether both hooks have the very programs that they need.
-func (h *hooks) attached(link netlink.Link) (bool, error) {
-	there := true
-	for _, at := range parents {
-		ours, others, err := h.filters(link, at.parent)
-		if err != nil {
-			return false, err
-		}
-		if err := h.free(link, at.name, others); err != nil {
-			return false, err
-		}
-		prog := h.progs[kind{at.egress, ethernet(link)}]
-		there = there && prog != nil && len(ours) == 1 && ours[0].DirectAction && ebpf.ProgramID(ours[0].Id) == prog.id &&
-			ours[0].Handle == h.handle && ours[0].Priority == priority && ours[0].Protocol == unix.ETH_P_ALL &&
-			(ours[0].Chain == nil || *ours[0].Chain == 0)
-	}
-	return there, nil
+// right tells whether a filter of this gate's is the very one that a hook needs.
+func (h *hooks) right(f *netlink.BpfFilter, k kind) bool {
+	prog := h.progs[k]
+	return prog != nil && f.DirectAction && ebpf.ProgramID(f.Id) == prog.id && f.Handle == h.handle &&
+		f.Priority == priority && f.Protocol == unix.ETH_P_ALL && (f.Chain == nil || *f.Chain == 0)
 }
 
-// replace attaches the programs. Where our filter is there, the kernel exchanges its program at one instant.
-func (h *hooks) replace(s *state, link netlink.Link) error {
-	if err := h.qdisc(s, link); err != nil {
-		return err
+// placeFilters attaches filters to a clsact qdisc, which is made if it is not there. Where somebody else has its place,
+// or that of the first filter, it does what can be done, and notes what is missing.
+func (h *hooks) placeFilters(s *state, link netlink.Link) (off []string, err error) {
+	name, index := link.Attrs().Name, link.Attrs().Index
+	missing := map[string]string{}
+	shape, err := h.shape(link)
+	if err != nil {
+		return nil, err
+	}
+	if shape == "" {
+		off = []string{"qdisc"}
+		if err := h.qdisc(s, link); err != nil {
+			return off, err
+		}
 	}
 	for _, at := range parents {
-		prog, err := h.program(kind{at.egress, ethernet(link)})
+		if at.egress && shape != "" && shape != "clsact" {
+			missing[at.name] = noEgress(shape)
+			continue
+		}
+		ours, others, err := h.filters(link, at.parent)
+		if err != nil {
+			return off, err
+		}
+		if why := h.occupied(others); why != "" {
+			missing[at.name] = why
+			continue
+		}
+		k := kind{at.egress, ethernet(link)}
+		if len(ours) == 1 && h.right(ours[0], k) {
+			continue
+		}
+		if err := h.filter(link, at.parent, k); err != nil {
+			return off, fmt.Errorf("attach to %s %s: %w", name, at.name, err)
+		}
+		if shape != "" {
+			off = append(off, at.name)
+		}
+	}
+	delete(h.missing, index)
+	if len(missing) > 0 {
+		h.missing[index] = make(map[string]string)
+		for hook, why := range missing {
+			h.missing[index][name+" "+hook] = why
+		}
+	}
+	return off, nil
+}
+
+// filter attaches a program. Where our filter is there, the kernel exchanges its program at one instant.
+func (h *hooks) filter(link netlink.Link, parent uint32, k kind) error {
+	prog, err := h.program(k)
+	if err != nil {
+		return err
+	}
+	return h.nl.FilterReplace(&netlink.BpfFilter{
+		FilterAttrs:  h.attrs(link, parent),
+		Fd:           prog.FD(),
+		Name:         h.name,
+		DirectAction: true,
+	})
+}
+
+// shape returns which qdisc is in clsact's place, or "".
+func (h *hooks) shape(link netlink.Link) (string, error) {
+	there, err := whole(func() ([]netlink.Qdisc, error) { return h.nl.QdiscList(link) })
+	if err != nil {
+		return "", fmt.Errorf("list qdiscs of %s: %w", link.Attrs().Name, err)
+	}
+	for _, q := range there {
+		if q.Attrs().Parent == netlink.HANDLE_CLSACT {
+			return q.Type(), nil
+		}
+	}
+	return "", nil
+}
+
+// prove attaches to the loopback device and detaches again, so that a kernel without what it takes shows at Open. The
+// tables are empty: nothing is guarded by that. A qdisc stays, since someone else might begin to use it just when it is
+// deleted; Guard needs it. Other errors are left to Guard.
+func (h *hooks) prove(s *state) error {
+	if h.noTCX == nil {
+		prog, err := h.program(kind{false, true})
 		if err != nil {
 			return err
 		}
-		err = h.nl.FilterReplace(&netlink.BpfFilter{
-			FilterAttrs:  h.attrs(link, at.parent),
-			Fd:           prog.FD(),
-			Name:         h.name,
-			DirectAction: true,
-		})
-		if err != nil {
-			return fmt.Errorf("attach to %s %s: %w", link.Attrs().Name, at.name, err)
+		at := hook{loopbackIndex, false}
+		if _, err = h.pins.place(at, prog); err == nil {
+			h.pins.drop(at)
+			return nil
 		}
+		h.without(err)
 	}
-	return nil
-}
-
-// prove attaches to the loopback device and detaches again, so that a kernel without clsact or cls_bpf
-// shows at Open. The tables are empty: nothing is guarded by that. The qdisc stays, since someone else
-// might begin to use it just when it is deleted; Guard needs it. Other errors are left to Guard.
-func (h *hooks) prove(s *state) error {
 	lo, err := h.nl.LinkByIndex(loopbackIndex)
 	if err != nil {
 		return fmt.Errorf("look up the loopback interface: %w", err)
@@ -319,7 +490,15 @@ func (h *hooks) prove(s *state) error {
 		return err
 	}
 	delete(h.known, loopbackIndex)
+	delete(h.missing, loopbackIndex)
 	return nil
+}
+
+// without gives tcx up, for the reason given.
+func (h *hooks) without(why error) {
+	_ = h.pins.unmount() // an empty bpffs does no harm
+	h.noTCX = why
+	clear(h.later)
 }
 
 func (h *hooks) attrs(link netlink.Link, parent uint32) netlink.FilterAttrs {
@@ -335,8 +514,8 @@ func ethernet(link netlink.Link) bool {
 	return encap == "ether" || encap == "loopback"
 }
 
-// free refuses an interface where someone else sits at our priority, or at our handle.
-func (h *hooks) free(link netlink.Link, name string, others []netlink.Filter) error {
+// occupied tells why a filter can't be at our priority: someone else sits there, or at our handle.
+func (h *hooks) occupied(others []netlink.Filter) string {
 	for _, f := range others {
 		a := f.Attrs()
 		b, bpf := f.(*netlink.BpfFilter)
@@ -346,36 +525,27 @@ func (h *hooks) free(link netlink.Link, name string, others []netlink.Filter) er
 			if bpf {
 				label += " " + b.Name
 			}
-			return fmt.Errorf("attach to %s %s: priority %d is taken by another filter (%s, handle %#x); move it to a higher number",
-				link.Attrs().Name, name, priority, label, a.Handle)
+			return fmt.Sprintf("priority %d is taken by another filter (%s, handle %#x), which could move to a higher number", priority, label, a.Handle)
 		}
 	}
-	return nil
+	return ""
 }
 
 func isOurs(name string) bool { return len(name) > 6 && name[:6] == "baton:" }
 
-// qdisc makes sure that the interface has a clsact qdisc. One that is there is shared.
+// qdisc makes a clsact qdisc. One that has come meanwhile is shared.
 func (h *hooks) qdisc(s *state, link netlink.Link) error {
 	err := h.nl.QdiscAdd(clsactOf(link))
 	if err == nil {
 		s.setMade(link.Attrs().Index)
 		return nil
 	}
-	if !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add clsact qdisc to %s: %w", link.Attrs().Name, err)
-	}
-	there, err := whole(func() ([]netlink.Qdisc, error) { return h.nl.QdiscList(link) })
-	if err != nil {
-		return fmt.Errorf("list qdiscs of %s: %w", link.Attrs().Name, err)
-	}
-	for _, q := range there {
-		if q.Attrs().Parent == netlink.HANDLE_CLSACT && q.Type() != "clsact" {
-			return fmt.Errorf("add clsact qdisc to %s: a qdisc %q is in its place, which has no egress hook; replace it by clsact",
-				link.Attrs().Name, q.Type())
+	if errors.Is(err, unix.EEXIST) {
+		if shape, err := h.shape(link); err == nil && shape == "clsact" {
+			return nil
 		}
 	}
-	return nil
+	return fmt.Errorf("add clsact qdisc to %s: %w", link.Attrs().Name, err)
 }
 
 func clsactOf(link netlink.Link) *netlink.Clsact {
@@ -394,9 +564,15 @@ func (h *hooks) remove(s *state) error {
 	}
 	var failed []error
 	for _, link := range links {
-		if err := h.detach(s, link); err != nil && !gone(err) {
+		if err := h.detachFilters(s, link); err != nil && !gone(err) {
 			failed = append(failed, err)
 		}
+	}
+	if h.pins != nil {
+		for at := range h.pins.links {
+			failed = append(failed, h.pins.remove(at))
+		}
+		failed = append(failed, h.pins.unmount())
 	}
 	return errors.Join(failed...)
 }
@@ -419,7 +595,7 @@ func (h *hooks) clear(link netlink.Link) (left int, err error) {
 	return left, nil
 }
 
-func (h *hooks) detach(s *state, link netlink.Link) error {
+func (h *hooks) detachFilters(s *state, link netlink.Link) error {
 	left, err := h.clear(link)
 	if err != nil {
 		return err
@@ -431,4 +607,69 @@ func (h *hooks) detach(s *state, link netlink.Link) error {
 		s.clearMade(index)
 	}
 	return nil
+}
+
+// lack says at which hooks nothing of this gate's can be, and why.
+func (h *hooks) lack() string { return strings.Join(h.lacks(), "; ") }
+
+func (h *hooks) lacks() []string {
+	var all []string
+	for _, hooks := range h.missing {
+		for hook, why := range hooks {
+			all = append(all, hook+": "+why)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// Obstacles lists the hooks of this network namespace where somebody else is in the place that a gate at clsact needs,
+// and what is there. It changes nothing. A gate at tcx has no such obstacles.
+func Obstacles() ([]string, error) {
+	h, err := newHooks("", [32]byte{})
+	if err != nil {
+		return nil, err
+	}
+	defer h.close()
+	links, err := h.links()
+	if err != nil {
+		return nil, err
+	}
+	for _, link := range links {
+		if err := h.survey(link); err != nil && !h.vanished(link, err) {
+			return nil, err
+		}
+	}
+	return h.lacks(), nil
+}
+
+// survey notes what is missing at an interface.
+func (h *hooks) survey(link netlink.Link) error {
+	shape, err := h.shape(link)
+	if err != nil {
+		return err
+	}
+	missing := map[string]string{}
+	for _, at := range parents {
+		hook := link.Attrs().Name + " " + at.name
+		if at.egress && shape != "" && shape != "clsact" {
+			missing[hook] = noEgress(shape)
+			continue
+		}
+		_, others, err := h.filters(link, at.parent)
+		if err != nil {
+			return err
+		}
+		if why := h.occupied(others); why != "" {
+			missing[hook] = why
+		}
+	}
+	if len(missing) > 0 {
+		h.missing[link.Attrs().Index] = missing
+	}
+	return nil
+}
+
+func noEgress(shape string) string {
+	return fmt.Sprintf("a qdisc %q is in the place of clsact, and has no egress hook", shape)
 }

@@ -4,12 +4,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
@@ -27,11 +29,18 @@ type tables struct {
 	slots  map[cluster.GroupID]*slot
 	sets   *sets
 	last   *rules // of the last Guard; nil before
+
+	monitor *monitor // nil: only Sweep and Set find out what others do
+	log     *slog.Logger
+	off     func(why string)
+	own     []uint32 // port ids of the two sockets
+	why     error    // why it is not eBPF
 }
 
 type slot struct {
-	number uint32
-	epoch  cluster.Epoch
+	number   uint32
+	epoch    cluster.Epoch
+	deadline int64 // as last asked for; 0 where only a predecessor knows it
 }
 
 // sets are the named sets of both tables. A successor depends on the names and on what "groups" and
@@ -82,7 +91,17 @@ func tableName(opts Options) string {
 }
 
 func openTables(opts Options) (Gate, error) {
-	t, err := newTables(tableName(opts))
+	t, err := openNamed(tableName(opts))
+	if err != nil {
+		return nil, err
+	}
+	t.watchOver(opts.Log, opts.Off)
+	return t, nil
+}
+
+// openNamed opens the tables of a name, whether a predecessor has left them or not.
+func openNamed(name string) (*tables, error) {
+	t, err := newTables(name)
 	if err != nil {
 		return nil, err
 	}
@@ -116,13 +135,17 @@ func trial() (replace bool, err error) {
 }
 
 func leftTables(opts Options) bool {
+	there, err := leftNamed(tableName(opts))
+	return err == nil && there
+}
+
+func leftNamed(name string) (bool, error) {
 	conn, err := nftables.New(nftables.AsLasting())
 	if err != nil {
-		return false
+		return false, err
 	}
 	defer conn.CloseLasting()
-	there, err := exists(conn, tableName(opts))
-	return err == nil && there
+	return exists(conn, name)
 }
 
 func exists(conn *nftables.Conn, name string) (bool, error) {
@@ -139,7 +162,8 @@ func exists(conn *nftables.Conn, name string) (bool, error) {
 }
 
 func newTables(name string) (*tables, error) {
-	conn, err := nftables.New(nftables.AsLasting())
+	t := &tables{name: name, slots: map[cluster.GroupID]*slot{}, sets: newSets(name), log: slog.New(slog.DiscardHandler)}
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(t.notePort))
 	if err != nil {
 		return nil, fmt.Errorf("open nfnetlink: %w", err)
 	}
@@ -148,7 +172,76 @@ func newTables(name string) (*tables, error) {
 		conn.CloseLasting()
 		return nil, err
 	}
-	return &tables{name: name, conn: conn, writer: w, slots: map[cluster.GroupID]*slot{}, sets: newSets(name)}, nil
+	port, err := portOf(w.fd)
+	if err != nil {
+		conn.CloseLasting()
+		w.close()
+		return nil, err
+	}
+	t.conn, t.writer, t.own = conn, w, append(t.own, port)
+	return t, nil
+}
+
+func (t *tables) notePort(conn *netlink.Conn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var port uint32
+	var failed error
+	err = raw.Control(func(fd uintptr) { port, failed = portOf(int(fd)) })
+	t.own = append(t.own, port)
+	return errors.Join(err, failed)
+}
+
+// watchOver has the tables put back as soon as others change them. Without the kernel's news a Sweep does that.
+func (t *tables) watchOver(log *slog.Logger, off func(why string)) {
+	t.log, t.off = log, off
+	var err error
+	if t.monitor, err = newMonitor(log, t.name, t.own, t.touched); err != nil {
+		log.Warn("what others do to the gate is noticed later", "cause", err)
+	}
+}
+
+// touched puts everything back as it was: others have changed the tables.
+func (t *tables) touched() {
+	t.mu.Lock()
+	if t.conn == nil || t.last == nil {
+		t.mu.Unlock()
+		return
+	}
+	err := t.restore()
+	t.mu.Unlock()
+	if err != nil {
+		t.log.Error("somebody changed the gate's tables, and they can't be put back", "cause", err)
+	} else {
+		t.log.Warn("somebody changed the gate's tables: they were put back")
+	}
+	if t.off == nil {
+		return
+	}
+	if err != nil {
+		t.off("its nftables tables can't be put back: " + err.Error())
+		return
+	}
+	t.off("its nftables tables were changed")
+	t.off("")
+}
+
+// restore writes everything anew, the deadlines last asked for included: what is open stays so but for a moment.
+func (t *tables) restore() error {
+	if err := t.build(t.last); err != nil {
+		return err
+	}
+	var err error
+	for name, s := range t.slots {
+		if s.deadline > 0 {
+			if failed := t.write(s.number, s.deadline); failed != nil {
+				err = errors.Join(err, fmt.Errorf("open %s again: %w", name, failed))
+			}
+		}
+	}
+	return err
 }
 
 // spare is a slot that nothing leads to: groups have 1 and up.
@@ -197,7 +290,7 @@ func (t *tables) adopt() (there bool, err error) {
 		if !ok || err != nil || len(e.Key) != 4 {
 			return false, fmt.Errorf("table %s: group %q can't be read", t.name, e.Comment)
 		}
-		t.slots[cluster.GroupID(name)] = &slot{native.Uint32(e.Key), cluster.Epoch(number)}
+		t.slots[cluster.GroupID(name)] = &slot{number: native.Uint32(e.Key), epoch: cluster.Epoch(number)}
 	}
 	return true, nil
 }
@@ -333,7 +426,7 @@ func (t *tables) Set(group cluster.GroupID, epoch cluster.Epoch, deadlineBoottim
 	if epoch > s.epoch {
 		err := t.note(group, s, epoch)
 		if errors.Is(err, unix.ENOENT) && t.last != nil { // someone flushed the ruleset
-			if err = t.build(t.last); err == nil {
+			if err = t.restore(); err == nil {
 				err = t.note(group, s, epoch)
 			}
 		}
@@ -341,6 +434,7 @@ func (t *tables) Set(group cluster.GroupID, epoch cluster.Epoch, deadlineBoottim
 			return err
 		}
 	}
+	s.deadline = max(0, deadlineBoottime)
 	if err := t.write(s.number, deadlineBoottime); err != nil {
 		return fmt.Errorf("set the gate of %s: %w", group, err)
 	}
@@ -380,7 +474,7 @@ func (t *tables) write(number uint32, deadline int64) error {
 
 // note stores a higher epoch, for a successor.
 func (t *tables) note(group cluster.GroupID, s *slot, epoch cluster.Epoch) error {
-	next := &slot{s.number, epoch}
+	next := &slot{number: s.number, epoch: epoch}
 	err := errors.Join(
 		t.conn.SetDeleteElements(t.sets.groups, []nftables.SetElement{{Key: s.key()}}),
 		t.conn.SetAddElements(t.sets.groups, next.element(group)),
@@ -435,7 +529,7 @@ func (t *tables) Sweep() error {
 	}
 	there, err := exists(t.conn, t.name)
 	if err == nil && !there && t.last != nil {
-		err = t.build(t.last)
+		err = t.restore()
 	}
 	if err != nil {
 		return fmt.Errorf("sweep: %w", err)
@@ -445,7 +539,26 @@ func (t *tables) Sweep() error {
 
 func (t *tables) Describe() string { return "nftables" }
 
+func (t *tables) Why() string {
+	if t.why == nil {
+		return ""
+	}
+	return "eBPF can't be used: " + t.why.Error()
+}
+
+// unwatch ends the monitor. The caller holds no lock.
+func (t *tables) unwatch() {
+	t.mu.Lock()
+	m := t.monitor
+	t.monitor = nil
+	t.mu.Unlock()
+	if m != nil {
+		m.close()
+	}
+}
+
 func (t *tables) Close() error {
+	t.unwatch()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.conn == nil {
@@ -461,6 +574,7 @@ func (t *tables) release() error {
 }
 
 func (t *tables) Remove() error {
+	t.unwatch()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.conn == nil {

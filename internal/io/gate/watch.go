@@ -10,7 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watch tells of interfaces that appear in the network namespace where it was made.
+// hookParent is where a clsact or ingress qdisc hangs, TC_H_CLSACT in linux/pkt_sched.h.
+const hookParent = 0xfffffff1
+
+// watch tells of interfaces that appear in the network namespace where it was made, and of what is taken off them.
 type watch struct {
 	conn *netlink.Conn
 	done chan struct{}
@@ -20,13 +23,14 @@ type watch struct {
 
 // news is what the kernel says of one interface.
 type news struct {
-	index int
-	gone  bool
-	lost  bool // news was lost: anything may have happened
+	index   int
+	gone    bool
+	filters bool // a qdisc or filter was taken off, or another put in its place
+	lost    bool // news was lost: anything may have happened
 }
 
 func newWatch(log *slog.Logger, heard func(news) error) (*watch, error) {
-	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: unix.RTMGRP_LINK})
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: unix.RTMGRP_LINK | unix.RTMGRP_TC})
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to news of interfaces: %w", err)
 	}
@@ -38,7 +42,7 @@ func newWatch(log *slog.Logger, heard func(news) error) (*watch, error) {
 func (w *watch) run(log *slog.Logger, heard func(news) error) {
 	tell := func(n news) {
 		if err := heard(n); err != nil {
-			log.Error("a new interface is not guarded", "index", n.index, "cause", err)
+			log.Error("an interface is not guarded", "index", n.index, "cause", err)
 		}
 	}
 	for {
@@ -57,6 +61,10 @@ func (w *watch) run(log *slog.Logger, heard func(news) error) {
 			continue
 		}
 		for _, m := range messages {
+			if index, ok := filterNews(m); ok {
+				tell(news{index: index, filters: true})
+				continue
+			}
 			// A bridge says RTM_DELLINK too, in a family of its own, of a port that it lets go.
 			if len(m.Data) < unix.SizeofIfInfomsg || m.Data[0] != unix.AF_UNSPEC {
 				continue
@@ -71,6 +79,23 @@ func (w *watch) run(log *slog.Logger, heard func(news) error) {
 			}
 		}
 	}
+}
+
+// filterNews tells of which interface a qdisc in clsact's place or a filter of our priority went or was exchanged.
+func filterNews(m netlink.Message) (index int, ok bool) {
+	const size = 20 // struct tcmsg, rtnetlink(7): family and padding 4, then ifindex, handle, parent and info
+	if len(m.Data) < size {
+		return 0, false
+	}
+	index = int(int32(native.Uint32(m.Data[4:])))
+	parent, info := native.Uint32(m.Data[12:]), native.Uint32(m.Data[16:])
+	switch m.Header.Type {
+	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC:
+		return index, parent == hookParent
+	case unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER:
+		return index, info>>16 == priority || info>>16 == 0 // 0: of all priorities
+	}
+	return 0, false
 }
 
 func (w *watch) closed() bool {

@@ -37,6 +37,11 @@ func newWorld(t testing.TB) *world {
 	w := &world{prefix + "n", prefix + "c"}
 	for _, ns := range []string{w.node, w.client} {
 		run(t, "ip netns add "+ns)
+		dir := pinsOf("/run/netns/" + ns)
+		t.Cleanup(func() {
+			unix.Unmount(dir, unix.MNT_DETACH)
+			os.Remove(dir)
+		})
 		t.Cleanup(func() { exec.Command("ip", "netns", "del", ns).Run() })
 		run(t, "ip -n "+ns+" link set lo up")
 	}
@@ -122,12 +127,24 @@ func (w *world) open(t testing.TB, opts Options) Gate {
 	return g
 }
 
+// pinsOf returns where gates in a network namespace have their pins.
+func pinsOf(ns string) string {
+	var s unix.Stat_t
+	if unix.Stat(ns, &s) != nil {
+		return ""
+	}
+	return fmt.Sprintf("%s/gate-test-%d", os.TempDir(), s.Ino)
+}
+
 func named(opts Options) Options {
 	if opts.Cluster == "" {
 		opts.Cluster = "ledger"
 	}
 	if opts.Node == "" {
 		opts.Node = "alpha"
+	}
+	if opts.Dir == "" {
+		opts.Dir = pinsOf("/proc/thread-self/ns/net")
 	}
 	return opts
 }
@@ -269,6 +286,7 @@ func (c *child) kill() {
 }
 
 func TestMain(m *testing.M) {
+	outlives = func() error { return nil } // no test's pins need to outlive this machine's PID 1's view
 	switch prefer := os.Getenv("GATE_CHILD"); prefer {
 	case "":
 	case "describe":
