@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
 	"baton/internal/lab"
@@ -180,8 +181,8 @@ func TestForeignIngressQdisc(t *testing.T) {
 	t.Run("after", func(t *testing.T) {
 		t.Parallel()
 		c := start(t, Options{})
-		if len(c.pins(Alpha)) == 0 {
-			t.Skip("this kernel has no tcx")
+		if _, err := link.QueryPrograms(link.QueryOptions{Target: 1, Attach: ebpf.AttachTCXIngress}); err != nil {
+			t.Skipf("this kernel has no tcx: %v", err)
 		}
 		for _, n := range Nodes[:2] {
 			c.undisturbed("an ingress qdisc on "+n, slack, func() error {
