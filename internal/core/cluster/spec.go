@@ -3,6 +3,7 @@ package cluster
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -199,6 +200,10 @@ func (g *GroupSpec) Addresses() []netip.Addr {
 
 // Group returns the group's specification, or nil.
 func (s *Spec) Group(id GroupID) *GroupSpec {
+	// As read from a file they are in the order of names.
+	if i, found := slices.BinarySearchFunc(s.Groups, id, func(g GroupSpec, id GroupID) int { return strings.Compare(string(g.ID), string(id)) }); found {
+		return &s.Groups[i]
+	}
 	for i := range s.Groups {
 		if s.Groups[i].ID == id {
 			return &s.Groups[i]

@@ -8,24 +8,22 @@ import (
 // This file keeps, on every node, since when the others are fit to serve: whoever comes to coordinate goes on
 // from what it has seen itself.
 
-// tendFitness brings into line since when each node is fit to serve each group. Any change begins the time anew.
-func (n *Node) tendFitness() {
-	for i := range n.groups {
-		l, st := &n.groups[i], &n.state.Groups[i]
-		if l.behindIdx != st.Index || l.disowned != (st.Owner == "") {
-			l.behindIdx, l.behindAt, l.disowned = st.Index, n.now.Mono, st.Owner == ""
-		}
-		if l.fit == nil {
-			l.fit = make(map[cluster.NodeID]cluster.Instant, len(n.peers))
-		}
-		for k := range n.peers {
-			id := n.peers[k].id
-			switch fit := n.fitFor(k, i); {
-			case !fit:
-				delete(l.fit, id)
-			case l.fit[id] == 0:
-				l.fit[id] = n.now.Mono
-			}
+// tendFitness brings into line since when each node is fit to serve a group. Any change begins the time anew.
+func (n *Node) tendFitness(i int) {
+	l, st := &n.groups[i], &n.state.Groups[i]
+	if l.behindIdx != st.Index || l.disowned != (st.Owner == "") {
+		l.behindIdx, l.behindAt, l.disowned = st.Index, n.now.Mono, st.Owner == ""
+	}
+	if l.fit == nil {
+		l.fit = make(map[cluster.NodeID]cluster.Instant, len(n.peers))
+	}
+	for k := range n.peers {
+		id := n.peers[k].id
+		switch fit := n.fitFor(k, i); {
+		case !fit:
+			delete(l.fit, id)
+		case l.fit[id] == 0:
+			l.fit[id] = n.now.Mono
 		}
 	}
 }
@@ -34,6 +32,7 @@ func (n *Node) tendFitness() {
 // it to, as its lease had ended. The lease it holds now may be sound, but a node that loses it again and again is none to
 // go back to.
 func (n *Node) fitAnew(id cluster.NodeID) {
+	n.groupsDue = true
 	for i := range n.groups {
 		delete(n.groups[i].fit, id)
 	}

@@ -62,8 +62,7 @@ type Node struct {
 	voter    *lease.Voter
 	said     *lease.Said
 	groups   []local // in the order of Spec.Groups; nil group where this node may not run it
-	places   map[cluster.GroupID]int
-	keys     map[wire.GroupKey]int
+	places   places
 	voters   int             // how many are in the set of the last change applied
 	askAt    cluster.Instant // of a node that has no copy of the log yet
 	left     bool            // this node was made to leave the cluster
@@ -112,16 +111,27 @@ type Node struct {
 
 	lines      []wire.Lease // "nothing left", being said
 	telling    telling
-	groupsDue  bool // something changed that groups depend on
+	groupsDue  bool // something changed that all groups depend on
+	someDue    bool // something changed that one of them depends on
 	planDue    bool // something changed that the planner depends on
 	planAt     cluster.Instant
 	decisions  map[string]string // what was decided last, by subject, so that only news is told
-	groupsAt   cluster.Instant
-	leaseShown bool // the lease ran when groups were last looked at
+	groupsAt   cluster.Instant   // when one of the groups is due
+	allAt      cluster.Instant   // when all of them are
+	allDone    cluster.Instant   // when all of them were last looked at
+	leaseShown bool              // the lease ran when groups were last looked at
+}
+
+// places tells where groups are in the order of Spec.Groups.
+type places struct {
+	byID  map[cluster.GroupID]int
+	byKey map[wire.GroupKey]int
+	due   []int // scratch: those that are being tended
 }
 
 // local is one group on this node.
 type local struct {
+	due       bool // something changed that it depends on
 	group     *group.Group
 	spec      *cluster.GroupSpec
 	open      cluster.Epoch // the epoch whose gate is open here; 0: closed
@@ -210,9 +220,9 @@ func (n *Node) bootUp(b *Boot) {
 		CurrentL: n.flawed(AckCurrentL), LaterAck: n.flawed(LaterAck)})
 	n.voter = lease.NewVoter(n.timing, n.grace(), lease.Flaws{NoRho: n.flawed(NoRho)})
 	n.said = lease.NewSaid(lease.Flaws{QuorumOne: n.flawed(SaidQuorumOne)})
-	n.pulse = pulse{at: n.now.Mono}
+	n.pulse = pulse{at: n.now.Mono, soon: cluster.Never}
 	n.election = election{heard: n.now.Mono, rtt: n.timing.RTT, sync: n.timing.Sync}
-	n.planAt, n.groupsAt = cluster.Never, cluster.Never
+	n.planAt, n.groupsAt, n.allAt = cluster.Never, cluster.Never, cluster.Never
 	n.urgent() // a new run, and a new boot, is news
 	n.resume(b)
 	if r == nil {
@@ -321,11 +331,10 @@ func (n *Node) take(in Input) {
 		n.recOK, n.recAt = max(n.recOK, min(in.N, n.recN)), n.now.Mono
 		n.groupsDue = true
 	case *Gated:
-		n.gateOK, n.gateAt = max(n.gateOK, min(in.N, n.gateN)), n.now.Mono
-		n.groupsDue = true
+		n.gated(in.N)
 	case *Done:
-		if l := n.local(in.Group); l != nil && l.group != nil && l.group.Done(in.Done, n.now.Mono) {
-			n.groupsDue = true
+		if i, ok := n.places.byID[in.Group]; ok && n.groups[i].group != nil && n.groups[i].group.Done(in.Done, n.now.Mono) {
+			n.due(i)
 		}
 	case *Observed:
 		n.observed(in)
@@ -342,6 +351,18 @@ func (n *Node) take(in Input) {
 	case *Command:
 		n.command(in)
 	case *Boot:
+	}
+}
+
+// gated takes the answer to gate writes. Only a group whose gate was opened or shut waits for one.
+func (n *Node) gated(upTo uint64) {
+	before := n.gateOK
+	n.gateOK, n.gateAt = max(n.gateOK, min(upTo, n.gateN)), n.now.Mono
+	answered := func(write uint64) bool { return before < write && write <= n.gateOK }
+	for i := range n.groups {
+		if l := &n.groups[i]; answered(l.openN) || answered(l.closeN) {
+			n.due(i)
+		}
 	}
 }
 
@@ -487,7 +508,7 @@ func (n *Node) announce() {
 }
 
 func (n *Node) local(id cluster.GroupID) *local {
-	if i, ok := n.places[id]; ok {
+	if i, ok := n.places.byID[id]; ok {
 		return &n.groups[i]
 	}
 	return nil

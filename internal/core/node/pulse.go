@@ -12,8 +12,10 @@ import (
 type pulse struct {
 	at     cluster.Instant // the next regular one
 	seq    uint64
-	now    bool // send to all at once …
-	repeat bool // … and again quickly until it is acked
+	now    bool            // send to all at once …
+	repeat bool            // … and again quickly until it is acked
+	soon   cluster.Instant // the next that is due to news of groups; Never: there is none
+	last   cluster.Instant // when the last went to all
 	sick   bool
 	due    []int         // scratch: the peers that a heartbeat goes to now
 	former time.Duration // the interval before it grew, until the lease has grown as well; 0: it has
@@ -25,6 +27,19 @@ func (n *Node) urgent() {
 		n.pulse.now, n.pulse.repeat = true, true
 	}
 }
+
+// tellSoon is urgent for news of groups: of many that come within a moment each would cost a heartbeat.
+func (n *Node) tellSoon() {
+	u := &n.pulse
+	if at := u.last.Add(min(n.timing.L/400, newsPace)); at > n.now.Mono {
+		u.soon = min(u.soon, at)
+		return
+	}
+	n.urgent()
+}
+
+// newsPace is the time between two heartbeats that tell of nothing but groups, at the most.
+const newsPace = 2 * time.Millisecond
 
 // beat is the interval between heartbeats. Where it grows with the takeover, the former one counts until the
 // lease has been renewed for the new length: a lease that was short would run out before the next heartbeat.
@@ -77,7 +92,7 @@ func (n *Node) quickAt(p *peer) cluster.Instant {
 }
 
 func (u *pulse) next(n *Node) cluster.Instant {
-	at := u.at
+	at := min(u.at, u.soon)
 	for i := range n.peers {
 		if i != n.self {
 			at = min(at, n.quickAt(&n.peers[i]))
@@ -89,6 +104,9 @@ func (u *pulse) next(n *Node) cluster.Instant {
 // tendPulse sends the heartbeats that are due.
 func (n *Node) tendPulse() {
 	u := &n.pulse
+	if n.now.Mono >= u.soon {
+		n.urgent()
+	}
 	all := u.now || n.now.Mono >= u.at
 	u.due = u.due[:0]
 	for i := range n.peers {
@@ -104,7 +122,7 @@ func (n *Node) tendPulse() {
 		if u.at <= n.now.Mono || u.now {
 			u.at = n.now.Mono.Add(n.beat())
 		}
-		u.now, u.repeat = false, false
+		u.now, u.repeat, u.soon, u.last = false, false, cluster.Never, n.now.Mono
 	}
 }
 
@@ -292,12 +310,12 @@ func (n *Node) heardLate(i int, in *Packet, hb *wire.Heartbeat) {
 		n.fitAnew(p.id)
 		n.groupsDue = true
 	}
-	if !p.lacksPart(hb, n.keys) {
+	if !p.lacksPart(hb, n.places.byKey) {
 		return
 	}
 	n.send(i, &wire.Ack{Incarnation: n.inc, Run: in.Run, Seq: hb.Seq})
 	if n.toldBy(p, hb) {
-		n.planDue, n.groupsDue = true, true
+		n.planDue = true
 	}
 }
 
@@ -359,7 +377,7 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 		}
 	}
 	if n.toldBy(p, hb) {
-		n.planDue, n.groupsDue = true, true
+		n.planDue = true
 	}
 }
 

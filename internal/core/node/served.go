@@ -28,13 +28,7 @@ type watch struct {
 	owed *cluster.Served // an outage that has ended and is not on record
 }
 
-// watchServices brings what is known of every group's service into line with what was heard.
-func (n *Node) watchServices() {
-	for i := range n.groups {
-		n.watchService(i)
-	}
-}
-
+// watchService brings what is known of a group's service into line with what was heard.
 func (n *Node) watchService(i int) {
 	w, st := &n.groups[i].watch, &n.state.Groups[i]
 	k, epoch := n.server(i)

@@ -72,11 +72,11 @@ type told struct {
 func (n *Node) retell() {
 	t := &n.telling
 	*t = telling{items: make([]item, len(n.groups)), changes: t.changes, scratch: t.scratch}
-	n.places, n.keys = make(map[cluster.GroupID]int, len(n.groups)), make(map[wire.GroupKey]int, len(n.groups))
+	n.places = places{byID: make(map[cluster.GroupID]int, len(n.groups)), byKey: make(map[wire.GroupKey]int, len(n.groups))}
 	for i := range n.groups {
 		id := n.groups[i].spec.ID
 		t.items[i].key = wire.KeyOf(id)
-		n.places[id], n.keys[t.items[i].key] = i, i
+		n.places.byID[id], n.places.byKey[t.items[i].key] = i, i
 	}
 	for i := range n.peers {
 		p := &n.peers[i]
@@ -86,8 +86,8 @@ func (n *Node) retell() {
 			if h.seq == 0 {
 				continue
 			}
-			if k, ok := n.keys[h.report.Group]; !ok || n.groups[k].spec.Prefers(p.id) >= 0 {
-				p.hear(h, n.keys)
+			if k, ok := n.places.byKey[h.report.Group]; !ok || n.groups[k].spec.Prefers(p.id) >= 0 {
+				p.hear(h, n.places.byKey)
 			}
 		}
 	}
@@ -283,15 +283,17 @@ func (p *hearing) lacksPart(hb *wire.Heartbeat, places map[wire.GroupKey]int) bo
 func (n *Node) toldBy(p *peer, hb *wire.Heartbeat) bool {
 	news := false
 	for _, r := range hb.Groups {
-		if place, fresh := p.hear(told{hb.Seq, r}, n.keys); fresh && place >= 0 {
+		if place, fresh := p.hear(told{hb.Seq, r}, n.places.byKey); fresh && place >= 0 {
+			n.due(place)
 			news = true
 		}
 	}
 	for _, r := range hb.Released {
-		place, ok := n.keys[r.Group]
+		place, ok := n.places.byKey[r.Group]
 		if !ok || !n.groups[place].hearRelease(r.Epoch, p.id) {
 			continue
 		}
+		n.due(place)
 		news = true
 		if n.state != nil && n.state.Groups[place].Epoch == r.Epoch {
 			n.fitAnew(p.id) // nobody told it to: its lease has ended for a moment that no heartbeat told of

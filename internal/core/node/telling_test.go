@@ -66,8 +66,9 @@ func TestChangeIsToldFirst(t *testing.T) {
 	r.forget()
 	r.at("alpha").hold(done) // the restart takes its time
 	r.at("alpha").step(&Done{cluster.Done{Group: last, Resource: "proc", Status: cluster.StatusFailed, Reason: "exited with status 1"}})
+	r.run(newsPace)
 	check(t, tells(r.beat("alpha")), "the next heartbeat tells of the failure")
-	r.until("beta knows", 5*time.Millisecond, func() bool { return knows(r, "beta", "alpha") })
+	r.until("beta knows", 3*time.Millisecond, func() bool { return knows(r, "beta", "alpha") })
 	r.until("gamma knows, though five such packets were lost", 200*time.Millisecond, func() bool { return knows(r, "gamma", "alpha") })
 	check(t, lost == 5, "%d packets were lost", lost)
 }

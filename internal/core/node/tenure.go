@@ -129,9 +129,10 @@ func (n *Node) tendGroups() {
 		return
 	}
 	runs := n.leaseRuns()
-	if !n.groupsDue && n.now.Mono < n.groupsAt && runs == n.leaseShown {
+	if !n.groupsDue && !n.someDue && n.now.Mono < n.groupsAt && runs == n.leaseShown {
 		return
 	}
+	all := n.groupsDue || runs != n.leaseShown || n.now.Mono >= n.allAt || n.now.Mono.Sub(n.allDone) >= n.timing.L
 	if n.leaseShown && !runs && n.number != 0 {
 		n.event("lease.lost", n.id(), "%s has lost its lease: no majority of the voters renewed it in time", n.id())
 		n.urgent()
@@ -139,21 +140,38 @@ func (n *Node) tendGroups() {
 	if runs != n.leaseShown {
 		n.planDue = true
 	}
-	n.groupsDue, n.leaseShown, n.groupsAt = false, runs, cluster.Never
-	if n.now.Mono < n.resumed {
-		n.groupsAt = n.resumed
+	n.groupsDue, n.someDue, n.leaseShown = false, false, runs
+	if all {
+		n.allDone, n.allAt = n.now.Mono, cluster.Never
+		if n.now.Mono < n.resumed {
+			n.allAt = n.resumed
+		}
 	}
+	n.groupsAt = n.allAt
+	n.places.due = n.places.due[:0]
 	for i := range n.groups {
-		if n.groups[i].group != nil {
+		l := &n.groups[i]
+		if !all && !l.due && n.now.Mono < l.outcome.WakeAt {
+			n.groupsAt = min(n.groupsAt, l.outcome.WakeAt)
+			continue
+		}
+		l.due = false
+		n.places.due = append(n.places.due, i)
+		if l.group != nil {
 			n.tendGroup(i)
 			n.release(i)
 		}
 	}
 	n.picture = nil
-	n.report()
-	n.watchServices()
-	n.tendFitness()
+	n.report(n.places.due)
+	for _, i := range n.places.due {
+		n.watchService(i)
+		n.tendFitness(i)
+	}
 }
+
+// due says that something has changed that one group alone depends on. What all depend on sets groupsDue.
+func (n *Node) due(place int) { n.groups[place].due, n.someDue = true, true }
 
 func (n *Node) tendGroup(i int) {
 	l, st := &n.groups[i], &n.state.Groups[i]
@@ -347,11 +365,11 @@ func (n *Node) release(i int) {
 	}
 }
 
-// report tells the others how each group is here, and each release that the run record holds until the log has it.
-func (n *Node) report() {
+// report tells the others how groups are here, and each release that the run record holds until the log has it.
+func (n *Node) report(places []int) {
 	recorded := !n.recDue && n.recOK >= n.recN || n.flawed(ReleaseUnrecorded)
-	news := false
-	for i := range n.groups {
+	news, urgent := false, false
+	for _, i := range places {
 		released := n.telling.items[i].released
 		if recorded {
 			released = n.toRelease(i)
@@ -360,11 +378,16 @@ func (n *Node) report() {
 		if reports {
 			r = n.reportOn(i)
 		}
+		urgent = urgent || !slices.Equal(released, n.telling.items[i].released)
 		news = n.tell(i, r, reports, released) || news
 	}
-	if news {
+	switch {
+	case urgent:
 		n.planDue = true
 		n.urgent()
+	case news:
+		n.planDue = true
+		n.tellSoon()
 	}
 }
 
