@@ -147,13 +147,13 @@ var directions = []struct {
 	{"internal/core/cluster", nil, "the shared words depend on nothing"},
 	{"internal/core/node", []string{"internal/core/*"}, "the parts of the core meet in node"},
 	{"internal/core", []string{"internal/core/cluster"}, "the parts of the core do not import each other: they meet in node, through types of cluster"},
-	{"internal/io/link", []string{"internal/core/cluster", "internal/core/wire", "internal/io/identity", "internal/io/nowait"}, "a link carries messages, and knows nobody who decides"},
-	{"internal/io/addr", []string{"internal/core/cluster", "internal/io/resource"}, "an address is a resource kind"},
+	{"internal/io/link", []string{"internal/io/bounded", "internal/core/cluster", "internal/core/wire", "internal/io/identity", "internal/io/nowait"}, "a link carries messages, and knows nobody who decides"},
+	{"internal/io/addr", []string{"internal/io/bounded", "internal/core/cluster", "internal/io/resource"}, "an address is a resource kind"},
 	{"internal/io/postgres", []string{"internal/core/cluster", "internal/io/resource"}, "PostgreSQL is a resource kind"},
 	{"internal/io/vm", []string{"internal/core/cluster", "internal/io/resource"}, "a virtual machine is a resource kind"},
-	{"internal/io/api", []string{"internal/core/cluster", "internal/io/accounts", "internal/io/identity", "api/*"}, "the API speaks its schema, and asks who somebody is"},
-	{"internal/io/resource", []string{"internal/core/cluster", "internal/io/accounts"}, "a program runs as a user of this host"},
-	{"internal/io", []string{"internal/core/cluster"}, "io acts on shared words and never sees the core that decides, nor other io"},
+	{"internal/io/api", []string{"internal/io/bounded", "internal/core/cluster", "internal/io/accounts", "internal/io/identity", "api/*"}, "the API speaks its schema, and asks who somebody is"},
+	{"internal/io/resource", []string{"internal/io/bounded", "internal/core/cluster", "internal/io/accounts"}, "a program runs as a user of this host"},
+	{"internal/io", []string{"internal/io/bounded", "internal/core/cluster"}, "io acts on shared words and never sees the core that decides, nor other io"},
 }
 
 // TestImportDirections holds the packages to the direction that docs and layout promise.
@@ -250,6 +250,36 @@ func TestForbiddenImports(t *testing.T) {
 				t.Errorf("%s: %s imports %s, but the core depends on as little as it can: coreModules in this test lists what it may", s.at(pos), f.dir, name)
 			}
 		}
+	}
+}
+
+// unboundedReaders hold in memory whatever there is to read; what they belong to, and what is to be used instead.
+var unboundedReaders = map[string]string{
+	"os.ReadFile": "bounded.ReadFile", "io.ReadAll": "bounded.ReadAll",
+	"ReadString": "bounded.ReadLine", "ReadBytes": "bounded.ReadLine", "CombinedOutput": "bounded.Output, or a bounded.Tail",
+}
+
+// TestReadersAreBounded: what others wrote is read with a limit. Package bounded has them all.
+func TestReadersAreBounded(t *testing.T) {
+	s := load(t)
+	for _, f := range s.all {
+		if f.isTest || f.generated || !within(f.dir, "internal/app") && !within(f.dir, "internal/io") || within(f.dir, "internal/io/bounded") {
+			continue
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			sel, isSel := n.(*ast.SelectorExpr)
+			if !isSel {
+				return true
+			}
+			name := sel.Sel.Name
+			if pkg, isName := sel.X.(*ast.Ident); isName && (pkg.Name == "os" || pkg.Name == "io") {
+				name = pkg.Name + "." + name
+			}
+			if instead := unboundedReaders[name]; instead != "" {
+				t.Errorf("%s: %s, but what others wrote may be of any length: use %s", s.at(n.Pos()), name, instead)
+			}
+			return true
+		})
 	}
 }
 

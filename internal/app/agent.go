@@ -24,6 +24,7 @@ import (
 	"baton/internal/core/wire"
 	"baton/internal/io/addr"
 	"baton/internal/io/api"
+	"baton/internal/io/bounded"
 	"baton/internal/io/disk"
 	"baton/internal/io/gate"
 	"baton/internal/io/link"
@@ -177,7 +178,7 @@ func readSetup(opt AgentOptions, log *slog.Logger) (*cluster.Spec, cluster.NodeI
 // readOwnFile reads this node's own cluster file. One that somebody edited wrongly is not used, as no edited
 // file is, so it keeps no agent from starting whose data directory has a text that counted.
 func readOwnFile(opt AgentOptions, log *slog.Logger) (*cluster.Spec, error) {
-	text, err := os.ReadFile(opt.ConfigFile)
+	text, err := bounded.ReadFile(opt.ConfigFile, bounded.ClusterFile)
 	if err != nil {
 		return nil, fail(exitUsage, "name the cluster file with baton agent --config FILE", "read the cluster file %s: %s", opt.ConfigFile, cause(err))
 	}
@@ -189,7 +190,7 @@ func readOwnFile(opt AgentOptions, log *slog.Logger) (*cluster.Spec, error) {
 		return spec, nil
 	}
 	if kept := newFileKeeper("", opt.ConfigFile, opt.DataDir, log).newestKept(); kept != "" {
-		if text, bad := os.ReadFile(kept); bad == nil {
+		if text, bad := bounded.ReadFile(kept, bounded.ClusterFile); bad == nil {
 			if spec, bad := config.Parse(kept, text, Kinds()); bad == nil {
 				log.Warn("the cluster file can't be read, and is not used", "file", opt.ConfigFile, "instead", kept, "cause", err)
 				return spec, nil

@@ -2,7 +2,6 @@ package app
 
 import (
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -10,6 +9,7 @@ import (
 	"strings"
 
 	"baton/internal/core/cluster"
+	"baton/internal/io/bounded"
 	"baton/internal/io/resource"
 )
 
@@ -110,13 +110,8 @@ func filesOf(dir string, command []string) (files []string) {
 }
 
 // head returns the beginning of a file; "" where it can't be read.
-func head(file string, limit int64) string {
-	f, err := os.Open(file)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, limit))
+func head(file string, limit int) string {
+	text, err := bounded.Head(file, limit)
 	if err != nil {
 		return ""
 	}

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"baton/internal/io/bounded"
 	"baton/internal/io/gate"
 )
 
@@ -79,8 +79,8 @@ func checkObstacles(u *checkup, what, why string) {
 
 // cgroupMount finds the cgroup v2 hierarchy in the text of /proc/self/mountinfo (proc(5)).
 func cgroupMount(mountinfo string) string {
-	for lines := bufio.NewScanner(strings.NewReader(mountinfo)); lines.Scan(); {
-		before, after, found := strings.Cut(lines.Text(), " - ")
+	for line := range strings.Lines(mountinfo) {
+		before, after, found := strings.Cut(line, " - ")
 		place, kind := strings.Fields(before), strings.Fields(after)
 		if found && len(place) >= 5 && len(kind) > 0 && kind[0] == "cgroup2" {
 			return place[4]
@@ -90,7 +90,7 @@ func cgroupMount(mountinfo string) string {
 }
 
 func checkCgroup(u *checkup) {
-	text, err := os.ReadFile("/proc/self/mountinfo")
+	text, err := bounded.ReadFile("/proc/self/mountinfo", bounded.Proc)
 	if err != nil {
 		u.add("cgroup", warning, "", "%v", err)
 		return
@@ -115,7 +115,7 @@ func checkCgroup(u *checkup) {
 
 // checkSnapshots names what remains where this host can be set back to a former state of itself.
 func checkSnapshots(u *checkup) {
-	text, err := os.ReadFile("/proc/cpuinfo")
+	text, err := bounded.ReadFile("/proc/cpuinfo", bounded.Proc)
 	if err != nil || !virtual(string(text)) {
 		return
 	}
@@ -134,7 +134,7 @@ func virtual(cpuinfo string) bool {
 }
 
 func checkClocks(u *checkup) {
-	source, err := os.ReadFile("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+	source, err := bounded.ReadFile("/sys/devices/system/clocksource/clocksource0/current_clocksource", bounded.Proc)
 	if err != nil {
 		u.add("clock", warning, "", "the clock source is not known: %v", err)
 	} else {
@@ -142,7 +142,7 @@ func checkClocks(u *checkup) {
 		u.add("clock", v, hint, "%s", text)
 	}
 	for _, name := range []string{"/etc/chrony/chrony.conf", "/etc/chrony.conf"} {
-		text, err := os.ReadFile(name)
+		text, err := bounded.ReadFile(name, bounded.Proc)
 		if err != nil {
 			continue
 		}
@@ -191,7 +191,7 @@ func judgeChrony(text string) (v verdict, hint, found string) {
 
 // checkMemory tells whether the agent may keep its pages.
 func checkMemory(u *checkup) {
-	status, err := os.ReadFile("/proc/self/status")
+	status, err := bounded.ReadFile("/proc/self/status", bounded.Proc)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		u.add("memory", warning, "", "%v", err)
 		return

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"baton/internal/core/cluster"
+	"baton/internal/io/bounded"
 )
 
 // unitName is the unit that `make install` puts here.
@@ -63,7 +64,7 @@ func checkUnits(u *checkup, spec *cluster.Spec, self *cluster.NodeSpec) {
 func systemctl(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), unitFilesRead)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "systemctl", args...).Output()
+	out, err := bounded.Output(exec.CommandContext(ctx, "systemctl", args...), bounded.Answer)
 	return string(out), err
 }
 

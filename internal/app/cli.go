@@ -228,6 +228,8 @@ func (k *console) troubleAt(err error, where string) error {
 	}
 	t := api.Explain(err)
 	switch {
+	case t.Silent:
+		return fail(exitUnreached, t.Hint, "%s: %s", where, t.Text)
 	case t.Unreached && where != k.socket:
 		return fail(exitUnreached, "does a node's agent run there, and does a firewall let TCP through? baton check prints the rules", "no agent reached at %s: %s", where, t.Text)
 	case t.Unreached:

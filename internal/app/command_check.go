@@ -12,6 +12,7 @@ import (
 	"baton/internal/core/cluster"
 	"baton/internal/core/config"
 	"baton/internal/core/wire"
+	"baton/internal/io/bounded"
 )
 
 // checkCmd is `baton check`.
@@ -145,7 +146,7 @@ func (k *console) summary(u *checkup) {
 
 // checkFile reads the cluster file. Nil: it can't be used, and nothing else can be said.
 func checkFile(u *checkup, name string) *cluster.Spec {
-	text, err := os.ReadFile(name)
+	text, err := bounded.ReadFile(name, bounded.ClusterFile)
 	if err != nil {
 		u.add("file", bad, "name another one: baton check FILE", "%v", err)
 		return nil
@@ -181,7 +182,7 @@ func checkKey(u *checkup, name string) {
 		u.add("key", bad, "on one node: baton keygen "+name+", then copy it to the others", "%v", err)
 		return
 	}
-	text, err := os.ReadFile(name)
+	text, err := bounded.ReadFile(name, bounded.ClusterFile)
 	if err != nil {
 		u.add("key", bad, "run check as root", "%v", err)
 		return

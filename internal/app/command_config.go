@@ -17,6 +17,7 @@ import (
 	batonv1 "baton/api/v1"
 	"baton/internal/core/config"
 	"baton/internal/io/api"
+	"baton/internal/io/bounded"
 )
 
 // applyFlags are those of every command that changes the configuration.
@@ -37,7 +38,7 @@ type applyCmd struct {
 
 // Run makes the file the cluster's configuration.
 func (c *applyCmd) Run(k *console) error {
-	text, err := os.ReadFile(c.File)
+	text, err := bounded.ReadFile(c.File, bounded.ClusterFile)
 	if err != nil {
 		return fail(exitUsage, "name another one: baton apply FILE", "read the cluster file %s: %s", c.File, plainCause(err))
 	}
@@ -211,7 +212,8 @@ func (k *console) readLine() (string, error) {
 			break
 		}
 	}
-	return k.typed.ReadString('\n')
+	line, err := bounded.ReadLine(k.typed, bounded.Typed)
+	return string(line), err
 }
 
 // waitsEvery is how often is asked what a change waits for.
@@ -366,7 +368,7 @@ func (k *console) side(agent *api.Client, name string) (side, error) {
 }
 
 func fileSide(name string) (side, error) {
-	text, err := os.ReadFile(name)
+	text, err := bounded.ReadFile(name, bounded.ClusterFile)
 	if err != nil {
 		return side{}, fail(exitUsage, "name a revision, which is a number, or a file", "read %s: %s", name, plainCause(err))
 	}

@@ -10,6 +10,7 @@ import (
 
 	batonv1 "baton/api/v1"
 	"baton/internal/core/config"
+	"baton/internal/io/bounded"
 )
 
 // editCmd is `baton edit`.
@@ -61,7 +62,7 @@ func editUntilRight(k *console, file, text string) (string, error) {
 		if err := k.runEditor(file); err != nil {
 			return "", err
 		}
-		edited, err := os.ReadFile(file)
+		edited, err := bounded.ReadFile(file, bounded.ClusterFile)
 		if err != nil {
 			return "", fmt.Errorf("read what was edited: %w", err)
 		}

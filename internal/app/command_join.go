@@ -18,6 +18,7 @@ import (
 	"baton/internal/core/config"
 	"baton/internal/core/wire"
 	"baton/internal/io/api"
+	"baton/internal/io/bounded"
 	"baton/internal/io/disk"
 	"baton/internal/io/identity"
 )
@@ -155,7 +156,7 @@ func portOf(address string) string { return address[strings.LastIndex(address, "
 
 // checkFile tells if a file would be overwritten by something else, or can't be written.
 func (c *joinCmd) checkFile(name string, hash []byte) error {
-	text, err := os.ReadFile(name)
+	text, err := bounded.ReadFile(name, bounded.ClusterFile)
 	switch {
 	case err == nil && !bytes.Equal(identity.Hash(text), hash) && !c.Force:
 		return fail(exitFailed, "move it away, or replace it with --force", "%s is there already, and differs from the cluster's; nothing was changed", name)

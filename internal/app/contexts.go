@@ -14,6 +14,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"baton/internal/io/api"
+	"baton/internal/io/bounded"
 	"baton/internal/io/identity"
 )
 
@@ -64,7 +65,7 @@ func readPrivate(name string) ([]byte, error) {
 	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o077 != 0 {
 		return nil, fail(exitUsage, "chmod 600 "+name, "%s has mode %04o: others can read the secret in it", name, mode.Perm())
 	}
-	return io.ReadAll(io.LimitReader(f, maxContexts))
+	return bounded.ReadAll(f, maxContexts)
 }
 
 const maxContexts = 1 << 20 // bytes of a context file
@@ -317,7 +318,7 @@ func (c *contextAddCmd) Run(k *console) error {
 	}
 	token := c.Token
 	if token == "-" {
-		raw, err := io.ReadAll(io.LimitReader(k.in, 1024))
+		raw, err := bounded.ReadAll(k.in, bounded.Typed)
 		if err != nil {
 			return fail(exitUsage, "", "read the token from standard input: %v", err)
 		}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"baton/internal/io/bounded"
 )
 
 // devCmd is `baton dev`.
@@ -111,7 +113,7 @@ func (c *devCmd) prepare() (opener, error) {
 	var text []byte
 	var err error
 	if c.File != "" {
-		text, err = os.ReadFile(c.File)
+		text, err = bounded.ReadFile(c.File, bounded.ClusterFile)
 	} else if self, err = os.Executable(); err == nil {
 		name, text = "the demo's cluster file", fmt.Appendf(nil, labFile, c.Takeover, self, devPort)
 	}

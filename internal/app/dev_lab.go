@@ -13,6 +13,7 @@ import (
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/config"
+	"baton/internal/io/bounded"
 	"baton/internal/lab"
 )
 
@@ -171,7 +172,7 @@ func (g *labGround) build() error {
 		return err
 	}
 	var err error
-	if g.key, err = os.ReadFile(keyFile); err != nil {
+	if g.key, err = bounded.ReadFile(keyFile, bounded.KeyFile); err != nil {
 		return err
 	}
 	taken := make(map[netip.Addr]bool)

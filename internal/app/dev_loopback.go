@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
+	"baton/internal/io/bounded"
 )
 
 // loopbackFile is the cluster without root. There is no address that moves: each node's service listens
@@ -274,7 +275,7 @@ func (g *loopbackGround) thaw(node string) error {
 }
 
 func (g *loopbackGround) service(node string, group cluster.GroupID) (int, error) {
-	return processOf(g.plan, group, g.runDir(node), os.ReadFile)
+	return processOf(g.plan, group, g.runDir(node), func(path string) ([]byte, error) { return bounded.ReadFile(path, bounded.Small) })
 }
 
 func (g *loopbackGround) killService(node string, group cluster.GroupID) error {

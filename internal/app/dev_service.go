@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"baton/internal/io/bounded"
 )
 
 // devService is the service of a cluster on loopback: it listens on its node's own address, and answers
@@ -52,7 +54,7 @@ func devService(ctx context.Context) error {
 
 // servingEpoch reads the state file: the epoch, and whether this node serves.
 func servingEpoch() (uint64, bool) {
-	text, err := os.ReadFile(os.Getenv("BATON_STATE_FILE"))
+	text, err := bounded.ReadFile(os.Getenv("BATON_STATE_FILE"), bounded.Small)
 	if err != nil {
 		return 0, false
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"baton/internal/core/cluster"
+	"baton/internal/io/bounded"
 )
 
 // leftLimit is how long a node that has left the cluster tries to stop what runs on it.
@@ -78,7 +79,7 @@ func (p parting) keep(socket string) error {
 
 // readParting returns what the agent of a socket has left; nil: nothing.
 func readParting(socket string) *parting {
-	b, err := os.ReadFile(partingPath(socket))
+	b, err := bounded.ReadFile(partingPath(socket), bounded.Small)
 	if err != nil {
 		return nil
 	}

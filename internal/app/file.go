@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"baton/internal/core/cluster"
+	"baton/internal/io/bounded"
 )
 
 const (
@@ -125,7 +126,7 @@ func (k *fileKeeper) update() error {
 	if err := replaceFile(k.kept(revision), text, 0o600); err != nil {
 		return fmt.Errorf("keep revision %d: %w", revision, err)
 	}
-	have, err := os.ReadFile(k.path)
+	have, err := bounded.ReadFile(k.path, bounded.ClusterFile)
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
@@ -148,7 +149,7 @@ func (k *fileKeeper) note(revision cluster.Revision) error {
 
 // base returns the revision that the file was made from; 0: not known.
 func (k *fileKeeper) base() cluster.Revision {
-	text, err := os.ReadFile(filepath.Join(k.dir, madeFrom))
+	text, err := bounded.ReadFile(filepath.Join(k.dir, madeFrom), bounded.Small)
 	if err != nil {
 		return 0
 	}
@@ -185,7 +186,7 @@ func (k *fileKeeper) newestKept() string {
 // known tells whether a text is one of the cluster's revisions, so that it is nobody's edit.
 func (k *fileKeeper) known(text []byte) bool {
 	return slices.ContainsFunc(k.revisions(), func(r cluster.Revision) bool {
-		kept, err := os.ReadFile(k.kept(r))
+		kept, err := bounded.ReadFile(k.kept(r), bounded.ClusterFile)
 		return err == nil && bytes.Equal(kept, text)
 	})
 }
@@ -215,7 +216,7 @@ func (k *fileKeeper) drift() *cluster.Drift {
 	if s := k.seen; s.valid && s.revision == look.revision && s.size == look.size && s.changed.Equal(look.changed) {
 		return s.drift
 	}
-	have, err := os.ReadFile(k.path)
+	have, err := bounded.ReadFile(k.path, bounded.ClusterFile)
 	switch {
 	case err != nil:
 		d.Trouble = plainCause(err)
@@ -246,7 +247,7 @@ func (k *fileKeeper) restore(now time.Time) (revision cluster.Revision, kept str
 	if revision == 0 {
 		return 0, "", errors.New("the cluster has no configuration of its own yet")
 	}
-	have, err := os.ReadFile(k.path)
+	have, err := bounded.ReadFile(k.path, bounded.ClusterFile)
 	switch {
 	case err == nil && bytes.Equal(have, text):
 		return revision, "", k.note(revision)

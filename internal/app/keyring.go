@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"baton/internal/core/wire"
+	"baton/internal/io/bounded"
 )
 
 // keyring is this node's key file, and who uses its keys.
@@ -20,7 +21,7 @@ type keyring struct {
 
 // readKeyFile reads a key file.
 func readKeyFile(file string) (wire.Keys, error) {
-	text, err := os.ReadFile(file)
+	text, err := bounded.ReadFile(file, bounded.KeyFile)
 	if err != nil {
 		return wire.Keys{}, fail(exitUsage, "make one with baton keygen "+file+", and copy it to every node", "read the cluster key %s: %s", file, cause(err))
 	}
@@ -62,7 +63,7 @@ var errKeyEdited = errors.New("it holds other keys than the agent uses: restart 
 
 // store replaces the key file at one instant. Agents of one machine may share it (baton dev).
 func (k *keyring) store(next wire.Keys) error {
-	text, err := os.ReadFile(k.file)
+	text, err := bounded.ReadFile(k.file, bounded.KeyFile)
 	if err != nil {
 		return fmt.Errorf("look at the key file: %w", err)
 	}

@@ -2,6 +2,7 @@ package app
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -17,6 +18,7 @@ import (
 
 	"baton/internal/core/cluster"
 	"baton/internal/io/api"
+	"baton/internal/io/bounded"
 	"baton/internal/io/resource"
 )
 
@@ -153,7 +155,7 @@ func outputOfJournal(ctx context.Context, q api.OutputQuery, resources []cluster
 	}
 	c := exec.CommandContext(ctx, "journalctl", args...)
 	c.WaitDelay = time.Second
-	complaints := new(strings.Builder)
+	complaints := &bounded.Tail{Limit: bounded.Small}
 	c.Stderr = complaints
 	pipe, err := c.StdoutPipe()
 	if err != nil {
@@ -167,7 +169,7 @@ func outputOfJournal(ctx context.Context, q api.OutputQuery, resources []cluster
 		_ = c.Process.Kill() // it may have ended
 	}
 	if ended := c.Wait(); err == nil && ctx.Err() == nil && ended != nil {
-		err = fmt.Errorf("journalctl: %w: %s", ended, strings.TrimSpace(complaints.String()))
+		err = fmt.Errorf("journalctl: %w: %s", ended, bytes.TrimSpace(complaints.Bytes()))
 	}
 	return err
 }
@@ -177,7 +179,10 @@ func journalLines(from io.Reader, names map[string]cluster.ResourceID, send func
 	r := bufio.NewReaderSize(from, 64<<10)
 	var lines []api.OutputLine
 	for {
-		text, err := r.ReadBytes('\n')
+		text, err := bounded.ReadLine(r, bounded.Line)
+		if errors.Is(err, bounded.ErrLong) {
+			continue
+		}
 		if err == io.EOF {
 			if len(lines) > 0 {
 				return send(lines)

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"baton/internal/io/bounded"
 )
 
 // holder is who has a port of this host.
@@ -35,7 +37,7 @@ func holderOf(network string, at netip.AddrPort) (holder, bool) {
 	held, found := holder{}, false
 	inode := ""
 	for _, family := range []string{"", "6"} {
-		text, err := os.ReadFile("/proc/thread-self/net/" + network + family)
+		text, err := bounded.ReadFile("/proc/thread-self/net/"+network+family, bounded.Proc)
 		if err != nil {
 			continue
 		}
@@ -107,7 +109,7 @@ func processWith(file string) (pid int, name string) {
 		if pid, err = strconv.Atoi(filepath.Base(process)); err != nil {
 			continue
 		}
-		text, err := os.ReadFile(process + "/comm")
+		text, err := bounded.ReadFile(process+"/comm", bounded.Proc)
 		if err != nil {
 			continue // it has just ended
 		}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime/pprof"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"baton/internal/io/api"
+	"baton/internal/io/bounded"
 	"baton/internal/io/nowait"
 )
 
@@ -90,12 +90,12 @@ func hostFiles(ctx context.Context, configFile string) []api.ReportFile {
 	}
 	fmt.Fprintf(&host, "baton %s\n", Version())
 	for _, path := range []string{"/etc/os-release", "/proc/loadavg", "/proc/uptime", "/proc/meminfo"} {
-		if text, err := os.ReadFile(path); err == nil {
+		if text, err := bounded.ReadFile(path, bounded.Proc); err == nil {
 			fmt.Fprintf(&host, "\n# %s\n%s", path, text)
 		}
 	}
 	files := []api.ReportFile{{Name: "host.txt", About: "kernel, system, load and memory", Content: host.Bytes()}}
-	if text, err := os.ReadFile(configFile); err == nil {
+	if text, err := bounded.ReadFile(configFile, bounded.ClusterFile); err == nil {
 		files = append(files, api.ReportFile{Name: "file-" + filepath.Base(configFile), About: configFile + " on this host", Content: text})
 	}
 	for _, c := range []struct{ name, about, line string }{
@@ -106,8 +106,10 @@ func hostFiles(ctx context.Context, configFile string) []api.ReportFile {
 		args := strings.Fields(c.line)
 		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 		cmd.WaitDelay = time.Second
-		if out, err := cmd.CombinedOutput(); err == nil && len(out) > 0 {
-			files = append(files, api.ReportFile{Name: c.name, About: c.about, Content: out})
+		out := &bounded.Tail{Limit: bounded.Report}
+		cmd.Stdout, cmd.Stderr = out, out
+		if err := cmd.Run(); err == nil && len(out.Bytes()) > 0 {
+			files = append(files, api.ReportFile{Name: c.name, About: c.about, Content: out.Bytes()})
 		}
 	}
 	return files

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
+	"baton/internal/io/bounded"
 	"baton/internal/io/resource"
 )
 
@@ -129,7 +130,7 @@ func (d *runDir) store(r *cluster.Record) error {
 
 // bootID returns the identity of the kernel's present boot.
 func bootID() (cluster.BootID, error) {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	b, err := bounded.ReadFile("/proc/sys/kernel/random/boot_id", bounded.Small)
 	if err != nil {
 		return 0, fmt.Errorf("read the boot id: %w", err)
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"baton/internal/core/node"
+	"baton/internal/io/bounded"
 )
 
 // leave is what the agent does with what runs here when it ends.
@@ -70,7 +71,7 @@ func (a *agent) awaitLeave(ctx context.Context) {
 // restarting asks systemd whether the agent's own unit is to be started again. During a shutdown, and when
 // systemd stops a unit because of another, the job is a stop.
 func restarting(log *slog.Logger) bool {
-	text, err := os.ReadFile("/proc/self/cgroup")
+	text, err := bounded.ReadFile("/proc/self/cgroup", bounded.Small)
 	if err != nil {
 		log.Warn("it is not known whether this is a restart: taken for a stop", "cause", err)
 		return false
@@ -81,7 +82,7 @@ func restarting(log *slog.Logger) bool {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), managerAnswers)
 	defer cancel()
-	jobs, err := exec.CommandContext(ctx, "systemctl", "list-jobs", "--no-legend", "--plain", unit).Output()
+	jobs, err := bounded.Output(exec.CommandContext(ctx, "systemctl", "list-jobs", "--no-legend", "--plain", unit), bounded.Answer)
 	if err != nil {
 		log.Warn("systemd does not say whether this is a restart: taken for a stop", "unit", unit, "cause", err)
 		return false

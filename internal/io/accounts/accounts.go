@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"baton/internal/io/bounded"
 )
 
 // Account is a user as the host knows it.
@@ -90,7 +92,7 @@ func (s *sources) groupNumber(name string) (uint32, error) {
 
 // find returns the fields of whoever has this name, or else this number: of the file, or of the other sources.
 func (s *sources) find(file, database, key string, fields int) (line []string, local bool, err error) {
-	text, err := os.ReadFile(file)
+	text, err := bounded.ReadFile(file, bounded.Accounts)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, false, err
 	}
@@ -131,7 +133,7 @@ func pick(text, key string, fields int) (byNumber []string) {
 // is in the files is only in groups of files, as far as systemd is concerned; and it is not kept from its groups of
 // the files by a directory that does not answer.
 func (s *sources) memberships(name string, local bool) ([]uint32, error) {
-	text, err := os.ReadFile(s.group)
+	text, err := bounded.ReadFile(s.group, bounded.Accounts)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}

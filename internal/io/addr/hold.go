@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
+	"baton/internal/io/bounded"
 )
 
 // repeats are the times after the first announcement at which it is sent again. The standards ask for two
@@ -85,7 +85,7 @@ func (v *vip) newHold(i iface) (*hold, error) {
 		group = unix.RTNLGRP_IPV6_IFADDR
 		protocol = unix.ETH_P_IPV6
 		// The kernel's own advertisements carry the router flag exactly if this is not 0.
-		b, err := os.ReadFile(filepath.Join("/proc/sys/net/ipv6/conf", i.name, "forwarding"))
+		b, err := bounded.ReadFile(filepath.Join("/proc/sys/net/ipv6/conf", i.name, "forwarding"), bounded.Small)
 		h.router = err == nil && strings.TrimSpace(string(b)) != "0"
 	}
 	var err error

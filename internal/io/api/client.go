@@ -30,24 +30,31 @@ type Client struct {
 	Plan      batonv1connect.PlanClient
 	transport *http.Transport
 	notes     *notes
+	vital     *vital
 }
+
+// maxAnswer is the longest answer, or part of a stream, that a Client takes, in bytes.
+const maxAnswer = 16 << 20
 
 // newClient returns a client of the agent that a transport leads to. The host stands in no address.
 func newClient(t *http.Transport, scheme, token string) *Client {
-	n := &notes{next: bearer{t, token}}
+	v := &vital{next: bearer{t, token}, base: scheme + "://baton", after: silentAfter}
+	n := &notes{next: v}
 	h, base := &http.Client{Transport: n}, scheme+"://baton"
+	limit := connect.WithReadMaxBytes(maxAnswer)
 	return &Client{
 		transport:   t,
 		notes:       n,
-		BatonClient: batonv1connect.NewBatonClient(h, base),
-		Observe:     batonv1connect.NewObserveClient(h, base),
-		Act:         batonv1connect.NewActClient(h, base),
-		Access:      batonv1connect.NewAccessClient(h, base),
-		Members:     batonv1connect.NewMembersClient(h, base),
-		Join:        batonv1connect.NewJoinClient(h, base),
-		Keys:        batonv1connect.NewKeysClient(h, base),
-		Config:      batonv1connect.NewConfigClient(h, base),
-		Plan:        batonv1connect.NewPlanClient(h, base),
+		vital:       v,
+		BatonClient: batonv1connect.NewBatonClient(h, base, limit),
+		Observe:     batonv1connect.NewObserveClient(h, base, limit),
+		Act:         batonv1connect.NewActClient(h, base, limit),
+		Access:      batonv1connect.NewAccessClient(h, base, limit),
+		Members:     batonv1connect.NewMembersClient(h, base, limit),
+		Join:        batonv1connect.NewJoinClient(h, base, limit),
+		Keys:        batonv1connect.NewKeysClient(h, base, limit),
+		Config:      batonv1connect.NewConfigClient(h, base, limit),
+		Plan:        batonv1connect.NewPlanClient(h, base, limit),
 	}
 }
 
@@ -97,7 +104,7 @@ func Dial(socket string) *Client {
 	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		d := net.Dialer{Timeout: dialTimeout}
 		return d.DialContext(ctx, "unix", socket)
-	}}
+	}, MaxResponseHeaderBytes: maxRequest}
 	return newClient(t, "http", "")
 }
 
@@ -137,6 +144,7 @@ func (c *Client) Close() { c.transport.CloseIdleConnections() }
 // Trouble is what became of a request that failed.
 type Trouble struct {
 	Unreached bool         // no agent listens there
+	Silent    bool         // one does, and answers nothing
 	Code      connect.Code // else, by the agent
 	Text      string       // one sentence
 	Hint      string       // may be empty
@@ -158,7 +166,11 @@ func Explain(err error) Trouble {
 	}
 	var dial *net.OpError
 	var clock *identity.ClockError
+	var silence *SilentError
 	switch {
+	case errors.As(err, &silence):
+		t.Silent, t.Text = true, silence.Error()
+		t.Hint = "its process is stopped, or its host starved: ps -o stat,pid,args -C baton shows T for stopped; systemctl restart baton moves nothing"
 	case errors.As(err, &dial) && errors.Is(err, fs.ErrPermission):
 		t.Code, t.Text = connect.CodePermissionDenied, "this user may not connect to the agent"
 		t.Hint = "use sudo, or have root add you: usermod -aG " + GroupName + " USER"

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/dynamicpb"
+
+	"baton/internal/io/bounded"
 )
 
 // strictMost is how much of a request in JSON is looked at; no call takes more.
@@ -31,13 +33,13 @@ func strict(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		body, err := io.ReadAll(io.LimitReader(r.Body, strictMost+1))
+		body, err := bounded.ReadAll(r.Body, strictMost)
 		var why *refusal
 		switch {
+		case errors.Is(err, bounded.ErrLong):
+			why = &refusal{connect.CodeResourceExhausted, "the request is larger than 2 MiB", "send less at once"}
 		case err != nil:
 			why = &refusal{connect.CodeInvalidArgument, "the request was cut short", "send it again"}
-		case len(body) > strictMost:
-			why = &refusal{connect.CodeResourceExhausted, "the request is larger than 2 MiB", "send less at once"}
 		default:
 			why = misread(body, input)
 		}

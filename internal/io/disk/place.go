@@ -3,7 +3,6 @@ package disk
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"baton/internal/io/bounded"
 )
 
 // spareAgain is how long it takes until a spare for which there was no room is tried again.
@@ -122,7 +123,7 @@ func (s *Store) place() error {
 		}
 		former.Close()
 	}
-	if n, err := os.ReadFile(s.path(runsName)); err != nil || len(n) > runsWidth+1 || strings.TrimSpace(string(n)) != fmt.Sprintf("%0*d", runsWidth, s.runs) {
+	if n, err := bounded.ReadFile(s.path(runsName), bounded.Small); err != nil || len(n) > runsWidth+1 || strings.TrimSpace(string(n)) != fmt.Sprintf("%0*d", runsWidth, s.runs) {
 		if err := s.beginCount(s.runs); err != nil {
 			return fmt.Errorf("count the agents begun on this directory: %w", noRoom(err))
 		}
@@ -146,11 +147,7 @@ func (s *Store) mayReplace() error {
 		return err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	b, err := io.ReadAll(io.LimitReader(f, min(info.Size(), maxLog)))
+	b, err := bounded.ReadAll(f, maxLog)
 	if err != nil {
 		return err
 	}

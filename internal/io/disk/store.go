@@ -30,6 +30,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
+	"baton/internal/io/bounded"
 )
 
 const (
@@ -159,7 +160,7 @@ func (s *Store) takeLock() error {
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return fmt.Errorf("lock %s: %w", f.Name(), err)
 		}
-		holder, _ := os.ReadFile(f.Name())
+		holder, _ := bounded.ReadFile(f.Name(), bounded.Small)
 		return fmt.Errorf("%w: another agent (process %s) uses it", ErrInUse, strings.TrimSpace(string(holder)))
 	}
 	// The process id is for the message above only: a full disk must not keep an agent from starting.

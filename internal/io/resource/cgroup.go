@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"baton/internal/io/bounded"
 )
 
 // cgroup is a directory of the cgroup v2 tree (cgroups(7)). Whatever a program forks, and however often,
@@ -27,6 +29,7 @@ func cgroupMount() string {
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, bounded.Proc) // of layered file systems lines are long
 	for lines.Scan() {
 		// proc_pid_mountinfo(5): id parent major:minor root mountpoint options [tags] - type source options
 		mount, kind, _ := strings.Cut(lines.Text(), " - ")
@@ -68,7 +71,7 @@ func (c cgroup) populated() (bool, error) {
 	if c.dir == "" {
 		return false, nil
 	}
-	text, err := os.ReadFile(filepath.Join(c.dir, "cgroup.events"))
+	text, err := bounded.ReadFile(filepath.Join(c.dir, "cgroup.events"), bounded.Small)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

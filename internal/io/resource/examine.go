@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"baton/internal/io/bounded"
 )
 
 // unfit is why a file can't be executed on this host, and what to do.
@@ -136,7 +138,7 @@ func examineELF(file string, f *os.File) *unfit {
 		if p.Type != elf.PT_INTERP || p.Filesz > unix.PathMax {
 			continue
 		}
-		name, err := io.ReadAll(p.Open())
+		name, err := bounded.ReadAll(p.Open(), unix.PathMax)
 		loader := strings.TrimRight(string(name), "\x00")
 		if err != nil || !fits {
 			continue

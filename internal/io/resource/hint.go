@@ -3,12 +3,13 @@ package resource
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"baton/internal/io/bounded"
 )
 
 // leftBy counts what the program has left running at its end, in its cgroup; what we run there to ask for its health
@@ -17,7 +18,7 @@ func (p *process) leftBy(r *run) (n int) {
 	if p.group.dir == "" {
 		return 0
 	}
-	text, err := os.ReadFile(filepath.Join(p.group.dir, "cgroup.procs"))
+	text, err := bounded.ReadFile(filepath.Join(p.group.dir, "cgroup.procs"), bounded.Small)
 	if err != nil {
 		return 0
 	}
@@ -65,7 +66,7 @@ func outputHint(output string) string {
 
 // nonlocalBind tells whether this host lets programs bind addresses that it has not (ip(7)).
 func nonlocalBind() bool {
-	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_nonlocal_bind")
+	text, err := bounded.ReadFile("/proc/sys/net/ipv4/ip_nonlocal_bind", bounded.Small)
 	return err == nil && strings.TrimSpace(string(text)) == "1"
 }
 
@@ -88,12 +89,7 @@ func DOSScript(dir string, command []string) string {
 		if info, err := os.Stat(word); err != nil || !info.Mode().IsRegular() {
 			continue
 		}
-		f, err := os.Open(word)
-		if err != nil {
-			continue
-		}
-		head, err := io.ReadAll(io.LimitReader(f, scriptLook))
-		f.Close()
+		head, err := bounded.Head(word, scriptLook)
 		if err == nil && bytes.Contains(head, []byte("\r\n")) && (i > 0 || bytes.HasPrefix(head, []byte("#!"))) && !bytes.ContainsRune(head, 0) {
 			return word
 		}

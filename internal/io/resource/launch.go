@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"baton/internal/io/accounts"
+	"baton/internal/io/bounded"
 )
 
 // defaultPath is where programs are looked up whose command names no directory.
@@ -210,7 +211,7 @@ func awaitHeld(pid int) error {
 // kernel does not let us change (an agent without CAP_SYS_RESOURCE was given it, and did not raise it) stays.
 func settle(pid int) error {
 	score := fmt.Sprintf("/proc/%d/oom_score_adj", pid)
-	if text, err := os.ReadFile(score); err == nil && strings.TrimSpace(string(text)) != "0" {
+	if text, err := bounded.ReadFile(score, bounded.Small); err == nil && strings.TrimSpace(string(text)) != "0" {
 		if err := os.WriteFile(score, []byte("0"), 0); err != nil {
 			return err
 		}
@@ -297,7 +298,7 @@ type stat struct {
 }
 
 func readStat(pid int) (stat, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	text, err := bounded.ReadFile(fmt.Sprintf("/proc/%d/stat", pid), bounded.Small)
 	if err != nil {
 		return stat{}, err
 	}

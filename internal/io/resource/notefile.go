@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"baton/internal/io/bounded"
 )
 
 // Notes are the small files on tmpfs without which nothing may start, stop or be served: the run record, what runs,
@@ -130,7 +131,7 @@ func fill(path string, text []byte, mode fs.FileMode, size int) error {
 
 // ReadNote returns a note, without what pads it; nil: there is none. One above NoteLimit is an error.
 func ReadNote(path string) ([]byte, error) {
-	text, err := ReadFile(path, NoteLimit)
+	text, err := bounded.ReadFile(path, NoteLimit)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -159,21 +160,4 @@ func RemoveNote(path string) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// ReadFile reads a file of at most limit bytes; a longer one is an error, and is not held in memory.
-func ReadFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(text)) > limit {
-		return nil, fmt.Errorf("read %s: it is longer than %d bytes, the most that is read of it", path, limit)
-	}
-	return text, nil
 }

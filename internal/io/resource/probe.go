@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
+	"baton/internal/io/bounded"
 )
 
 const (
@@ -243,7 +244,7 @@ type tailPipe struct {
 	from *os.File
 	read chan struct{} // closed when nothing more is read
 	mu   sync.Mutex
-	kept []byte // twice probeTail at most
+	kept bounded.Tail
 }
 
 // newTailPipe returns the end of the pipe that the program gets, and what reads the other.
@@ -252,7 +253,7 @@ func newTailPipe() (to *os.File, t *tailPipe, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	t = &tailPipe{from: from, read: make(chan struct{})}
+	t = &tailPipe{from: from, read: make(chan struct{}), kept: bounded.Tail{Limit: probeTail}}
 	go t.run()
 	return to, t, nil
 }
@@ -263,10 +264,7 @@ func (t *tailPipe) run() {
 	for {
 		n, err := t.from.Read(buffer)
 		t.mu.Lock()
-		t.kept = append(t.kept, buffer[max(0, n-probeTail):n]...)
-		if len(t.kept) > probeTail {
-			t.kept = append(t.kept[:0], t.kept[len(t.kept)-probeTail:]...)
-		}
+		_, _ = t.kept.Write(buffer[:n]) // it takes all
 		t.mu.Unlock()
 		if err != nil {
 			return
@@ -281,7 +279,7 @@ func (t *tailPipe) text() string {
 	<-t.read
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return string(t.kept)
+	return string(t.kept.Bytes())
 }
 
 // close ends the reading.
