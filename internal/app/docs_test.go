@@ -82,6 +82,7 @@ var generatedParts = []struct {
 	{"reference/api.md", "roles", roleDocs},
 	{"internals/core.md", "entries", entryDocs},
 	{"internals/testing.md", "mutations", mutationDocs},
+	{"internals/bounds.md", "readers", readerDocs},
 	{"internals/timing.md", "timers", timerDocs},
 	{"internals/timing.md", "bounds", boundDocs},
 	{"internals/timing.md", "limits", limitDocs},

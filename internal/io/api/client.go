@@ -33,15 +33,15 @@ type Client struct {
 	vital     *vital
 }
 
-// maxAnswer is the longest answer, or part of a stream, that a Client takes, in bytes.
-const maxAnswer = 16 << 20
+// AnswerLimit is the longest answer, or part of a stream, that a Client takes, in bytes.
+const AnswerLimit = 16 << 20
 
 // newClient returns a client of the agent that a transport leads to. The host stands in no address.
 func newClient(t *http.Transport, scheme, token string) *Client {
 	v := &vital{next: bearer{t, token}, base: scheme + "://baton", after: silentAfter}
 	n := &notes{next: v}
 	h, base := &http.Client{Transport: n}, scheme+"://baton"
-	limit := connect.WithReadMaxBytes(maxAnswer)
+	limit := connect.WithReadMaxBytes(AnswerLimit)
 	return &Client{
 		transport:   t,
 		notes:       n,

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 )
@@ -38,7 +39,7 @@ const (
 var ErrLong = errors.New("it is too long")
 
 func long(what string, limit int) error {
-	return fmt.Errorf("read %s: %w: of more than %d bytes nothing is read", what, ErrLong, limit)
+	return &fs.PathError{Op: "read", Path: what, Err: fmt.Errorf("%w: of more than %d bytes nothing is read", ErrLong, limit)}
 }
 
 // ReadFile reads a file. One longer than limit bytes is an ErrLong; so is one without end, such as a device.
@@ -72,7 +73,7 @@ func ReadAll(r io.Reader, limit int) ([]byte, error) {
 		return nil, err
 	}
 	if len(text) > limit {
-		return nil, long("on", limit)
+		return nil, long("a stream", limit)
 	}
 	return text, nil
 }
@@ -143,10 +144,10 @@ func ReadLine(r *bufio.Reader, limit int) ([]byte, error) {
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
 			continue
+		case tooLong && (err == nil || err == io.EOF):
+			return nil, long("a line", limit)
 		case err != nil:
 			return line, err
-		case tooLong:
-			return nil, long("a line", limit)
 		}
 		return line, nil
 	}

@@ -22,13 +22,15 @@ import (
 
 // Limits of what is kept of programs' output in memory, per resource.
 const (
-	outputLines   = 1000
-	outputBytes   = 256 << 10
-	outputLineMax = 8 << 10  // bytes; a longer line is cut
-	outputPass    = 64 << 10 // bytes that are read at a time; of more only the end
+	outputLines = 1000
+	outputBytes = 256 << 10
+	outputPass  = 64 << 10 // bytes that are read at a time; of more only the end
 	// outputPause lets what a chatty program writes add up, so that it is read in pieces.
 	outputPause = 20 * time.Millisecond
 )
+
+// OutputLineLimit is the longest line of a program's output that is kept, in bytes; a longer one is cut.
+const OutputLineLimit = 8 << 10
 
 // OutputLine is one line of a resource's output.
 type OutputLine struct {
@@ -267,14 +269,14 @@ func (x *output) read(now time.Time) []OutputLine {
 	before := x.first + uint64(len(x.lines))
 	for rest := append(x.partial, text[:n]...); ; {
 		line, after, whole := bytes.Cut(rest, []byte("\n"))
-		if !whole && len(line) < outputLineMax {
+		if !whole && len(line) < OutputLineLimit {
 			x.partial = slices.Clone(line)
 			break
 		}
-		x.add(OutputLine{now, strings.ToValidUTF8(string(line[:min(len(line), outputLineMax)]), "\uFFFD")})
+		x.add(OutputLine{now, strings.ToValidUTF8(string(line[:min(len(line), OutputLineLimit)]), "\uFFFD")})
 		rest = after
 		if !whole {
-			rest = line[outputLineMax:]
+			rest = line[OutputLineLimit:]
 		}
 	}
 	return x.lines[max(before, x.first)-x.first:]

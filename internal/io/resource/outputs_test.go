@@ -116,7 +116,7 @@ func TestOutputIsFollowed(t *testing.T) {
 func TestOutputIsBounded(t *testing.T) {
 	o, file, _ := outputs(t, "")
 	for i := range 3 {
-		if _, err := file.WriteString(strings.Repeat("x", 3*outputLineMax) + strings.Repeat("\n", 2*outputLines) + fmt.Sprintf("end %d\n", i)); err != nil {
+		if _, err := file.WriteString(strings.Repeat("x", 3*OutputLineLimit) + strings.Repeat("\n", 2*outputLines) + fmt.Sprintf("end %d\n", i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -126,7 +126,7 @@ func TestOutputIsBounded(t *testing.T) {
 		size := 0
 		for _, l := range lines {
 			size += len(l.Text)
-			if len(l.Text) > outputLineMax {
+			if len(l.Text) > OutputLineLimit {
 				t.Fatalf("a line of %d bytes", len(l.Text))
 			}
 		}

@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// probeTail is how much is kept of what a check's command prints: the end, in bytes.
-	probeTail = 4 << 10
+	// CheckOutput is how much is kept of what a check's command prints: the end, in bytes.
+	CheckOutput = 4 << 10
 	// tailWait is how long is waited for the end of what it prints, where it has left something running.
 	tailWait = 20 * time.Millisecond
 	// probeHeader is the longest header of an HTTP answer to a check, in bytes. The body is not read.
@@ -253,7 +253,7 @@ func newTailPipe() (to *os.File, t *tailPipe, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	t = &tailPipe{from: from, read: make(chan struct{}), kept: bounded.Tail{Limit: probeTail}}
+	t = &tailPipe{from: from, read: make(chan struct{}), kept: bounded.Tail{Limit: CheckOutput}}
 	go t.run()
 	return to, t, nil
 }

@@ -877,8 +877,8 @@ func TestCheckThatPrintsWithoutEnd(t *testing.T) {
 		}
 	}
 	to.Close()
-	if n := len(end.text()); n != probeTail {
-		t.Errorf("%d bytes are kept, not %d", n, probeTail)
+	if n := len(end.text()); n != CheckOutput {
+		t.Errorf("%d bytes are kept, not %d", n, CheckOutput)
 	}
 	// A command that leaves something running, which holds its output open.
 	start := time.Now()
