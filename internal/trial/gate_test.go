@@ -87,6 +87,26 @@ func TestGateTakenOff(t *testing.T) {
 	}
 }
 
+// A gate that can't be put back: its node is no place to move to, and says so, until it can.
+func TestGateThatStaysOff(t *testing.T) {
+	t.Parallel()
+	c := start(t, Options{})
+	if len(c.pins(Beta)) == 0 {
+		t.Skip("this kernel has no tcx")
+	}
+	c.shell(Beta, "umount -l /run/baton-gate && rmdir /run/baton-gate && touch /run/baton-gate")
+	c.eventually("gamma says that beta lacks a whole gate", func() bool {
+		return strings.Contains(c.run(Gamma, "explain", Group), "a whole gate")
+	})
+	if text := c.run(Beta, "status"); !strings.Contains(text, "is not whole") {
+		t.Errorf("status on beta does not tell:\n%s", text)
+	}
+	c.refused("a whole gate", Gamma, "switch", Group, "--to", Beta)
+	c.shell(Beta, "rm /run/baton-gate")
+	c.eventually("its pins are back", func() bool { return len(c.pins(Beta)) > 0 })
+	c.failsOver(Beta, c.at(c.Host(Alpha).PowerOff))
+}
+
 // Both nodes' gates are taken off at random moments, all the time, while the group moves, agents freeze and are killed.
 // Never do two answer, and a move takes no longer than with a gate that is left alone.
 func TestGateTakenOffAtRandom(t *testing.T) {
