@@ -430,7 +430,7 @@ func (w *world) unfit(m int) bool {
 		}
 		switch f.Kind {
 		case Power, Wipe, SetBack, Kill, Forget, Freeze, Isolate, OneWay, HangDisk, Uplink, Starve, FailGate, FailRecord,
-			DiskFull, DiskError, Suspend, PauseClock, Skew, FlapUplink, Unreadable:
+			DiskFull, DiskError, Suspend, PauseClock, Skew, FlapUplink, Unreadable, Ungate:
 			return true
 		}
 	}

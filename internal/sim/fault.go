@@ -43,6 +43,7 @@ const (
 	FailGate               // NODE: no gate write succeeds; the agent tries again. None starts meanwhile
 	FailRecord             // NODE: the run record can't be written; the agent tries again
 	FlushGate              // NODE: others take the gate out of the kernel: nothing is filtered until the agent puts it back
+	Ungate                 // NODE: others take the gate out of the kernel, and it can't be put back: the agent says so
 	DiskFull               // NODE: writes of the log fail and are tried again. No agent starts meanwhile
 	DiskError              // NODE: writes of the log fail with an error (EIO) and are tried again; nobody knows what of them is there. No agent starts meanwhile
 	DropRun                // NODE: the run directory is deleted, and with it the run record. The agent, if it runs, makes it anew with its next write
@@ -118,6 +119,7 @@ var shapes = [kindCount]shape{
 	FailGate:   {verb: "failgate", nodes: 1, lasts: true},
 	FailRecord: {verb: "failrecord", nodes: 1, lasts: true},
 	FlushGate:  {verb: "flushgate", nodes: 1},
+	Ungate:     {verb: "ungate", nodes: 1, lasts: true},
 	DiskFull:   {verb: "diskfull", nodes: 1, lasts: true},
 	DiskError:  {verb: "diskerror", nodes: 1, lasts: true},
 	DropRun:    {verb: "droprun", nodes: 1},

@@ -49,6 +49,7 @@ func TestFaultsShow(t *testing.T) {
 		"failing-gate":   {"failgate", "gate of web opens (epoch 2"},
 		"failing-record": {"failrecord beta", "failgate beta"},
 		"unreadable":     {"halts: ", "gate of web opens (epoch 2", "fault ends", "agent starts, run 2"},
+		"ungated":        {"ungate beta", "gamma   gate of web opens (epoch 2", "puts its gate back", "beta    gate of mail opens (epoch 2"},
 		"lacking":        {"the host lacks", "gate of web opens (epoch 2", "fault ends", "gate of web opens (epoch 3"},
 		"address-taken":  {"its address was taken away", "resource web/ip is running"},
 	} {

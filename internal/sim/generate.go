@@ -73,7 +73,7 @@ var profiles = map[string]profile{
 	"storms": {doc: "starved machines, queues that fill, paths that differ or lose large packets, links that flap", goal: Converge,
 		takeovers: budgets, always: []Kind{Starve, Bloat, FlapLink}, kinds: []Kind{Skew, MTU, Narrow, Loss, Power, Switch, Kill}, least: 4, most: 14},
 	"disks": {doc: "disks, run records and gates that fail, machines that stand still", drops: true, goal: Converge, takeovers: budgets,
-		kinds: []Kind{DiskFull, DiskError, FailRecord, FailGate, FlushGate, SlowDisk, HangDisk, Suspend, PauseClock, Power, Kill, Switch}, least: 4, most: 14},
+		kinds: []Kind{DiskFull, DiskError, FailRecord, FailGate, FlushGate, Ungate, SlowDisk, HangDisk, Suspend, PauseClock, Power, Kill, Switch}, least: 4, most: 14},
 	"surroundings": {doc: "hours in which what is around the programs fails and heals: all is served, nobody is kept off, nothing moves twice", drops: true, goal: Mend,
 		takeovers: slow, kinds: []Kind{Lack, DropAddr, FlapUplink, Uplink, Carrier, HangDisk, DiskFull, FailRecord, FailGate, Fail, Kill, Power}},
 	"lossy1": {doc: "power loss of the owner while 1 % of all packets on the one link are lost", goal: Takeover,

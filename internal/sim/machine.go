@@ -227,7 +227,7 @@ func (m *machine) startAgent() {
 	}
 	m.runs++
 	m.run = cluster.NewRun(m.runs, uint32(m.id64()))
-	m.applied, m.busy, m.synced, m.flushed = 0, 0, 0, false
+	m.applied, m.busy, m.synced, m.flushed = 0, 0, 0, m.faultOn(Ungate, -1)
 	if m.record == nil {
 		clear(m.gates)
 	}
@@ -256,7 +256,7 @@ func (m *machine) startAgent() {
 	if m.agent != nil && m.observing() {
 		m.deliver(m.observed())
 	}
-	if m.agent != nil && m.faultOn(Lack, -1) {
+	if m.agent != nil && (m.faultOn(Lack, -1) || m.faultOn(Ungate, -1)) {
 		m.tellLacks()
 	}
 }
@@ -575,7 +575,7 @@ func (m *machine) setGate(g cluster.Gate) {
 	if g.Left != 0 {
 		end = m.clock.read(m.w.now).Add(g.Left)
 	}
-	if m.flushed && !m.mapped && end > 0 {
+	if m.flushed && !m.mapped && end > 0 && !m.faultOn(Ungate, -1) {
 		m.flushed = false // an opening write makes the table anew
 	}
 	was := m.gates[i]

@@ -17,9 +17,10 @@ const (
 	startsAgain = 100 * time.Millisecond
 	// gateAgain and recordAgain are how soon, at the latest, a write that failed is tried again.
 	gateAgain, recordAgain = 10 * time.Millisecond, 10 * time.Millisecond
-	// sweepEvery is how often an agent puts its gate back where others took it off.
-	sweepEvery = time.Second
-	lackReason = "simulated: the host lacks what it needs"
+	// sweepEvery is how soon, at the latest, an agent puts its gate back where others took it off.
+	sweepEvery   = 100 * time.Millisecond
+	lackReason   = "simulated: the host lacks what it needs"
+	ungateReason = "simulated: the gate was taken off, and can't be put back"
 )
 
 // relic is what the pause of a guest with its clock leaves: by that clock nothing has passed, so what was granted
@@ -208,15 +209,15 @@ func (m *machine) writeGatesAgain() {
 	m.w.push(m.w.now+5_000, evGated, m.idx, m.life, newest, 0)
 }
 
-// flush takes the gate out of the kernel, as others do: with eBPF its filters, whose deadlines the agent still has
-// mapped, with nftables its whole table. From then on nothing is filtered, until the agent looks, or with nftables
-// opens a gate. Without an agent nobody puts it back.
+// flush takes the gate out of the kernel, as others do: with eBPF its programs, with nftables its whole table. The
+// agent still has the deadlines. From then on nothing is filtered, until the agent puts it back, which it does as soon
+// as it is told or looks; with nftables also when it opens a gate. Without an agent nobody puts it back.
 func (m *machine) flush() {
 	if !m.powered {
 		return
 	}
 	m.flushed, m.mapped = true, m.coin(2)
-	if m.agent == nil || !m.mapped {
+	if m.agent == nil {
 		clear(m.gates)
 	}
 	m.w.push(m.w.now+m.between(0, sweepEvery), evSweep, m.idx, m.life, 0, 0)
@@ -224,7 +225,7 @@ func (m *machine) flush() {
 
 // sweep puts the gate back.
 func (m *machine) sweep() {
-	if !m.flushed || m.agent == nil {
+	if !m.flushed || m.agent == nil || m.faultOn(Ungate, -1) {
 		return
 	}
 	if m.blocked() {
@@ -233,6 +234,7 @@ func (m *machine) sweep() {
 	}
 	m.flushed = false
 	m.w.note(m, "puts its gate back")
+	m.tellLacks()
 }
 
 // gateUnheld is what the agent's end makes of a gate that was taken away: nobody knows its deadlines any more.
@@ -326,6 +328,11 @@ func (m *machine) tellLacks() {
 	for i := range m.resources {
 		if r := &m.resources[i]; m.lacks(r) {
 			in.Lacks = append(in.Lacks, cluster.Lack{Group: m.w.spec.Groups[r.group].ID, Resource: r.spec.ID, Why: lackReason})
+		}
+	}
+	for i := range m.w.spec.Groups {
+		if m.flushed && m.faultOn(Ungate, -1) {
+			in.Lacks = append(in.Lacks, cluster.Lack{Group: m.w.spec.Groups[i].ID, Why: ungateReason})
 		}
 	}
 	m.deliver(in)

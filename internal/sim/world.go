@@ -434,6 +434,9 @@ func (w *world) begin(i int) {
 		m.disk.gone = m.inc != 0
 	case FlushGate:
 		m.flush()
+	case Ungate:
+		m.flush()
+		m.tellLacks()
 	case Suspend, PauseClock:
 		m.stop(f.Kind)
 	case Starve:
@@ -494,6 +497,9 @@ func (w *world) end(i int) {
 		w.machines[f.node].goOn(f.Kind)
 	case Lack:
 		w.machines[f.node].tellLacks()
+	case Ungate:
+		m := w.machines[f.node]
+		w.push(w.now+m.between(0, sweepEvery), evSweep, m.idx, m.life, 0, 0)
 	}
 	w.conditions(f)
 }
