@@ -34,7 +34,7 @@ func (c *devCmd) Run(k *console) (err error) {
 	if err := c.check(); err != nil {
 		return err
 	}
-	open, err := c.prepare()
+	open, err := c.prepare(k)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (c *devCmd) interrupted(k *console, err error) error {
 type opener func() (*devPlan, ground, error)
 
 // prepare decides what to run, in lab hosts with root, else on loopback, and makes nothing yet.
-func (c *devCmd) prepare() (opener, error) {
+func (c *devCmd) prepare(k *console) (opener, error) {
 	if c.Loopback || os.Geteuid() != 0 {
 		if c.File != "" {
 			return nil, fail(exitUsage, "run it as root", "a file's addresses take network namespaces, and those take root")
@@ -128,6 +128,14 @@ func (c *devCmd) prepare() (opener, error) {
 	nets, err := labNetworks(p.spec)
 	if err != nil {
 		return nil, err
+	}
+	if p.own {
+		lacks := devLacks(p.spec)
+		k.tellDevLacks(c.File, lacks)
+		if p.starts = startable(p.spec, lacks); len(p.starts) == 0 {
+			return nil, fail(exitUsage, "do what the list says, or try a copy of the file that names users and programs of this machine", "nothing of %s could serve on this machine", c.File)
+		}
+		p.group = p.starts[0]
 	}
 	return func() (*devPlan, ground, error) { return openLab(p, nets) }, nil
 }

@@ -365,8 +365,8 @@ func TestDevFailsToBegin(t *testing.T) {
 	}
 	binary := buildBaton(t)
 	file := filepath.Join(filepath.Dir(binary), "long.yaml")
-	text := "cluster: long\nnodes: { alpha: { address: 10.0.0.11 }, zeta-name-too-long-for-a-port: { address: 10.0.0.12 }, gamma: { address: 10.0.0.13, role: witness } }\n"
-	text += "groups:\n  web: { nodes: [alpha], resources: [{ vip: 10.0.0.50/24 }] }\n"
+	text := "cluster: long\nnodes: { a: { address: 10.0.0.1 }, b: { address: 10.0.0.2 }, c: { address: 10.0.0.3 }, d: { address: 10.0.0.4 }, e: { address: 10.0.0.5 } }\n"
+	text += "groups:\n  web: { nodes: [a], resources: [{ vip: 10.0.0.6/29 }] }\n"
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -375,7 +375,7 @@ func TestDevFailsToBegin(t *testing.T) {
 			t.Parallel()
 			args, status, want := []string{"--takeover", "1ns"}, exitUsage, "takeover"
 			if g.name == "lab" {
-				args, status, want = []string{file}, exitFailed, "more than 15 characters"
+				args, status, want = []string{file}, exitUsage, "no address left for a client"
 			}
 			d := startDemo(t, binary, g, false, args...)
 			d.ended(traces{}, status, 0)

@@ -104,6 +104,8 @@ type devPlan struct {
 	spec  *cluster.Spec
 	group cluster.GroupID // that the faults are about
 	own   bool            // the user's file
+	// starts are the groups that lack nothing without which they can't start; of the demo's own file, all.
+	starts []cluster.GroupID
 }
 
 func newDevPlan(name string, text []byte) (*devPlan, error) {
@@ -114,7 +116,7 @@ func newDevPlan(name string, text []byte) (*devPlan, error) {
 	if len(spec.Groups) == 0 {
 		return nil, fail(exitUsage, "add a group: see examples/web.yaml", "%s has no group to watch", name)
 	}
-	return &devPlan{text: text, spec: spec, group: spec.Groups[0].ID}, nil
+	return &devPlan{text: text, spec: spec, group: spec.Groups[0].ID, starts: startable(spec, nil)}, nil
 }
 
 func (p *devPlan) nodes() []string {

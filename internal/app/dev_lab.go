@@ -8,11 +8,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
 	"baton/internal/core/cluster"
-	"baton/internal/core/config"
 	"baton/internal/io/bounded"
 	"baton/internal/lab"
 )
@@ -52,12 +51,6 @@ const (
 	actLimit   = 5 * time.Second // for a program run in a host
 )
 
-// labNet is one network of the lab: what a link of the file, or a virtual address, is on.
-type labNet struct {
-	name   string
-	prefix netip.Prefix // masked
-}
-
 // labGround is a cluster in lab hosts: network namespaces with real addresses and cables.
 type labGround struct {
 	plan    *devPlan
@@ -66,6 +59,7 @@ type labGround struct {
 	key     []byte
 	agents  map[string]*lab.Service
 	upsets  *upsets
+	outside string         // the host that only asks
 	target  netip.AddrPort // of the client; invalid: a service that we can't ask
 	sockets string         // directory of the agents' sockets, as people type it
 	shell   *lab.Process   // sleeps in the client's host, for people to enter it
@@ -88,83 +82,6 @@ func newLabGround(p *devPlan, nets []labNet) (*labGround, error) {
 	return g, nil
 }
 
-// labNetworks works out which networks the file's addresses need, and refuses a file that fits into no lab. All nodes of a link must be in one,
-// since there is no router.
-func labNetworks(s *cluster.Spec) ([]labNet, error) {
-	if dir := filepath.Dir(s.KeyFile); dir != filepath.Dir(config.DefaultKeyFile) {
-		return nil, fail(exitUsage, "leave key_file out: baton dev makes a key of its own", "key_file is %s, and the hosts of baton dev have no %s", s.KeyFile, dir)
-	}
-	var nets []labNet
-	for _, l := range s.Links {
-		if l.UDP == nil {
-			continue
-		}
-		var net netip.Prefix
-		for _, n := range s.Nodes {
-			a := l.UDP.Addresses[n.ID]
-			switch {
-			case !a.IsValid():
-			case !net.IsValid():
-				net = networkOf(s, a)
-			case !net.Contains(a):
-				return nil, fail(exitUsage, "give the nodes addresses of one network on each link, such as 10.77.0.11 to 10.77.0.13",
-					"link %s: %s of node %s is not in %s with the others, and baton dev has no routers", l.Name, a, n.ID, net)
-			}
-		}
-		known := false
-		for _, n := range nets {
-			known = known || n.prefix == net
-		}
-		if net.IsValid() && !known {
-			nets = append(nets, labNet{shortName(l.Name, len(nets)), net})
-		}
-	}
-	for _, g := range s.Groups {
-		for _, r := range g.Resources {
-			for _, a := range r.Addresses {
-				if netOf(nets, a) == nil && a.Is4() {
-					return nil, fail(exitUsage, "give the group an address of a network that the nodes are on",
-						"group %s: %s of %s is in no link's network", g.ID, a, r.ID)
-				}
-			}
-		}
-	}
-	return nets, nil
-}
-
-// shortName makes a name that fits into a link's with a host's name before it.
-func shortName(name string, i int) string {
-	if len(name) <= 5 && !strings.Contains(name, "-") {
-		return name
-	}
-	return fmt.Sprintf("net%d", i)
-}
-
-// networkOf returns the network of a node's address: that of a virtual address beside it, else the usual one.
-func networkOf(s *cluster.Spec, a netip.Addr) netip.Prefix {
-	for _, g := range s.Groups {
-		for _, r := range g.Resources {
-			if p, ok := r.Fields["address"].(netip.Prefix); ok && p.Masked().Contains(a) {
-				return p.Masked()
-			}
-		}
-	}
-	bits := 24
-	if a.Is6() {
-		bits = 64
-	}
-	return netip.PrefixFrom(a, bits).Masked()
-}
-
-func netOf(nets []labNet, a netip.Addr) *labNet {
-	for i := range nets {
-		if nets[i].prefix.Contains(a) {
-			return &nets[i]
-		}
-	}
-	return nil
-}
-
 func (g *labGround) build() error {
 	s := g.plan.spec
 	keyFile := filepath.Join(g.lab.Dir(), "key")
@@ -175,7 +92,7 @@ func (g *labGround) build() error {
 	if g.key, err = bounded.ReadFile(keyFile, bounded.KeyFile); err != nil {
 		return err
 	}
-	taken := make(map[netip.Addr]bool)
+	taken := make(map[netip.Addr]bool) // by the file, or given
 	for _, x := range s.Groups {
 		for _, r := range x.Resources {
 			for _, a := range r.Addresses {
@@ -183,17 +100,23 @@ func (g *labGround) build() error {
 			}
 		}
 	}
-	g.linkSockets()
 	for _, n := range s.Nodes {
-		c := lab.HostConfig{Name: string(n.ID), Addresses: make(map[string][]netip.Prefix), OnBoot: g.startAgent}
-		for _, l := range s.Links {
-			if l.UDP == nil || !l.UDP.Addresses[n.ID].IsValid() {
-				continue
-			}
-			a := l.UDP.Addresses[n.ID]
-			if net := netOf(g.nets, a); net != nil && !taken[a] {
-				taken[a] = true
-				c.Addresses[net.name] = append(c.Addresses[net.name], netip.PrefixFrom(a, net.prefix.Bits()))
+		for _, a := range addressesOf(s, n.ID) {
+			taken[a] = true
+		}
+	}
+	for _, a := range s.Targets {
+		taken[a] = true
+	}
+	g.linkSockets()
+	for i, n := range s.Nodes {
+		c := lab.HostConfig{Name: string(n.ID), Addresses: make(map[string][]netip.Prefix), Interfaces: make(map[string]string), OnBoot: g.startAgent}
+		for k := range g.nets {
+			if net := &g.nets[k]; slices.Contains(net.nodes, n.ID) {
+				c.Addresses[net.name] = net.addressesOf(s, n.ID, i, taken)
+				if face := net.faces[n.ID]; face != "" {
+					c.Interfaces[net.name] = face
+				}
 			}
 		}
 		if _, err := g.lab.AddHost(c); err != nil {
@@ -203,18 +126,50 @@ func (g *labGround) build() error {
 	return g.addClient(taken)
 }
 
-// addClient adds a host that only asks.
+// firstGiven is where the addresses that the file does not name begin in a network.
+const firstGiven = 11
+
+// addressesOf are a node's addresses on a network: those that the file gives it, and one of each other subnet there, as
+// every machine has that holds an address of it.
+func (n *labNet) addressesOf(s *cluster.Spec, id cluster.NodeID, i int, taken map[netip.Addr]bool) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range n.prefixes {
+		found := false
+		for _, a := range addressesOf(s, id) {
+			if p.Contains(a) {
+				out, found = append(out, netip.PrefixFrom(a, p.Bits())), true
+			}
+		}
+		if found || p.IsSingleIP() {
+			continue
+		}
+		if a, ok := freeAddress(p, firstGiven+i, taken); ok {
+			out = append(out, netip.PrefixFrom(a, p.Bits()))
+		}
+	}
+	return out
+}
+
+// addClient adds a host that only asks. It has the addresses that groups are to reach, since there is no router.
 func (g *labGround) addClient(taken map[netip.Addr]bool) error {
-	c := lab.HostConfig{Name: clientHost, Addresses: make(map[string][]netip.Prefix)}
-	for _, n := range g.nets {
-		a := n.prefix.Addr().Next()
-		for taken[a] && n.prefix.Contains(a.Next()) {
-			a = a.Next()
+	g.outside = clientHost
+	for g.plan.spec.Node(cluster.NodeID(g.outside)) != nil {
+		g.outside += "0"
+	}
+	c := lab.HostConfig{Name: g.outside, Addresses: make(map[string][]netip.Prefix)}
+	for k := range g.nets {
+		n := &g.nets[k]
+		for _, p := range n.prefixes {
+			c.Addresses[n.name] = append(c.Addresses[n.name], targetsIn(g.plan.spec, p)...)
+			if p.IsSingleIP() || len(targetsIn(g.plan.spec, p)) > 0 {
+				continue
+			}
+			a, ok := freeAddress(p, 1, taken)
+			if !ok {
+				return fail(exitUsage, "", "network %s has no address left for a client", p)
+			}
+			c.Addresses[n.name] = append(c.Addresses[n.name], netip.PrefixFrom(a, p.Bits()))
 		}
-		if taken[a] {
-			return fail(exitUsage, "", "network %s has no address left for a client", n.prefix)
-		}
-		c.Addresses[n.name] = []netip.Prefix{netip.PrefixFrom(a, n.prefix.Bits())}
 	}
 	h, err := g.lab.AddHost(c)
 	if err != nil {
@@ -225,6 +180,16 @@ func (g *labGround) addClient(taken map[netip.Addr]bool) error {
 	}
 	g.shell, err = h.Start(lab.Program{Args: []string{"sleep", "infinity"}})
 	return err
+}
+
+// targetsIn are those of a file's targets that are in a network.
+func targetsIn(s *cluster.Spec, p netip.Prefix) (out []netip.Prefix) {
+	for _, a := range s.Targets {
+		if p.Contains(a) {
+			out = append(out, netip.PrefixFrom(a, p.Bits()))
+		}
+	}
+	return out
 }
 
 // linkSockets makes the sockets' directory short to type, if it can.
@@ -284,11 +249,16 @@ func (g *labGround) powerOff(node string) error {
 func (g *labGround) powerOn(node string) error { return g.lab.Host(node).Boot() }
 
 func (g *labGround) cutCable(node string) error {
-	net := g.nets[0].name
+	net := ""
+	for _, n := range slices.Backward(g.nets) {
+		if slices.Contains(n.nodes, cluster.NodeID(node)) {
+			net = n.name
+		}
+	}
 	for _, x := range g.plan.spec.Groups {
 		for _, r := range x.Resources {
 			for _, a := range r.Addresses {
-				if n := netOf(g.nets, a); x.ID == g.plan.group && n != nil {
+				if n := netOf(g.nets, a); x.ID == g.plan.group && n != nil && slices.Contains(n.nodes, cluster.NodeID(node)) {
 					net = n.name
 				}
 			}
@@ -346,7 +316,7 @@ func (g *labGround) client() (*devClient, error) {
 	if !g.target.IsValid() {
 		return nil, nil
 	}
-	conn, err := g.lab.Host(clientHost).ListenPacket(context.Background(), "udp4", "0.0.0.0:0")
+	conn, err := g.lab.Host(g.outside).ListenPacket(context.Background(), "udp4", "0.0.0.0:0")
 	if err != nil {
 		return nil, fmt.Errorf("open the client's socket: %w", err)
 	}

@@ -39,7 +39,7 @@ var errorParts = []struct {
 	{"nodes", nil, []string{"app/command_members.go", "core/node/without.go", "io/api/members.go"}},
 	{"remote", badRemotes, []string{"app/contexts.go", "io/api/access.go", "io/api/remote.go", "io/api/strict.go"}},
 	{"invitation", badInvitations, []string{"app/command_join.go", "app/backend_access.go", "app/invitations.go"}},
-	{"trial", nil, []string{"app/dev.go", "app/dev_auto.go", "app/dev_addresses.go", "app/dev_ground.go", "app/dev_lab.go", "app/bench.go"}},
+	{"trial", nil, []string{"app/dev.go", "app/dev_auto.go", "app/dev_addresses.go", "app/dev_ground.go", "app/dev_lab.go", "app/dev_net.go", "app/bench.go"}},
 }
 
 // said is what a user is told: what is wrong, and what to do. "…" stands for what only the moment knows.

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -31,6 +32,9 @@ type HostConfig struct {
 	// Addresses by network. The host has a link for each, named like the network; a network without
 	// addresses is a link without.
 	Addresses map[string][]netip.Prefix
+	// Interfaces are other names for its links, by network. One that is too long for a link's name becomes its
+	// alternative name, as of a machine's own.
+	Interfaces map[string]string
 	// Disk names further directories (absolute) that the host has for itself on disk, besides
 	// /var/lib/baton and /etc/baton. They are empty at first and outlive power losses.
 	Disk []string
@@ -288,19 +292,26 @@ func (h *Host) plug(b *boot) error {
 }
 
 func (h *Host) plugOne(b *boot, inside *netlink.Handle, network string, n byte, addresses []netip.Prefix) error {
+	inner, alternative := cmp.Or(h.config.Interfaces[network], network), ""
+	if len(inner) > maxLinkName {
+		inner, alternative = network, inner
+	}
 	port := &netlink.Veth{
 		LinkAttrs: netlink.LinkAttrs{
 			Name: portName(h.config.Name, network), TxQLen: -1,
 			MasterIndex: h.lab.networks[network].Index,
 		},
-		PeerName:         network,
+		PeerName:         inner,
 		PeerHardwareAddr: net.HardwareAddr{0x02, 0xba, 0x70, n, byte(h.number >> 8), byte(h.number)},
 		PeerNamespace:    netlink.NsPid(b.init.Process.Pid),
 	}
 	if err := h.lab.links.LinkAdd(port); err != nil {
 		return err
 	}
-	link, err := inside.LinkByName(network)
+	link, err := inside.LinkByName(inner)
+	if err == nil && alternative != "" {
+		err = inside.LinkAddAltName(link, alternative)
+	}
 	if err != nil {
 		return err
 	}

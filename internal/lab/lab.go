@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -162,9 +163,6 @@ func (l *Lab) AddHost(config HostConfig) (*Host, error) {
 	for network, addresses := range config.Addresses {
 		if l.networks[network] == nil {
 			return nil, fmt.Errorf("add host %s: the lab has no network %q", config.Name, network)
-		}
-		if port := portName(config.Name, network); len(port) > maxLinkName {
-			return nil, fmt.Errorf("add host %s: port name %s has more than %d characters", config.Name, port, maxLinkName)
 		}
 		for _, a := range addresses {
 			if !a.IsValid() {
@@ -412,8 +410,16 @@ func plainName(name string) string {
 	}, name)
 }
 
-// portName names a host's port in the switch.
-func portName(host, network string) string { return host + "-" + network }
+// portName names a host's port in the switch: after both, or, where that is too long for a link, by a hash of both.
+func portName(host, network string) string {
+	name := host + "-" + network
+	if len(name) <= maxLinkName {
+		return name
+	}
+	h := fnv.New64a()
+	h.Write([]byte(name))
+	return fmt.Sprintf("p%014x", h.Sum64()&(1<<56-1))
+}
 
 // family tells netlink's word for an address's family.
 func family(a netip.Addr) int {

@@ -182,12 +182,33 @@ func TestFailedBoot(t *testing.T) {
 		"same name":       {Name: "alpha"},
 		"bad name":        {Name: "al/pha"},
 		"no such network": {Name: "beta", Addresses: map[string][]netip.Prefix{"wan": nil}},
-		"long port":       {Name: "a-very-long-name", Addresses: map[string][]netip.Prefix{"lan": nil}},
 		"relative disk":   {Name: "beta", Disk: []string{"srv"}},
 	} {
 		if _, err := l.AddHost(config); err == nil {
 			t.Errorf("%s is no error", name)
 		}
+	}
+}
+
+// A host of a long name has its cable, and its links have the names that are asked for, as long as they may be.
+func TestNames(t *testing.T) {
+	l := newLab(t, "lan", "cross")
+	const long = "enp0s31f6-of-the-second-card"
+	h, err := l.AddHost(HostConfig{Name: "a-very-long-name-of-a-host", Addresses: map[string][]netip.Prefix{
+		"lan":   {netip.MustParsePrefix("10.66.0.1/24")},
+		"cross": {netip.MustParsePrefix("10.66.1.1/24")},
+	}, Interfaces: map[string]string{"lan": "eth0.100", "cross": long}})
+	must(t, err)
+	addHost(t, l, "b", 2)
+	for _, name := range []string{"eth0.100", long} {
+		if out := run(t, h, "ip -o link show "+name); !strings.Contains(out, name) {
+			t.Errorf("it has no link %s: %s", name, out)
+		}
+	}
+	run(t, h, "ping -c1 -W2 10.66.0.2")
+	must(t, l.CutCarrier(h.Name(), "lan"))
+	if out := run(t, h, "ip -o link show eth0.100"); !strings.Contains(out, "NO-CARRIER") {
+		t.Errorf("its cable is not cut: %s", out)
 	}
 }
 
