@@ -166,7 +166,7 @@ func (g *labGround) addClient(taken map[netip.Addr]bool) error {
 			}
 			a, ok := freeAddress(p, 1, taken)
 			if !ok {
-				return fail(exitUsage, "", "network %s has no address left for a client", p)
+				return fail(exitUsage, "write a wider subnet, or fewer addresses", "network %s has no address left for a client", p)
 			}
 			c.Addresses[n.name] = append(c.Addresses[n.name], netip.PrefixFrom(a, p.Bits()))
 		}
