@@ -221,7 +221,7 @@ func (n *Node) tendAsks() {
 		if n.now.Mono < w.at {
 			continue
 		}
-		w.at = n.now.Mono.Add(n.tryEvery())
+		w.at = n.now.Mono.Add(max(n.tryEvery(), w.carriage()))
 		if !w.taken {
 			why := w.why
 			if why == "" {
@@ -234,6 +234,14 @@ func (n *Node) tendAsks() {
 		n.propose(entries)
 	}
 	n.tellTasks()
+}
+
+// carriage is how long a large text is given to get into the log before it is proposed again: at 1 MB/s.
+func (w *askWork) carriage() time.Duration {
+	if w.part.Draft == nil {
+		return 0
+	}
+	return time.Duration(len(w.part.Draft.Text)) * time.Microsecond
 }
 
 // tendAsk looks how far a command is; it reports whether that has been answered.

@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -20,10 +21,12 @@ const (
 	heartbeatTicks   = 3   // three rounds within CheckQuorum's time: loss of 30 % on both links ends no leadership
 	maxAppendBytes   = 800 // so that an append fits a datagram, unless a single entry is larger
 	maxInflight      = 64
-	foundingIndex    = 1    // the log begins after the founding record
-	compactAfter     = 1024 // entries applied since the last snapshot; Config.CompactAfter overrides it
-	compactKeepShare = 4    // of that, one in so many is kept for followers that lag a little
-	maxUncommitted   = 1 << 20
+	foundingIndex    = 1       // the log begins after the founding record
+	compactAfter     = 1024    // entries applied since the last snapshot; Config.CompactAfter overrides it
+	compactKeepShare = 4       // of that, one in so many is kept for followers that lag a little …
+	compactBytes     = 8 << 20 // bytes of entries applied since the last snapshot that make one due, too
+	compactKeepBytes = 2 << 20 // … and no more bytes than these
+	maxUncommitted   = 8 << 20 // a text of the largest size must not keep an Evict out
 	snapshotPatience = 200 * time.Millisecond
 	maxCommittedSize = 1 << 20
 )
@@ -35,6 +38,7 @@ type replica struct {
 	applied  uint64
 	durable  uint64
 	snapped  uint64 // index of the newest snapshot
+	grown    int    // bytes of entries applied after it
 	usable   uint64 // Admits at this index or below are not this run's: its run record is gone
 	evicts   []appended
 	hard     cluster.HardState // the newest handed to the disk
@@ -220,7 +224,7 @@ func (n *Node) drainRaft() {
 	if r.proposes {
 		r.proposes, r.proposed = false, r.last
 	}
-	if r.applied >= r.snapped+n.compactAfter && len(n.stores) == 0 {
+	if (r.applied >= r.snapped+n.compactAfter || r.grown >= compactBytes) && len(n.stores) == 0 {
 		n.compact()
 	}
 }
@@ -484,6 +488,7 @@ func (n *Node) applyOne(r *replica, e *raftpb.Entry) (c *cluster.Entry, applied 
 		}
 	}
 	r.applied = e.GetIndex()
+	r.grown += len(data)
 	n.out.Applied = append(n.out.Applied, cluster.LogEntry{Index: e.GetIndex(), Term: e.GetTerm(), Type: int32(e.GetType()), Data: data})
 	if c == nil {
 		return nil, false
@@ -550,14 +555,31 @@ func (n *Node) compact() {
 	if err != nil {
 		return // not that far yet
 	}
-	r.snapped = r.applied
+	r.snapped, r.grown = r.applied, 0
 	term := snap.GetMetadata().GetTerm()
 	n.persist(cluster.Persist{Sync: true, Snapshot: &cluster.Snapshot{Index: r.applied, Term: term, Data: snap.GetData()}}, unstored{})
-	if keep := n.compactAfter / compactKeepShare; r.applied > keep+foundingIndex {
-		if err := r.store.Compact(r.applied - keep); err != nil && err != raft.ErrCompacted {
+	if keep := r.keepFrom(n.compactAfter / compactKeepShare); keep > foundingIndex {
+		if err := r.store.Compact(keep); err != nil && err != raft.ErrCompacted {
 			must(err)
 		}
 	}
+}
+
+// keepFrom returns the index up to which the log is dropped: so many entries before the newest one applied are kept, if
+// they are not too large.
+func (r *replica) keepFrom(entries uint64) uint64 {
+	first, err := r.store.FirstIndex()
+	must(err)
+	keep, bytes := r.applied, 0
+	for keep >= first && r.applied-keep < entries {
+		e, err := r.store.Entries(keep, keep+1, math.MaxUint64)
+		must(err)
+		if bytes += len(e[0].GetData()); bytes > compactKeepBytes {
+			break
+		}
+		keep--
+	}
+	return keep
 }
 
 // encode returns the state's stored form, for a snapshot.
@@ -596,7 +618,7 @@ func (n *Node) answerAtOnce(u *unstored) {
 func (n *Node) restore(s *raftpb.Snapshot) {
 	st, err := state.Decode(s.GetData(), n.read, n.stateFlaws())
 	cluster.Assert(err == nil, "a snapshot that could be read when it came can't be any more: %v", err)
-	n.state, n.raft.applied, n.raft.snapped = st, s.GetMetadata().GetIndex(), s.GetMetadata().GetIndex()
+	n.state, n.raft.applied, n.raft.snapped, n.raft.grown = st, s.GetMetadata().GetIndex(), s.GetMetadata().GetIndex(), 0
 	n.raft.store.conf = s.GetMetadata().GetConfState()
 	n.raft.evicts = nil // the log that they stood in is replaced
 	n.groupsDue, n.planDue = true, true

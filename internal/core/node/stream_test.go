@@ -208,3 +208,16 @@ func TestLargeSnapshot(t *testing.T) {
 	check(t, shown, "nobody could see how far the copy was")
 	fits(t, r)
 }
+
+// A log of large entries is dropped by its size, before it has many of them.
+func TestLogIsDroppedBySize(t *testing.T) {
+	r := settled(t, file("one", nil))
+	for i := range 14 {
+		r.at("beta").ask(deed(fmt.Sprint(i, largeText(1<<20))))
+		r.run(time.Second)
+	}
+	rep := r.at("gamma").n.raft
+	first, _ := rep.store.FirstIndex()
+	check(t, rep.snapped > 0 && rep.applied-first < 8, "the log begins at %d of %d, the snapshot at %d", first, rep.applied, rep.snapped)
+	fits(t, r)
+}

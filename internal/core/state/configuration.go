@@ -9,7 +9,10 @@ import (
 
 // limits of what a state keeps of the configuration
 const (
-	revisionsMax = 16      // revisions kept for `config history` and `config rollback`
+	revisionsMax = 16      // revisions kept for `config history` and `config rollback` …
+	textsMax     = 4 << 20 // … and bytes of their texts together; the one that counts is kept whatever its size
+	formerPast   = 4       // former boots kept of a node that was removed
+	epochsMax    = 4096    // groups that were removed and whose epochs are known apart
 	textMax      = 1 << 20 // bytes of one cluster file
 )
 
@@ -88,14 +91,24 @@ func (s *State) adopt(a *cluster.Adopt) string {
 	}
 	d := s.Draft
 	s.Revisions = append(s.Revisions, cluster.RevisionText{Revision: d.Base + 1, Text: d.Text, By: d.By, Wall: d.Wall, Comment: d.Comment})
-	if len(s.Revisions) > revisionsMax {
-		s.Revisions = slices.Delete(s.Revisions, 0, len(s.Revisions)-revisionsMax)
-	}
+	s.forgetRevisions()
 	s.DraftEnd = &DraftEnd{ID: d.ID, Revision: d.Base + 1}
 	s.Draft, s.draftSpec, s.draftErr = nil, nil, nil
 	s.free(a.Base+1, next)
 	s.fit(next)
 	return ""
+}
+
+// forgetRevisions lets go of the oldest texts: a snapshot holds all that are kept, and must not grow with every change.
+func (s *State) forgetRevisions() {
+	keep, size := 0, 0
+	for i := len(s.Revisions) - 1; i >= 0 && keep < revisionsMax; i-- {
+		if size += len(s.Revisions[i].Text); size > textsMax && keep > 0 {
+			break
+		}
+		keep++
+	}
+	s.Revisions = slices.Delete(s.Revisions, 0, len(s.Revisions)-keep)
 }
 
 func (s *State) drop(d *cluster.Drop) string {
@@ -172,7 +185,9 @@ func (s *State) fit(spec *cluster.Spec) {
 	}
 	for i := range s.Nodes {
 		if old := &s.Nodes[i]; spec.Node(old.ID) == nil && old.Number > 0 {
-			s.Former = append(s.Former, *old)
+			former := *old
+			former.Past = former.Past[max(0, len(former.Past)-formerPast):]
+			s.Former = append(s.Former, former)
 		}
 	}
 	groups := make([]Group, 0, len(spec.Groups))
@@ -221,12 +236,16 @@ func (s *State) formerEpoch(id cluster.GroupID) cluster.Epoch {
 			return e.Epoch
 		}
 	}
-	return 0
+	return s.EpochFloor
 }
 
 func (s *State) keepEpoch(id cluster.GroupID, e cluster.Epoch) {
 	s.Epochs = slices.DeleteFunc(s.Epochs, func(x GroupEpoch) bool { return x.ID == id })
 	if e > 0 {
 		s.Epochs = append(s.Epochs, GroupEpoch{id, e})
+	}
+	if len(s.Epochs) > epochsMax { // epochs only grow, so that of a name which is not known any more begins above them all
+		s.EpochFloor = max(s.EpochFloor, s.Epochs[0].Epoch)
+		s.Epochs = slices.Delete(s.Epochs, 0, 1)
 	}
 }

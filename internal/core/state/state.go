@@ -33,7 +33,9 @@ type State struct {
 	Members   []Member               `json:"members"`             // who has a copy of the log
 	Former    []Node                 `json:"former,omitempty"`    // nodes that were removed: their numbers only grow
 	Epochs    []GroupEpoch           `json:"epochs,omitempty"`    // of groups that were removed
-	Freed     []Freed                `json:"freed,omitempty"`     // addresses that revisions took from groups
+	// EpochFloor is the highest epoch of the removed groups that Epochs has no room for.
+	EpochFloor cluster.Epoch `json:"epoch_floor,omitempty"`
+	Freed      []Freed       `json:"freed,omitempty"` // addresses that revisions took from groups
 
 	Instructions cluster.Instructions `json:"instructions"`
 	Asked        []Asked              `json:"asked,omitempty"` // answers to commands, oldest first
