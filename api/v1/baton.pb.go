@@ -440,8 +440,9 @@ type Node struct {
 	// Its part in the cluster: "votes"; "copies" the log, without a vote; is "outside", not let in yet; or
 	// "leaves". Empty: not known while the cluster forms.
 	Membership    string       `protobuf:"bytes,41,opt,name=membership,proto3" json:"membership,omitempty"`
-	Trouble       string       `protobuf:"bytes,50,opt,name=trouble,proto3" json:"trouble,omitempty"` // why what it sends is not understood; empty: it is, or nothing comes
-	Faults        []*LinkFault `protobuf:"bytes,51,rep,name=faults,proto3" json:"faults,omitempty"`   // what is wrong with its own addresses and ports; of the node that looks
+	Trouble       string       `protobuf:"bytes,50,opt,name=trouble,proto3" json:"trouble,omitempty"`   // why what it sends is not understood; empty: it is, or nothing comes
+	Progress      string       `protobuf:"bytes,52,opt,name=progress,proto3" json:"progress,omitempty"` // how far a copy of the state is that it takes, as its sender or itself sees it; empty: none is on its way
+	Faults        []*LinkFault `protobuf:"bytes,51,rep,name=faults,proto3" json:"faults,omitempty"`     // of the node that looks: what is wrong with its own addresses and ports; of others: with the way there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -563,6 +564,13 @@ func (x *Node) GetMembership() string {
 func (x *Node) GetTrouble() string {
 	if x != nil {
 		return x.Trouble
+	}
+	return ""
+}
+
+func (x *Node) GetProgress() string {
+	if x != nil {
+		return x.Progress
 	}
 	return ""
 }
@@ -2225,7 +2233,7 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\n" +
 	"round_trip\x18\a \x01(\v2\x19.google.protobuf.DurationR\troundTrip\x12-\n" +
 	"\x04step\x18\b \x01(\v2\x19.google.protobuf.DurationR\x04step\x12\x17\n" +
-	"\arho_ppm\x18\t \x01(\x03R\x06rhoPpm\"\xb9\x03\n" +
+	"\arho_ppm\x18\t \x01(\x03R\x06rhoPpm\"\xd5\x03\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
@@ -2244,7 +2252,8 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\n" +
 	"membership\x18) \x01(\tR\n" +
 	"membership\x12\x18\n" +
-	"\atrouble\x182 \x01(\tR\atrouble\x12+\n" +
+	"\atrouble\x182 \x01(\tR\atrouble\x12\x1a\n" +
+	"\bprogress\x184 \x01(\tR\bprogress\x12+\n" +
 	"\x06faults\x183 \x03(\v2\x13.baton.v1.LinkFaultR\x06faults\"G\n" +
 	"\tLinkFault\x12\x12\n" +
 	"\x04link\x18\x01 \x01(\tR\x04link\x12\x12\n" +

@@ -14,6 +14,7 @@ import (
 
 	batonv1 "baton/api/v1"
 	"baton/internal/core/cluster"
+	"baton/internal/core/wire"
 	"baton/internal/io/api"
 )
 
@@ -41,6 +42,7 @@ func checkLinks(u *checkup, spec *cluster.Spec, self *cluster.NodeSpec, socket s
 		}
 		checkPorts(u, name, netip.AddrPortFrom(address.Unmap(), l.UDP.Port), running, "udp", "tcp")
 	}
+	checkSizes(u, running)
 	// What is no link's, but where the agent listens too.
 	if at := apiAddress(spec, self.ID); at.IsValid() && !slices.ContainsFunc(spec.Links, func(l cluster.LinkSpec) bool {
 		return l.UDP != nil && netip.AddrPortFrom(l.UDP.Addresses[self.ID].Unmap(), l.UDP.Port) == at
@@ -49,6 +51,19 @@ func checkLinks(u *checkup, spec *cluster.Spec, self *cluster.NodeSpec, socket s
 	}
 	if at, ok := spec.HealthAddress(self.ID); ok && (at.Addr().IsUnspecified() || slices.Contains(here, at.Addr().Unmap())) {
 		checkPorts(u, "health", at, running, "tcp")
+	}
+}
+
+// checkSizes tells what the agent that runs has found of the sizes of packets that arrive.
+func checkSizes(u *checkup, running *runningAgent) {
+	if running == nil {
+		return // nobody would answer at this node's address and port but its agent
+	}
+	for _, w := range running.narrow {
+		u.add("link "+w.Link, warning, w.Hint, "to %s: %s", w.to, w.Text)
+	}
+	if len(running.narrow) == 0 {
+		u.add("packet sizes", pass, "", "the agent that runs has found no way on which packets of %d bytes are lost and small ones arrive", wire.MaxPacket+wire.MaxHeaders)
 	}
 }
 
@@ -92,6 +107,13 @@ func checkPorts(u *checkup, name string, at netip.AddrPort, running *runningAgen
 type runningAgent struct {
 	pid    int // 0: not known
 	faults []*batonv1.LinkFault
+	narrow []wayFault // on the ways to other nodes
+}
+
+// wayFault is what the agent has found wrong with its way to another node.
+type wayFault struct {
+	to string
+	*batonv1.LinkFault
 }
 
 // askRunning asks the agent behind a socket who it is, and what it can't use; nil: none answers, or another node's.
@@ -108,6 +130,10 @@ func askRunning(socket string, self cluster.NodeID) *runningAgent {
 	for _, n := range s.Nodes {
 		if n.Name == s.Node {
 			a.faults = n.Faults
+			continue
+		}
+		for _, f := range n.Faults {
+			a.narrow = append(a.narrow, wayFault{n.Name, f})
 		}
 	}
 	return a

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"baton/internal/core/cluster"
+	"baton/internal/core/wire"
 	"baton/internal/io/link"
 )
 
@@ -22,7 +23,8 @@ const (
 
 // linkFaults is what this agent has found wrong with its own addresses and ports.
 type linkFaults struct {
-	now atomic.Pointer[[]cluster.LinkFault]
+	now    atomic.Pointer[[]cluster.LinkFault]
+	narrow atomic.Pointer[[]link.Narrow] // paths to others on which full packets are lost
 }
 
 // watchFaults looks at this node's own sockets, and tells the log what is wrong with them, once.
@@ -40,12 +42,39 @@ func (a *agent) watchFaults(ctx context.Context) {
 			last, looked = found, time.Now()
 			a.noteFaults(toldFaults(found, holderOf))
 		}
+		a.noteNarrow(a.links.Narrow())
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 	}
+}
+
+func (a *agent) noteNarrow(now []link.Narrow) {
+	var before []link.Narrow
+	if p := a.faults.narrow.Swap(&now); p != nil {
+		before = *p
+	}
+	for _, x := range now {
+		if !slices.Contains(before, x) {
+			a.log.Warn("small packets to a node arrive, full ones don't", "to", x.Peer, "link", x.Link, "bytes", wire.MaxPacket+wire.MaxHeaders, "hint", narrowHint(x))
+		}
+	}
+	for _, x := range before {
+		if !slices.Contains(now, x) {
+			a.log.Info("full packets to a node are no longer lost, or small ones are too", "to", x.Peer, "link", x.Link)
+		}
+	}
+}
+
+// narrowText says what is wrong with a path.
+func narrowText(self cluster.NodeID) string {
+	return fmt.Sprintf("packets of %d bytes from %s are lost on the way, small ones arrive", wire.MaxPacket+wire.MaxHeaders, self)
+}
+
+func narrowHint(x link.Narrow) string {
+	return fmt.Sprintf("compare the MTU of the interfaces, switches and tunnels of link %s: baton needs %d bytes", x.Link, wire.MaxPacket+wire.MaxHeaders)
 }
 
 func (a *agent) noteFaults(now []cluster.LinkFault) {
@@ -100,7 +129,8 @@ func heldHint(at netip.AddrPort) string {
 	return fmt.Sprintf("stop that program, or write another port than %d into the file", at.Port())
 }
 
-// tellFaults says in an overview what is wrong with this node's own addresses and ports, and with its gate.
+// tellFaults says in an overview what is wrong with this node's own addresses and ports, with its gate,
+// and with the ways to others.
 func (a *agent) tellFaults(o *cluster.Overview) {
 	var all []cluster.LinkFault
 	if p := a.faults.now.Load(); p != nil {
@@ -109,9 +139,19 @@ func (a *agent) tellFaults(o *cluster.Overview) {
 	if f, ok := a.whole.fault(time.Now()); ok {
 		all = append(all, f)
 	}
+	var narrow []link.Narrow
+	if p := a.faults.narrow.Load(); p != nil {
+		narrow = *p
+	}
 	for i := range o.Nodes {
-		if n := &o.Nodes[i]; n.ID == a.self {
+		n := &o.Nodes[i]
+		if n.ID == a.self {
 			n.Faults = all
+		}
+		for _, x := range narrow {
+			if n.ID == x.Peer {
+				n.Faults = append(n.Faults, cluster.LinkFault{Link: x.Link, Text: narrowText(a.self), Hint: narrowHint(x)})
+			}
 		}
 	}
 }

@@ -5,10 +5,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"baton/internal/core/cluster"
 	"baton/internal/io/api"
+	"baton/internal/io/link"
 	"baton/internal/io/resource"
 )
 
@@ -40,12 +42,14 @@ func (a *agent) vitals() (*api.Vitals, error) {
 	nodes, links := p.spec.Nodes, a.links
 	v.InboxDropped = a.inbox.drops()
 	v.LogDropped = a.logs.out.lost.Load()
+	narrow := links.Narrow()
 	for _, s := range links.Stats() {
 		l := api.LinkVitals{Link: s.Link, Up: s.Up, Strange: s.Strange + s.TooLarge + s.Unknown + s.WrongLink}
 		for i := range nodes {
 			if p, ok := s.Peers[nodes[i].ID]; ok {
 				l.Peers = append(l.Peers, api.PeerVitals{Node: nodes[i].ID, Sent: p.Sent, Received: p.Received, Dropped: p.Dropped,
-					Failed: p.Failed, Forged: p.Forged, Replayed: p.Replayed, Malformed: p.Malformed})
+					Failed: p.Failed, Forged: p.Forged, Replayed: p.Replayed, Malformed: p.Malformed,
+					Narrow: slices.Contains(narrow, link.Narrow{Link: s.Link, Peer: nodes[i].ID})})
 			}
 		}
 		v.Links = append(v.Links, l)

@@ -11,6 +11,10 @@ import (
 func (v statusView) linksOf(n *batonv1.Node) []string {
 	var out []string
 	for _, f := range n.Faults {
+		if n.Name != v.StatusResponse.Node {
+			out = append(out, fmt.Sprintf("full packets to %s are lost on %s", n.Name, f.Link))
+			continue
+		}
 		switch f.Link {
 		case "":
 			out = append(out, n.Name+" can't take connections")
@@ -45,8 +49,11 @@ func (v statusView) ownFault(link string) bool {
 	return false
 }
 
-// faultOf is one sentence about what a node can't use.
-func faultOf(n *batonv1.Node, f *batonv1.LinkFault) string {
+// faultOf is one sentence about what a node can't use, or, of another one than that which looks, about the way there.
+func (v statusView) faultOf(n *batonv1.Node, f *batonv1.LinkFault) string {
+	if n.Name != v.StatusResponse.Node {
+		return fmt.Sprintf("%s on link %s: %s", n.Name, f.Link, f.Text)
+	}
 	switch f.Link {
 	case "":
 		return n.Name + " can't take connections: " + f.Text

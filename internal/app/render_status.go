@@ -104,7 +104,7 @@ func (v statusView) troubles(w io.Writer) {
 			hint = "systemctl stop baton, move its data directory away, and baton join; or start it with the directory that is of this cluster"
 		}
 		for _, f := range n.Faults {
-			fmt.Fprintln(w, v.text(yellow, faultOf(n, f)+"."))
+			fmt.Fprintln(w, v.text(yellow, v.faultOf(n, f)+"."))
 			if !slices.Contains(hints, f.Hint) && f.Hint != "" {
 				hints = append(hints, f.Hint)
 			}
@@ -131,6 +131,14 @@ func (v statusView) unserved() (n int) {
 	return n
 }
 
+// progress says how far a node's copy is, if that is known.
+func (v statusView) progress(n *batonv1.Node) string {
+	if n.Progress == "" {
+		return ""
+	}
+	return ": it has " + n.Progress
+}
+
 // unsettled names what is not as it should be, one short text each; empty: all is well.
 func (v statusView) unsettled() []string {
 	var out []string
@@ -143,7 +151,7 @@ func (v statusView) unsettled() []string {
 			out = append(out, n.Name+" is not heard")
 			continue
 		case n.Membership == "copies":
-			out = append(out, n.Name+" copies the log, and has no vote yet")
+			out = append(out, n.Name+" copies the log, and has no vote yet"+v.progress(n))
 			continue
 		case n.Membership == "leaves":
 			continue
@@ -151,6 +159,9 @@ func (v statusView) unsettled() []string {
 			out = append(out, "the disk of "+n.Name+" does not answer")
 		case n.Role != "witness" && !n.LeaseRuns:
 			out = append(out, n.Name+" holds no lease")
+		}
+		if n.Progress != "" {
+			out = append(out, n.Name+" copies the state"+v.progress(n))
 		}
 		out = append(out, v.linksOf(n)...)
 	}

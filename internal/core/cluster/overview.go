@@ -52,10 +52,12 @@ type NodeView struct {
 	Sick       bool
 	Membership Membership  // empty: not known
 	Trouble    string      // why it is not understood, or (of the node that looks) takes no part
-	Faults     []LinkFault // of its own addresses and ports; of the node that looks
+	Progress   string      // how far a copy of the state is that it takes; empty: none is on its way from or to the node that looks
+	Faults     []LinkFault // of the node that looks: of its own addresses and ports; of others: of the way there
 }
 
-// LinkFault is why a node can't use one of its own addresses and ports, or what was done to its gate, for people.
+// LinkFault is why a node can't use one of its own addresses and ports, or the way to another, or what was done to its
+// gate, for people.
 type LinkFault struct {
 	Link string // by name; empty: it is about the port on which connections are taken, whatever the link; "(gate)": the gate
 	Text string

@@ -70,11 +70,13 @@ func (n *Node) nodeView(i int) cluster.NodeView {
 		if n.isForeign() {
 			v.Trouble = "its data directory is of cluster " + n.state.Founding.ID + ", and the nodes that are heard are of another one: it takes no part"
 		}
+		v.Progress = n.receiving()
 		if v.LeaseRuns {
 			v.LeaseLeft = n.holder.End().Sub(n.now.Mono)
 		}
 		return v
 	}
+	v.Progress = progress(p.out.copying())
 	v.Heard, v.Fresh, v.Ago = p.det.Heard(), p.det.Fresh(n.now.Mono), p.det.Ago(n.now.Mono)
 	if p.hb != nil {
 		v.LeaseRuns, v.Sick = p.hb.LeaseRuns && v.Fresh, p.hb.Sick

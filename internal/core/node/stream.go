@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"math/bits"
 	"slices"
 	"time"
@@ -321,4 +322,23 @@ func (s *stream) copying() (done, size uint64) {
 	}
 	size = uint64(len(s.data))
 	return min(s.base*wire.PieceSize, size), size
+}
+
+// receiving tells how far something large is that comes from a peer.
+func (n *Node) receiving() string {
+	for i := range n.peers {
+		f := &n.peers[i].in
+		if f.size > 0 && !f.full && n.now.Mono.Sub(f.gotAt) < givesUp {
+			return progress(min(f.base*wire.PieceSize, f.size), f.size)
+		}
+	}
+	return ""
+}
+
+// progress says how far a copy is; empty: there is none.
+func progress(done, size uint64) string {
+	if size == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.1f of %.1f MiB", float64(done)/(1<<20), float64(size)/(1<<20))
 }

@@ -45,6 +45,7 @@ const (
 	kindFounding  = 5
 	kindPiece     = 6
 	kindGot       = 7
+	kindProbe     = 8
 )
 
 var (
@@ -90,6 +91,11 @@ func Append(dst []byte, m Message) ([]byte, error) {
 		e.uint(m.Set)
 		e.uint(m.Upto)
 		e.fixed(m.More)
+	case *Probe:
+		e.head(kindProbe)
+		e.fixed(m.N)
+		e.bits(m.Answer, m.Full)
+		e.bytes("pad", m.Pad)
 	default:
 		e.fail("kind", fmt.Errorf("%T is no message", m))
 	}
@@ -339,6 +345,12 @@ func Decode(b []byte) (Message, error) {
 		m = d.piece()
 	case kindGot:
 		m = &Got{Run: cluster.RunID(d.fixed("run")), Set: d.uint("set"), Upto: d.uint("upto"), More: d.fixed("more")}
+	case kindProbe:
+		p := &Probe{N: d.fixed("n")}
+		flags := d.byte("flags")
+		p.Answer, p.Full = flags&1 != 0, flags&2 != 0
+		p.Pad = append([]byte(nil), d.bytes("pad")...)
+		m = p
 	default:
 		return nil, fmt.Errorf("decode message: kind %d is unknown", b[1])
 	}

@@ -74,7 +74,7 @@ func drawMessage(t *rapid.T) Message {
 	u := func(label string) uint64 { return rapid.Uint64().Draw(t, label) }
 	id := func(label string) *uint64 { return proto.Uint64(rapid.Uint64Range(1, 1<<60).Draw(t, label)) }
 	data := func(label string) []byte { return rapid.SliceOfN(rapid.Byte(), 1, 64).Draw(t, label) }
-	switch rapid.IntRange(1, 7).Draw(t, "kind") {
+	switch rapid.IntRange(1, 8).Draw(t, "kind") {
 	case 1:
 		return drawHeartbeat(t)
 	case 2:
@@ -92,6 +92,8 @@ func drawMessage(t *rapid.T) Message {
 	case 5:
 		whole := make([]byte, rapid.IntRange(1, 4*PieceSize).Draw(t, "size"))
 		return PieceOf(max(1, u("set")), whole, rapid.Uint64Range(0, Pieces(uint64(len(whole)))-1).Draw(t, "piece"))
+	case 7:
+		return &Probe{u("n"), rapid.Bool().Draw(t, "answer"), rapid.Bool().Draw(t, "full"), data("pad")}
 	case 6:
 		return &Got{cluster.RunID(u("run")), u("set"), u("upto"), u("more")}
 	}
@@ -237,6 +239,7 @@ func samples() []Message {
 		&Ask{Incarnation: 7, File: [32]byte{1, 2, 3}, Empty: true},
 		&Founding{[]byte("alpha, beta and gamma")},
 		PieceOf(3, make([]byte, PieceSize+20), 1),
+		&Probe{N: 4, Full: true, Pad: []byte("padding")},
 		&Got{Run: 1 << 60, Set: 3, Upto: 1000, More: 1 << 63},
 	}
 }

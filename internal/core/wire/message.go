@@ -13,7 +13,7 @@ import (
 	"baton/internal/core/cluster"
 )
 
-// Message is what one node says to another: *Heartbeat, *Ack, *Raft, *Ask, *Founding, *Piece or *Got.
+// Message is what one node says to another: *Heartbeat, *Ack, *Raft, *Ask, *Founding, *Piece, *Got or *Probe.
 type Message interface{ isMessage() }
 
 // Heartbeat renews the sender's lease, shows that it lives, and carries what it knows.

@@ -216,6 +216,14 @@ var readMetrics = []metric{
 			emit(p.Replayed, "replayed")
 			emit(p.Malformed, "malformed")
 		})},
+	{MetricInfo{"baton_link_full_packets", plainKind, linkLabels, "1 if full packets arrive at the peer as small ones do; 0: they are lost on the way."},
+		ofPackets(func(p *PeerVitals, emit func(uint64, ...string)) {
+			if p.Narrow {
+				emit(0)
+			} else {
+				emit(1)
+			}
+		})},
 	{MetricInfo{"baton_link_packets_strange_total", counter, []string{"link"}, "Packets that came from no node of this cluster."},
 		func(_ *Metrics, v *Vitals, emit func(float64, ...string)) {
 			for _, l := range v.Links {

@@ -35,6 +35,7 @@ type PeerVitals struct {
 	Forged         uint64 // came, and was not that node's
 	Replayed       uint64 // came before
 	Malformed      uint64 // was not understood
+	Narrow         bool   // full packets are lost on the way there, small ones arrive
 }
 
 // vitalsFor is how long one look serves whoever asks: monitors that nobody vouches for may ask as often as

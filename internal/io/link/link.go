@@ -47,6 +47,8 @@ type Config struct {
 	// this node is not on, and those that are not UDP, are left alone.
 	Links   []cluster.LinkSpec
 	Handler Handler
+	// Quiet keeps Links from trying by itself which sizes of packets arrive.
+	Quiet bool
 	// Changed tells that the link of this name can or can't be used any more, and why. It may be nil, must not
 	// block, and must call no method of Links.
 	Changed func(link string, up bool, detail string)
@@ -108,6 +110,9 @@ func Open(config Config) (*Links, error) {
 	if err := l.Reconfigure(config.Links); err != nil {
 		l.cancel()
 		return nil, errors.Join(err, unix.Close(l.epoll))
+	}
+	if !config.Quiet {
+		l.wg.Go(l.trySizes)
 	}
 	return l, nil
 }
@@ -221,7 +226,9 @@ func (l *Links) deliver(c *counters, tag uint8, index int, packet []byte) (clust
 		return from, err
 	}
 	c.peer(from).received.Add(1)
-	l.config.Handler(from, run, index, m)
+	if !l.probed(index, from, m) {
+		l.config.Handler(from, run, index, m)
+	}
 	return from, nil
 }
 

@@ -88,7 +88,7 @@ func newNode(t *testing.T, id cluster.NodeID, run cluster.RunID, change func(*Co
 	t.Helper()
 	n := &node{got: make(chan delivery, 10_000)}
 	config := Config{
-		Keys: [][]byte{testKey}, Links: twoLinks(),
+		Keys: [][]byte{testKey}, Links: twoLinks(), Quiet: true,
 		Handler: func(from cluster.NodeID, run cluster.RunID, link int, m wire.Message) {
 			n.got <- delivery{from, run, link, m}
 		},

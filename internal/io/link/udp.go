@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net/netip"
 	"sync/atomic"
 
@@ -39,6 +40,7 @@ type udpLink struct {
 	index int                         // in the file; guarded by Links.receiving
 	cause error                       // why there is no socket; guarded by Links.receiving
 	peers map[cluster.NodeID]*udpPeer // guarded by Links.sending
+	sizes map[cluster.NodeID]*sizing  // guarded by Links.sending
 }
 
 type udpPeer struct {
@@ -54,7 +56,7 @@ type socket struct {
 }
 
 func newUDPLink(l *Links, name string, address netip.AddrPort) *udpLink {
-	u := &udpLink{name: name, tag: tagOf(name), address: address}
+	u := &udpLink{name: name, tag: tagOf(name), address: address, sizes: make(map[cluster.NodeID]*sizing)}
 	u.ctx, u.end = context.WithCancel(l.ctx)
 	return u
 }
@@ -84,6 +86,7 @@ func (u *udpLink) meet(self cluster.NodeID, spec *cluster.UDPLink) {
 		peers[id] = &udpPeer{address: address, to: nowait.NewAddress(address), peerCounters: u.peer(id)}
 	}
 	u.peers = peers
+	maps.DeleteFunc(u.sizes, func(id cluster.NodeID, _ *sizing) bool { return peers[id] == nil })
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
