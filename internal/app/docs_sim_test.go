@@ -100,7 +100,7 @@ func simFaultDocs(t *testing.T) string {
 				if !ok || verbs[kind] == "" {
 					t.Errorf("the comment of %s tells no arguments: %q", kind, v.Comment.Text())
 				}
-				usage := verbs[kind] + " " + args
+				usage := strings.TrimSpace(verbs[kind] + " " + args)
 				if c, ok := strings.CutPrefix(text, "command"); ok {
 					commands = append(commands, []string{quoted(usage), docsSentence(strings.TrimLeft(c, ":; "))})
 					continue

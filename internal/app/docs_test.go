@@ -224,7 +224,7 @@ func (s docsShape) what() string {
 		if s.Items == nil || s.Items.what() == "map" {
 			return "list of maps"
 		}
-		return "list of " + s.Items.what() + "s"
+		return "list of " + strings.Replace(s.Items.what()+"s", "sss", "sses", 1)
 	case s.Type == "object":
 		if n := s.named(); n != nil {
 			return "map from names to " + n.what()

@@ -430,7 +430,8 @@ func (w *world) unfit(m int) bool {
 		}
 		switch f.Kind {
 		case Power, Wipe, SetBack, Kill, Forget, Freeze, Isolate, OneWay, HangDisk, Uplink, Starve, FailGate, FailRecord,
-			DiskFull, DiskError, Suspend, PauseClock, Skew, FlapUplink, Unreadable, Ungate:
+			DiskFull, DiskError, Suspend, PauseClock, Skew, FlapUplink, Unreadable, Ungate,
+			Port, PortIn, PortOut, Unreach:
 			return true
 		}
 	}

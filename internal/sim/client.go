@@ -50,7 +50,7 @@ func (m *machine) announce(group int) {
 
 // reachable tells whether the group's address answers here: the kernel does that, with or without an agent.
 func (m *machine) reachable(group int) bool {
-	return m.serves(group) && !m.uplinkDown() && m.fronts(group)
+	return m.serves(group) && !m.uplinkDown() && !m.offNet(group) && m.fronts(group)
 }
 
 // askClients has each client ask its group.

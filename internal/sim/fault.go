@@ -57,6 +57,11 @@ const (
 	Unreadable             // NODE: it can't read texts of the configuration that it has not read before
 	Lack                   // NODE GROUP: the host lacks what the group's first resource needs: it fails, and so do starts
 	DropAddr               // NODE GROUP: the group's address is taken away once
+	Port                   // NODE LINK: the node's switch port on the link is dead, its carrier stays
+	PortIn                 // NODE LINK: what goes to the node is lost there, no more
+	PortOut                // NODE LINK: what comes from the node is lost there, no more
+	Unreach                // NODE: the target does not answer this node
+	NoTarget               // : the target answers nobody
 	Switch                 // GROUP [NODE]: command: a switchover, to the best node where none is named
 	Failback               // GROUP: command: return to the preferred node
 	Apply                  // WORD...: command: change the configuration: +NODE, -NODE, +GROUP, -GROUP, takeover=TIME, mark=GROUP (its program is described anew), pad=BYTES (the text is so much longer)
@@ -133,6 +138,11 @@ var shapes = [kindCount]shape{
 	Unreadable: {verb: "unreadable", nodes: 1, lasts: true},
 	Lack:       {verb: "lack", nodes: 1, group: true, lasts: true},
 	DropAddr:   {verb: "dropaddr", nodes: 1, group: true},
+	Port:       {verb: "port", nodes: 1, link: true, lasts: true},
+	PortIn:     {verb: "portin", nodes: 1, link: true, lasts: true},
+	PortOut:    {verb: "portout", nodes: 1, link: true, lasts: true},
+	Unreach:    {verb: "unreach", nodes: 1, lasts: true},
+	NoTarget:   {verb: "notarget", lasts: true},
 	Switch:     {verb: "switch", group: true, nodes: 1, optNode: true},
 	Failback:   {verb: "failback", group: true},
 	Apply:      {verb: "apply", words: true},

@@ -27,6 +27,7 @@ type profile struct {
 	changes   bool          // the configuration changes: nodes join and leave, takeover and groups change
 	loss      int           // goal Takeover: percent of all packets, from before the fault
 	early     bool          // faults from the first instant on, while the cluster forms
+	networks  bool          // the networks by which clients come are judged
 	drops     bool          // directories of an agent are deleted below it, in some plans
 }
 
@@ -76,6 +77,13 @@ var profiles = map[string]profile{
 		kinds: []Kind{DiskFull, DiskError, FailRecord, FailGate, FlushGate, Ungate, SlowDisk, HangDisk, Suspend, PauseClock, Power, Kill, Switch}, least: 4, most: 14},
 	"surroundings": {doc: "hours in which what is around the programs fails and heals: all is served, nobody is kept off, nothing moves twice", drops: true, goal: Mend,
 		takeovers: slow, kinds: []Kind{Lack, DropAddr, FlapUplink, Uplink, Carrier, HangDisk, DiskFull, FailRecord, FailGate, Fail, Kill, Power}},
+	"networks": {doc: "the networks that clients come by: switch ports that die with their carrier up, targets that go, among other faults", goal: Converge,
+		takeovers: budgets, always: []Kind{Port, PortIn, PortOut}, kinds: []Kind{Unreach, NoTarget, Link, Carrier, FlapLink, OneWay, Cut, Loss, Late, Isolate, Power, Kill,
+			Freeze, Switch, Starve, Suspend, Skew}, networks: true, least: 5, most: 16},
+	"ports": {doc: "the owner alone loses its clients' network, its carrier stays: within the takeover every group serves again", goal: Takeover,
+		takeovers: budgets[2:], three: true, networks: true},
+	"unmoved": {doc: "whole networks that die or blink, ports that nobody needs, targets that nobody reaches: nothing moves", goal: Still,
+		takeovers: budgets, three: true, networks: true},
 	"lossy1": {doc: "power loss of the owner while 1 % of all packets on the one link are lost", goal: Takeover,
 		takeovers: []time.Duration{time.Second, 3 * time.Second}, three: true, loss: 1},
 	"lossy5": {doc: "the same with 5 %, which a few in a hundred runs may not stand", goal: Takeover,
@@ -111,9 +119,17 @@ func Generate(seed uint64, name string) (*Plan, error) {
 	g.l = t.L
 	g.cluster()
 	g.groups()
+	if f.networks {
+		g.plan.Networks, g.plan.Links = byLinks, 2
+		if g.chance(30) {
+			g.plan.Networks, g.plan.Links = byTarget, 1+g.rand.IntN(2)
+		}
+	}
 	switch f.goal {
 	case Takeover:
-		if f.loss > 0 {
+		if f.networks {
+			g.outOfSight()
+		} else if f.loss > 0 {
 			g.lossy()
 		} else {
 			g.single()
@@ -121,7 +137,9 @@ func Generate(seed uint64, name string) (*Plan, error) {
 	case Mend:
 		g.episodes()
 	case Still:
-		if f.changes {
+		if f.networks {
+			g.inSight()
+		} else if f.changes {
 			g.harmless()
 		} else {
 			g.tolerated()
@@ -470,6 +488,39 @@ func (g *generator) single() {
 		p.Faults = append(p.Faults, Fault{At: at + g.between(0, p.Takeover), Kind: Freeze, Link: -1,
 			Node: string(p.Nodes[g.rand.IntN(len(p.Nodes))].ID), For: stallFits})
 	}
+}
+
+// outOfSight draws what cuts the owner off from its clients and leaves it its carrier and another link, or nothing but
+// heartbeats.
+func (g *generator) outOfSight() {
+	p := g.plan
+	at := g.settled() + g.between(0, g.l)
+	f := Fault{At: at, Kind: Unreach, Node: TheOwner, Link: -1}
+	if p.Networks == byLinks {
+		f.Kind, f.Link = []Kind{Port, PortIn, PortOut}[g.rand.IntN(3)], 0
+	}
+	p.Faults = []Fault{f}
+	p.Run = at + p.Takeover*3 + time.Second
+}
+
+// inSight draws what leaves no node better off than the owner.
+func (g *generator) inSight() {
+	p := g.plan
+	at := g.settled() + g.between(0, g.l)
+	one := []Fault{
+		{Kind: Link, Link: 0}, {Kind: Link, Link: 1}, {Kind: FlapLink, Link: 0, Amount: g.near(), Second: g.near()}, {Kind: Carrier, Link: 0},
+		{Kind: Port, Node: TheOwner, Link: 1}, {Kind: PortIn, Node: TheOwner, Link: 1}, {Kind: PortOut, Node: TheOwner, Link: 1},
+		{Kind: Port, Node: TheOther, Link: 0}, {Kind: PortIn, Node: TheOther, Link: 0}, {Kind: PortOut, Node: TheOther, Link: 0},
+		{Kind: Loss, Percent: 30, Link: 0}, {Kind: Cut, Node: TheOwner, Peer: TheOther, Link: 0},
+	}
+	if p.Networks == byTarget {
+		p.Links = 2
+		one = append(one, Fault{Kind: NoTarget, Link: -1}, Fault{Kind: Unreach, Node: TheOther, Link: -1}, Fault{Kind: Port, Node: TheOwner, Link: 0})
+	}
+	f := one[g.rand.IntN(len(one))]
+	f.At, f.For = at, g.near()
+	p.Faults = []Fault{f}
+	p.Run = at + f.For + max(20*g.l, 8*time.Second)
 }
 
 // lossy draws the power loss of the owner on one link that loses some packets from before.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"reflect"
 	"slices"
 	"time"
@@ -66,6 +67,7 @@ type machine struct {
 	life      uint32     // counts agents and powers, so that what was meant for a former one is dropped
 	run       cluster.RunID
 	recording *node.Record
+	asking    questions
 	late      []lateGate
 	unwritten []cluster.Gate // the newest write of each group that failed, to be tried again
 	inbox     []node.Input
@@ -249,6 +251,10 @@ func (m *machine) startAgent() {
 	m.w.note(m, "agent starts, run %d, record %v, log to %d", m.runs, m.record != nil, lastIndex(&boot.Disk))
 	m.w.counts.Agents++
 	m.agent = node.New(node.Config{Self: m.id, Spec: m.file, Read: m.read, Mutation: m.w.opt.Mutation, CompactAfter: m.w.plan.Compact})
+	m.asking = questions{misses: map[netip.Addr]int{}}
+	if m.w.judges() {
+		m.w.push(m.w.now+m.between(0, time.Duration(m.w.askEvery())), evAsk, m.idx, m.life, 0, 0)
+	}
 	m.deliver(boot)
 	if m.agent != nil {
 		m.carriesOut(m.agent.Revision())
@@ -376,6 +382,9 @@ func (m *machine) step(in node.Input) {
 	w.says(m, in, out)
 	if w.trace != nil {
 		w.traceStep(m, in, out)
+	}
+	if out.Ask != nil {
+		m.asking.others = out.Ask.Addresses
 	}
 	for i := range out.Gates {
 		m.writeGate(out.Gates[i])
@@ -598,7 +607,7 @@ func (m *machine) serves(group int) bool {
 // healthy tells whether clients get answers here: the gate is open, the uplink is there, and everything runs
 // but what a person has stopped.
 func (m *machine) healthy(group int) bool {
-	if !m.serves(group) || m.uplinkDown() {
+	if !m.serves(group) || m.uplinkDown() || m.offNet(group) {
 		return false
 	}
 	for i := range m.resources {

@@ -127,6 +127,10 @@ var plants = []plant{
 	{node.NeverUrgent, "NeverUrgent", "", "takeover", 25, 40, "invariant 4", "25 of takeover",
 		"an owner that dies"},
 	{node.FormerSet, "FormerSet", "former-set", "", 1, 3, "invariant 1", "", "more voters than before, a planned move to a node whose disk is slow, cuts that leave the owner to three of five"},
+	{node.BlinkTrusted, "BlinkTrusted", "", "unmoved", 13, 40, "invariant 5", "13 of unmoved",
+		"a network that dies for all and comes back"},
+	{node.OneVoterJudges, "OneVoterJudges", "", "unmoved", 1, 40, "invariant 5", "1 of unmoved",
+		"a switch port of another node, or a cut between two"},
 	{node.EvictedServes, "EvictedServes", "", "mix", 12, 40, "said", "12 of mix",
 		"an owner that is evicted and lives"},
 }

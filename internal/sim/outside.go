@@ -98,7 +98,7 @@ func (m *machine) unpause() {
 // keepsBack keeps what would happen within the machine until it runs again, and reports whether it does.
 func (m *machine) keepsBack(e *event) bool {
 	switch e.kind {
-	case evDisk, evRecorded, evFitted, evGate, evGated, evGateAgain, evSweep, evDone, evAgent, evAnnounce:
+	case evDisk, evRecorded, evFitted, evGate, evGated, evGateAgain, evSweep, evDone, evAgent, evAnnounce, evAsk:
 		m.held = append(m.held, *e)
 		return true
 	}

@@ -52,6 +52,7 @@ type Plan struct {
 	Codec      bool          // every message is encoded and decoded on its way
 	Blind      bool          // agents do not measure how long their syncs take
 	Clients    time.Duration // for how long a client's ARP cache holds an address; 0: there are no clients
+	Networks   string        // by which clients come: byLinks, byTarget; empty: nothing is judged
 	Compact    uint64        // entries after which a node makes a snapshot; 0: the core's default
 	Goal       Goal
 	Faults     []Fault       // in the order of At
@@ -101,6 +102,7 @@ func (p *Plan) spec() (*cluster.Spec, error) {
 		s.Groups = append(s.Groups, g.spec(i))
 	}
 	slices.SortFunc(s.Groups, func(a, b cluster.GroupSpec) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	p.networked(s)
 	return s, nil
 }
 

@@ -28,6 +28,7 @@ const (
 	evGateAgain                      // gate writes that failed are tried again
 	evSweep                          // the agent looks whether its gate is whole
 	evClients                        // clients ask
+	evAsk                            // the agent asks targets and nodes whether they answer
 	evAnnounce                       // idx: the group whose address is made known again
 )
 

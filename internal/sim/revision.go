@@ -58,7 +58,7 @@ func (w *world) read(text []byte) (*cluster.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &cluster.Spec{Cluster: w.spec.Cluster, Text: slices.Clone(text), Timing: timing, Links: w.spec.Links}
+	s := &cluster.Spec{Cluster: w.spec.Cluster, Text: slices.Clone(text), Timing: timing, Links: w.spec.Links, Targets: w.spec.Targets}
 	for _, n := range w.spec.Nodes {
 		if slices.Contains(r.Nodes, n.ID) {
 			s.Nodes = append(s.Nodes, n)

@@ -29,6 +29,9 @@ func (p *Plan) Script() string {
 	if p.Clients > 0 {
 		fmt.Fprintf(b, "clients %v\n", p.Clients)
 	}
+	if p.Networks != "" {
+		fmt.Fprintf(b, "networks %s\n", p.Networks)
+	}
 	if p.Compact > 0 {
 		fmt.Fprintf(b, "compact %d\n", p.Compact)
 	}
@@ -88,6 +91,7 @@ var scriptWords = []scriptWord{
 	{"sync", "LEAST MOST", "what a sync of a disk takes; else `200us 900us`"},
 	{"stalls", "EVERY MOST", "each machine stands still about so often, and for so long at the most; else never"},
 	{"clients", "TIME", "each group has a client, whose ARP cache holds an address for so long; else there is none"},
+	{"networks", "links|target", "what shows that clients reach a node: the link `lan`, or a target; else nothing is judged"},
 	{"compact", "NUMBER", "after so many entries a node makes a snapshot; else as the core does by itself"},
 	{"codec", "", "every message is encoded and decoded on its way"},
 	{"blind", "", "agents do not measure how long their syncs take"},
@@ -294,6 +298,10 @@ func (r *scriptReader) parseOnce(name, want string, args []string) (err error) {
 		}
 	case "clients":
 		err = durations(&p.Clients)
+	case "networks":
+		if p.Networks = args[0]; p.Networks != byLinks && p.Networks != byTarget {
+			err = fmt.Errorf("networks: %s or %s, not %s", byLinks, byTarget, quote(args[0]))
+		}
 	case "spread":
 		err = durations(&p.Spread)
 	case "run":
@@ -433,7 +441,7 @@ var ends = map[string][]Kind{
 	"thaw":     {Freeze},
 	"heal": {Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, Dup, Late, Replay, SlowDisk, HangDisk, LateGate,
 		NoStart, NoStop, Narrow, MTU, Starve, FailGate, FailRecord, DiskFull, DiskError, Suspend, PauseClock, Skew, Bloat, FlapLink,
-		FlapUplink, Unreadable, Lack},
+		FlapUplink, Unreadable, Lack, Port, PortIn, PortOut, Unreach, NoTarget},
 }
 
 func (r *scriptReader) parseAt(words []string) error {

@@ -19,7 +19,7 @@ func (b *BadFault) Error() string { return b.Text }
 
 // Verbs says how faults of a forecast are written.
 const Verbs = `Faults: NODE down, NODE up (or power NODE, boot NODE), kill NODE (its agent), kill GROUP on NODE (or fail NODE GROUP), ` +
-	`freeze NODE, isolate NODE, cut NODE NODE [LINK], cutoneway NODE NODE [LINK], link LINK (silently; or LINK down), carrier LINK, uplink NODE, ` +
+	`freeze NODE, isolate NODE, cut NODE NODE [LINK], cutoneway NODE NODE [LINK], link LINK (silently; or LINK down), carrier LINK, uplink NODE, port NODE LINK (its switch port, silently), unreach NODE (what is under reach), ` +
 	`loss LINK PERCENT, hangdisk NODE, slowdisk NODE TIME, wipe NODE, forget NODE (agent and run record), failstart NODE GROUP, failstop NODE GROUP.
 
 What people ask for: switch GROUP [NODE], failback GROUP, drain NODE, undrain NODE, pause GROUP|all, resume GROUP|all, pin GROUP NODE, ` +
@@ -30,7 +30,7 @@ What people ask for: switch GROUP [NODE], failback GROUP, drain NODE, undrain NO
 const verbsHint = "baton plan --help lists the faults"
 
 // foretold are the kinds of faults that a forecast knows. The others are for tests of the core alone.
-var foretold = []Kind{Power, Wipe, Kill, Forget, Freeze, Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, SlowDisk, HangDisk,
+var foretold = []Kind{Power, Wipe, Kill, Forget, Freeze, Cut, OneWay, Isolate, Link, Carrier, Uplink, Port, Unreach, Loss, SlowDisk, HangDisk,
 	Fail, NoStart, NoStop, Switch, Failback, Pause, Resume, Pin, Unpin, Drain, Undrain, Stop, Start, Restart, Clear}
 
 // verbs names the kinds of faults.

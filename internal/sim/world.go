@@ -263,6 +263,8 @@ func (w *world) happen(e *event) {
 		m.writeGatesAgain()
 	case evSweep:
 		m.sweep()
+	case evAsk:
+		m.askAround()
 	case evAnnounce:
 		m.announce(int(e.idx))
 	case evDisk:
@@ -507,7 +509,7 @@ func (w *world) end(i int) {
 // conditions works out what all faults together make of the network, and tells agents what they can see.
 func (w *world) conditions(f *active) {
 	switch f.Kind {
-	case Cut, OneWay, Isolate, Link, Carrier, Loss, Dup, Late, Replay, Narrow, MTU, Skew, Bloat, FlapLink:
+	case Cut, OneWay, Isolate, Link, Carrier, Loss, Dup, Late, Replay, Narrow, MTU, Skew, Bloat, FlapLink, Port, PortIn, PortOut:
 	case Uplink, FlapUplink:
 		w.machines[f.node].tell()
 		return
@@ -545,6 +547,11 @@ func (w *world) impair(l int, f *active) {
 	case Isolate:
 		for i := range w.machines {
 			cut[f.node][i], cut[i][f.node] = true, true
+		}
+	case Port, PortIn, PortOut:
+		for i := range w.machines {
+			cut[f.node][i] = cut[f.node][i] || f.Kind != PortIn
+			cut[i][f.node] = cut[i][f.node] || f.Kind != PortOut
 		}
 	case Link, Carrier:
 		c.dead = true

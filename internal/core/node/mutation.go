@@ -79,6 +79,8 @@ const (
 	NeverUrgent                     // news waits for the next heartbeat
 	EvictedServes                   // what is served goes on after the own Evict was applied
 	FormerSet                       // words of a set from before the Evict end a lease
+	BlinkTrusted                    // a network that has only just come back counts as had for good
+	OneVoterJudges                  // a node has lost a link where one voter is out of touch with it
 	MutationCount
 )
 

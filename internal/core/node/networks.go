@@ -191,7 +191,7 @@ func (n *Node) judge() []cluster.Network {
 
 func (n *Node) isSteady(network string, i int) bool {
 	at := n.networks.lost[lostKey{network, n.peers[i].id}]
-	return at == 0 || n.now.Mono.Sub(at) >= n.steadyFor()
+	return at == 0 || n.flawed(BlinkTrusted) || n.now.Mono.Sub(at) >= n.steadyFor()
 }
 
 // onLink judges one node on one link. It has lost the link where with a majority of those voters that the link joins
@@ -224,7 +224,7 @@ func (n *Node) onLink(i, link int, sights []*wire.Sight) cluster.NetworkView {
 	}
 	switch q := cluster.Quorum(voters); {
 	case voters < cluster.VotersMin: // of two, nobody can tell which is cut off
-	case len(gone) >= q:
+	case len(gone) >= q, n.flawed(OneVoterJudges) && len(gone) > 0:
 		return cluster.NetworkView{State: cluster.NetLost, Why: fmt.Sprintf("is out of touch on link %s with %s", n.spec.Links[link].Name, strings.Join(gone, " and "))}
 	case touch >= q:
 		return cluster.NetworkView{State: cluster.NetHas}
