@@ -263,6 +263,11 @@ func (n *Node) useful() uint64 {
 	return u.useful
 }
 
+// sameNetworks tells whether the clients of two groups come by the same.
+func (n *Node) sameNetworks(i, k int) bool {
+	return slices.Equal(n.uses(i), n.uses(k)) && slices.Equal(n.spec.Groups[i].Reach.Targets, n.spec.Groups[k].Reach.Targets)
+}
+
 // networksOf picks from all networks those of one group.
 func (n *Node) networksOf(i int, all []cluster.Network) []cluster.Network {
 	if all == nil {
@@ -320,7 +325,7 @@ func (n *Node) unfit(i, network int) {
 	for g := range n.groups {
 		if n.groups[g].fit != nil && n.needs(g, network, i) {
 			delete(n.groups[g].fit, n.peers[i].id)
-			n.groupsDue = true
+			n.due(g)
 		}
 	}
 }

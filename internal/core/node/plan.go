@@ -52,7 +52,11 @@ func (n *Node) facts() *cluster.Facts {
 	networks := n.judge()
 	for i := range n.groups {
 		g := n.groupFacts(i)
-		g.Networks = n.networksOf(i, networks)
+		if i > 0 && n.sameNetworks(i, i-1) { // as most of many have
+			g.Networks = f.Groups[i-1].Networks
+		} else {
+			g.Networks = n.networksOf(i, networks)
+		}
 		f.Groups = append(f.Groups, g)
 	}
 	return f
