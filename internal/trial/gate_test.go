@@ -250,3 +250,42 @@ func TestGateFromClsact(t *testing.T) {
 	c.failsOver(Beta, c.at(c.Agent(Alpha).Process().Freeze))
 	c.must(c.Agent(Alpha).Process().Thaw())
 }
+
+// check says which mechanism it is, and why: where a unit's own mount namespace would take the pins away with the agent
+// it is clsact, and where others are in clsact's place there it names them.
+func TestCheckTellsOfTheGate(t *testing.T) {
+	t.Parallel()
+	c := start(t, Options{})
+	const check = " check /etc/baton/cluster.yaml 2>&1 | grep -A1 ' gate' || true"
+	if text := c.shell(Beta, c.binary+check); !strings.Contains(text, "ebpf tcx") {
+		t.Skipf("this kernel has no tcx: %s", text)
+	}
+	if text := c.shell(Beta, "unshare -m "+c.binary+check); !strings.Contains(text, "ebpf clsact") || !strings.Contains(text, "mount namespace of PID 1") {
+		t.Errorf("check in a mount namespace of its own: %s", text)
+	}
+	c.shell(Beta, "tc qdisc add dev lan ingress")
+	text := c.shell(Beta, "unshare -m "+c.binary+check)
+	for _, word := range []string{"lan egress", "ingress", "nftables beside it"} {
+		if !strings.Contains(text, word) {
+			t.Errorf("check beside another program's qdisc does not say %q: %s", word, text)
+		}
+	}
+}
+
+// An agent in a mount namespace of its own, as a unit's PrivateTmp makes it, has its gate where its death does not open
+// it, also if the one before it was at tcx.
+func TestGateInItsOwnMountNamespace(t *testing.T) {
+	t.Parallel()
+	c := start(t, Options{Takeover: "3s"})
+	p := c.agentProgram()
+	p.Args = append([]string{"unshare", "-m"}, p.Args...)
+	c.undisturbed("the agent gets a mount namespace of its own", 2*time.Second, func() error {
+		c.Agent(Alpha).Change(p)
+		return c.Agent(Alpha).Process().Kill()
+	})
+	c.eventually("its gate is at clsact", func() bool { return strings.Contains(c.shell(Alpha, "tc qdisc show dev lan"), "clsact") })
+	c.shell(Alpha, "mv "+"/etc/baton/key /etc/baton/key.gone") // so that no other agent starts
+	since := c.at(c.Agent(Alpha).Process().Kill)
+	c.failsOver(Beta, since)
+	c.shell(Alpha, "mv "+"/etc/baton/key.gone /etc/baton/key")
+}

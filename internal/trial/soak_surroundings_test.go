@@ -226,6 +226,8 @@ func (w *storm) draw() trouble {
 		},
 		func() trouble { return shell("rules flushed", member, "nft flush ruleset", "") },
 		func() trouble { return shell("qdisc taken", member, "tc qdisc del dev lan clsact; true", "") },
+		func() trouble { return shell("gate's pins removed", member, "rm -f /run/baton-gate/*_*", "") },
+		func() trouble { return shell("gate's pins unmounted", member, "umount -l /run/baton-gate; true", "") },
 		func() trouble {
 			return shell("large packets dropped", node,
 				"nft 'add table inet soak; add chain inet soak large { type filter hook prerouting priority -300; }; add rule inet soak large iifname "+network+" meta length > 1280 drop'",

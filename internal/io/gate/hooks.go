@@ -35,8 +35,8 @@ type hooks struct {
 
 	pins    *pins                     // nil: none are possible
 	noTCX   error                     // why tcx is not used; nil: it is
-	hasty   bool                      // what a predecessor has at clsact stays there for now, if its programs can be used
-	later   map[int]bool              // interfaces that are to go over to tcx
+	hasty   bool                      // attach nothing to tcx now: the caller has a lease to renew
+	later   map[int]bool              // interfaces that are to get, or go over to, tcx
 	bare    map[int]bool              // interfaces whose clsact hooks are known to hold nothing of this gate's
 	missing map[int]map[string]string // by interface and hook: why nothing of this gate's can be there
 	taken   []string                  // what others had taken off, and was put back
@@ -305,11 +305,10 @@ func (h *hooks) place(s *state, link netlink.Link) (off []string, err error) {
 		return off, err
 	}
 	if h.hasty && !h.pins.has(index) {
-		// To attach to tcx takes the kernel up to 20 ms for each hook. What is there at clsact does as well.
-		if whole, err := h.exchange(link); err != nil || whole {
-			h.later[index] = whole
-			return nil, err
-		}
+		// To attach to tcx takes the kernel up to 20 ms for each hook. What is there at clsact does as well; and an
+		// interface that has appeared meanwhile is guarded as soon as any other that appears.
+		h.later[index] = true
+		return nil, h.exchange(link)
 	}
 	delete(h.later, index)
 	for _, at := range parents {
@@ -334,36 +333,31 @@ func (h *hooks) place(s *state, link netlink.Link) (off []string, err error) {
 	return off, nil
 }
 
-// exchange puts this gate's programs in the place of a predecessor's at clsact, each at one instant, and tells whether
-// both hooks have them now.
-func (h *hooks) exchange(link netlink.Link) (whole bool, err error) {
-	whole = true
+// exchange puts this gate's programs in the place of a predecessor's at clsact, each at one instant.
+func (h *hooks) exchange(link netlink.Link) error {
 	for _, at := range parents {
 		ours, _, err := h.filters(link, at.parent)
 		if err != nil {
-			return false, err
+			return err
 		}
-		k := kind{at.egress, ethernet(link)}
-		if len(ours) != 1 {
-			whole = false
-		} else if !h.right(ours[0], k) {
+		if k := (kind{at.egress, ethernet(link)}); len(ours) == 1 && !h.right(ours[0], k) {
 			if err := h.filter(link, at.parent, k); err != nil {
-				return false, fmt.Errorf("attach to %s %s: %w", link.Attrs().Name, at.name, err)
+				return fmt.Errorf("attach to %s %s: %w", link.Attrs().Name, at.name, err)
 			}
 		}
 	}
-	return whole, nil
+	return nil
 }
 
 // toTCX is called when an interface may go over to tcx: its programs run there before their filters go.
 func (h *hooks) toTCX(s *state, index int) error {
 	h.hasty = false
 	defer delete(h.later, index)
+	delete(h.known, index) // what is missing was not taken off
 	err := h.one(s, index)
-	if err != nil && len(h.pins.links) == 0 { // the filters are where they were
+	if err != nil && h.noTCX == nil && len(h.pins.links) == 0 { // the filters are where they were
 		h.without(err)
-		h.known[index] = true
-		return nil
+		return h.sweep(s)
 	}
 	return err
 }

@@ -105,6 +105,11 @@ func TestTakenOff(t *testing.T) {
 						mu.Lock()
 						done := len(told) > 1 && told[len(told)-1] == ""
 						mu.Unlock()
+						if g, ok := g.(*clsact); ok && prefer == PreferEBPF { // it may be told of the first before the last is off
+							g.work.Lock()
+							done = done && len(g.hooks.pins.missing()) == 0
+							g.work.Unlock()
+						}
 						if done {
 							break
 						}
