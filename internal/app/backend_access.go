@@ -42,7 +42,7 @@ func newAccess(self cluster.NodeID, file string, keys wire.Keys, spec func() *cl
 	return &access{identity: id, keys: &keyring{file: file, keys: keys}, peers: &peers{id, spec}}, nil
 }
 
-// take answers who came over TCP and is no node with a large message.
+// take answers who came over TCP.
 func (x *access) take(conn *tls.Conn) {
 	if s := x.server.Load(); s != nil {
 		s.Take(conn)

@@ -529,7 +529,7 @@ func TestPaceFollowsTheFile(t *testing.T) {
 func TestRelink(t *testing.T) {
 	link := func(name string) cluster.LinkSpec { return cluster.LinkSpec{Name: name} }
 	before, after := []cluster.LinkSpec{link("lan"), link("cross")}, []cluster.LinkSpec{link("front"), link("cross")}
-	inputs := []node.Input{&node.Packet{Link: 0}, &node.Packet{Link: 1}, &node.Packet{Link: wire.LinkTCP}, &node.Gated{N: 3}}
+	inputs := []node.Input{&node.Packet{Link: 0}, &node.Packet{Link: 1}, &node.Packet{Link: 99}, &node.Gated{N: 3}}
 	relink(inputs, before, after)
 	if _, ok := inputs[0].(*node.Tick); !ok {
 		t.Errorf("a packet over a link that is gone: %+v", inputs[0])
@@ -541,8 +541,8 @@ func TestRelink(t *testing.T) {
 	if p := inputs[1].(*node.Packet); p.Link != 0 {
 		t.Errorf("cross has the place %d", p.Link)
 	}
-	if p := inputs[2].(*node.Packet); p.Link != wire.LinkTCP {
-		t.Errorf("TCP has the place %d", p.Link)
+	if p := inputs[2].(*node.Packet); p.Link != 99 {
+		t.Errorf("a packet of no link has the place %d", p.Link)
 	}
 }
 

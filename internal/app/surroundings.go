@@ -137,7 +137,7 @@ func (a *agent) lookAround() {
 func relink(inputs []node.Input, before, after []cluster.LinkSpec) {
 	for i, in := range inputs {
 		p, ok := in.(*node.Packet)
-		if !ok || p.Link >= len(before) { // those that came over TCP have no index
+		if !ok || p.Link >= len(before) { // put in by none of these
 			continue
 		}
 		name := before[p.Link].Name

@@ -92,8 +92,8 @@ func (i *intruder) run(ctx context.Context, foreign *identity.Identity) {
 			_, _ = conn.Write([]byte{22, 3, 1, 0x3f, 0xff, 1, 0, 0x3f, 0xfb})
 			time.Sleep(time.Second)
 		},
-		func(conn net.Conn) { i.shake(conn, anybody(identity.LinkProtocol)) },
-		func(conn net.Conn) { i.shake(conn, wrong(identity.LinkProtocol)) },
+		func(conn net.Conn) { i.shake(conn, anybody("else")) },
+		func(conn net.Conn) { i.shake(conn, wrong("else")) },
 		func(conn net.Conn) { i.shake(conn, wrong(identity.APIProtocols...)) },
 		func(conn net.Conn) { i.call(conn, anybody("http/1.1"), "") },
 		func(conn net.Conn) { i.call(conn, anybody("http/1.1"), secret(identity.FormatToken)) },
@@ -169,10 +169,6 @@ func (i *intruder) shake(conn net.Conn, config *tls.Config) *tls.Conn {
 		i.heard.Write(cert.Raw)
 	}
 	i.mu.Unlock()
-	if config.NextProtos[0] == identity.LinkProtocol {
-		_, _ = t.Write(append(binary.BigEndian.AppendUint32(nil, 1<<31), i.recorded[0]...)) // a huge message
-		i.listen(t)
-	}
 	return t
 }
 

@@ -22,7 +22,7 @@ func TestSilence(t *testing.T) {
 	if p.Link(0) != 1100*ms || p.Link(1) != 1150*ms || p.Ago(1200*ms) != 50*time.Millisecond {
 		t.Error("any link counts, each is kept")
 	}
-	p.Arrived(7, 1160*ms, 0) // over TCP: no link of its own
+	p.Arrived(7, 1160*ms, 0) // over no link that is known here
 	if p.Ago(1200*ms) != 40*time.Millisecond || p.D() != 180*time.Millisecond {
 		t.Error("what came over no link counts as life, and names no length")
 	}

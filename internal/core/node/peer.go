@@ -109,7 +109,7 @@ func (p *peer) become(inc cluster.Incarnation, det *detect.Peer) {
 	clear(p.seqs)
 }
 
-// slot is where the newest heartbeat heard on a link is kept; what came over no link of its own (TCP)
+// slot is where the newest heartbeat heard on a link is kept; what came over no link that is known
 // shares the last place.
 func (p *peer) slot(link int) *uint64 {
 	if link < 0 || link >= len(p.seqs) {

@@ -38,8 +38,8 @@ const (
 	MaxDatagram = MaxPacket - MaxEnvelope
 	// MaxEnvelope is what the envelope adds to a message at most, in bytes.
 	MaxEnvelope = headerFixed + MaxName + tagSize
-	// LinkTCP is the link index of messages that are too large for a datagram.
-	LinkTCP = 255
+	// LinksMax is how many links there may be: their tags on the wire are below it.
+	LinksMax = 255
 
 	// windowSize is how far a packet may fall behind the newest of its run and link. The counter is
 	// shared by all links and receivers: with 7 nodes and 3 links, 4096 are the last 195 packets of a link.
@@ -233,7 +233,7 @@ func (o *Opener) Open(packet []byte) (from cluster.NodeID, run cluster.RunID, li
 	if packet[0] != envelopeMagic {
 		return "", 0, 0, nil, ErrNotOurs
 	}
-	if len(packet) > MaxMessage+MaxEnvelope {
+	if len(packet) > MaxDatagram+MaxEnvelope {
 		return "", 0, 0, nil, ErrTooLarge
 	}
 	if len(packet) < 3 || len(packet) < headerFixed+int(packet[2])+tagSize {

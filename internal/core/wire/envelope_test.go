@@ -95,7 +95,7 @@ func TestRefusals(t *testing.T) {
 		"another protocol":  {[]byte("GET / HTTP/1.1\r\n"), ErrNotOurs},
 		"header alone":      {good()[:header], ErrTruncated},
 		"name beyond end":   {[]byte{envelopeMagic, 0, 255, 'a'}, ErrTruncated},
-		"too large":         {append(good(), make([]byte, MaxMessage+MaxEnvelope)...), ErrTooLarge},
+		"too large":         {append(good(), make([]byte, MaxDatagram+MaxEnvelope)...), ErrTooLarge},
 		"unknown sender":    {sealer(t, "mallory", 9).Seal(nil, 0, "beta", nil), ErrUnknownSender},
 		"reflected":         {sealer(t, "beta", 9).Seal(nil, 0, "alpha", nil), ErrUnknownSender},
 		"for another node":  {s.Seal(nil, 0, "gamma", []byte("hello")), ErrForged},

@@ -193,7 +193,7 @@ var readMetrics = []metric{
 	{MetricInfo{"baton_peer_heard_age_seconds", plainKind, peerLabel, "Time since the node was heard on any link; absent: never in this run."},
 		ofPeers(func(n *cluster.NodeView) (float64, bool) { return n.Ago.Seconds(), n.Heard })},
 
-	{MetricInfo{"baton_link_up", plainKind, []string{"link"}, "1 if the link can be used from this node; link tcp carries what no datagram holds."},
+	{MetricInfo{"baton_link_up", plainKind, []string{"link"}, "1 if the link can be used from this node; link tcp is where callers of the API come in."},
 		func(_ *Metrics, v *Vitals, emit func(float64, ...string)) {
 			for _, l := range v.Links {
 				emit(yes(l.Up), l.Link)

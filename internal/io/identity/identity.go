@@ -24,11 +24,7 @@ import (
 	"baton/internal/core/cluster"
 )
 
-// LinkProtocol is the name (ALPN, RFC 7301) of large messages in TLS, by which a listener tells nodes that
-// send them from other callers.
-const LinkProtocol = "baton-link/1"
-
-// APIProtocols are the names of what else a listener speaks.
+// APIProtocols are the names (ALPN, RFC 7301) of what a listener speaks.
 var APIProtocols = []string{"h2", "http/1.1"}
 
 // Identity is who this node is. It is safe for concurrent use.
@@ -93,8 +89,7 @@ func (i *Identity) present() (all []*authority, generation uint64) {
 	return i.authorities, i.generation
 }
 
-// Server returns what a listener of this node needs. Who asks for LinkProtocol must prove to be a node,
-// others may; a certificate that proves nothing ends the handshake. Certificates are renewed by themselves.
+// Server returns what a listener of this node needs. Who calls may prove to be a node; a certificate that proves nothing ends the handshake. Certificates are renewed by themselves.
 func (i *Identity) Server() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -106,9 +101,6 @@ func (i *Identity) Server() *tls.Config {
 			c := &tls.Config{
 				MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*cert}, SessionTicketsDisabled: true,
 				NextProtos: APIProtocols, ClientAuth: tls.RequestClientCert, VerifyConnection: i.verifyClient, ClientCAs: i.pool(),
-			}
-			if slices.Contains(hello.SupportedProtos, LinkProtocol) {
-				c.NextProtos, c.ClientAuth = []string{LinkProtocol}, tls.RequireAnyClientCert
 			}
 			return c, nil
 		},

@@ -70,20 +70,20 @@ func shake(t *testing.T, server, client *tls.Config) (s, c tls.ConnectionState, 
 
 func TestNodesKnowEachOther(t *testing.T) {
 	alpha, beta := of(t, "alpha", testKey), of(t, "beta", testKey)
-	s, _, serverErr, clientErr := shake(t, beta.Server(), alpha.Client("beta", LinkProtocol))
+	s, _, serverErr, clientErr := shake(t, beta.Server(), alpha.Client("beta", APIProtocols...))
 	if serverErr != nil || clientErr != nil {
 		t.Fatal(serverErr, clientErr)
 	}
-	if node, ok := beta.Caller(s).Node(); node != "alpha" || !ok || s.NegotiatedProtocol != LinkProtocol {
+	if node, ok := beta.Caller(s).Node(); node != "alpha" || !ok || s.NegotiatedProtocol != "h2" {
 		t.Errorf("beta takes the caller for %q, protocol %q", node, s.NegotiatedProtocol)
 	}
-	if _, _, _, err := shake(t, beta.Server(), alpha.Client("gamma", LinkProtocol)); err == nil || !strings.Contains(err.Error(), "not gamma") {
+	if _, _, _, err := shake(t, beta.Server(), alpha.Client("gamma", APIProtocols...)); err == nil || !strings.Contains(err.Error(), "not gamma") {
 		t.Errorf("beta for gamma: %v", err)
 	}
-	if _, _, _, err := shake(t, of(t, "beta", otherKey).Server(), alpha.Client("beta", LinkProtocol)); !errors.Is(err, ErrStranger) {
+	if _, _, _, err := shake(t, of(t, "beta", otherKey).Server(), alpha.Client("beta", APIProtocols...)); !errors.Is(err, ErrStranger) {
 		t.Errorf("a node of another cluster: %v", err)
 	}
-	if _, _, err, _ := shake(t, beta.Server(), bare(of(t, "alpha", otherKey).Client("beta", LinkProtocol))); !errors.Is(err, ErrStranger) {
+	if _, _, err, _ := shake(t, beta.Server(), bare(of(t, "alpha", otherKey).Client("beta", APIProtocols...))); !errors.Is(err, ErrStranger) {
 		t.Errorf("a caller of another cluster: %v", err)
 	}
 }
@@ -115,8 +115,8 @@ func TestStrangersLearnNothing(t *testing.T) {
 			}
 		}
 	}
-	if _, _, err, _ := shake(t, alpha.Server(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{LinkProtocol}}); err == nil {
-		t.Error("large messages without a certificate")
+	if _, _, err, _ := shake(t, alpha.Server(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"else"}}); err == nil {
+		t.Error("a protocol that nobody serves")
 	}
 	// A certificate for servers, which every caller gets to see, is none for clients, even with its key.
 	stolen, err := alpha.serverCertificate(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -187,10 +187,10 @@ func TestClocks(t *testing.T) {
 	beta := of(t, "beta", testKey)
 	for _, d := range []time.Duration{-50 * 365 * 24 * time.Hour, 0, 30 * 365 * 24 * time.Hour, -time.Since(time.Unix(5, 0))} {
 		alpha := at(d)
-		if _, _, serverErr, clientErr := shake(t, alpha.Server(), beta.Client("alpha", LinkProtocol)); serverErr != nil || clientErr != nil {
+		if _, _, serverErr, clientErr := shake(t, alpha.Server(), beta.Client("alpha", APIProtocols...)); serverErr != nil || clientErr != nil {
 			t.Errorf("alpha's clock is off by %v: %v, %v", d, serverErr, clientErr)
 		}
-		if _, _, serverErr, clientErr := shake(t, beta.Server(), alpha.Client("beta", LinkProtocol)); serverErr != nil || clientErr != nil {
+		if _, _, serverErr, clientErr := shake(t, beta.Server(), alpha.Client("beta", APIProtocols...)); serverErr != nil || clientErr != nil {
 			t.Errorf("alpha's clock is off by %v, it calls: %v, %v", d, serverErr, clientErr)
 		}
 	}
@@ -240,7 +240,7 @@ func TestRekey(t *testing.T) {
 	meet := func(want bool) {
 		t.Helper()
 		for _, pair := range [][2]*Identity{{alpha, beta}, {beta, alpha}} {
-			_, _, serverErr, clientErr := shake(t, pair[0].Server(), pair[1].Client(pair[0].self, LinkProtocol))
+			_, _, serverErr, clientErr := shake(t, pair[0].Server(), pair[1].Client(pair[0].self, APIProtocols...))
 			if (serverErr == nil && clientErr == nil) != want {
 				t.Errorf("%s calls %s: %v, %v", pair[1].self, pair[0].self, serverErr, clientErr)
 			}
@@ -252,7 +252,7 @@ func TestRekey(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s, _, _, _ := shake(t, beta.Server(), alpha.Client("beta", LinkProtocol))
+	s, _, _, _ := shake(t, beta.Server(), alpha.Client("beta", APIProtocols...))
 	old := beta.Caller(s)
 	rekey(beta, testKey, otherKey)
 	meet(true)

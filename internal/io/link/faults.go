@@ -25,10 +25,10 @@ func (l *Links) Faults() []Fault {
 		}
 	}
 	l.receiving.Unlock()
-	return append(all, l.large.listFaults()...)
+	return append(all, l.doors.listFaults()...)
 }
 
-func (g *Large) listFaults() []Fault {
+func (g *doors) listFaults() []Fault {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var all []Fault

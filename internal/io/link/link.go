@@ -1,6 +1,6 @@
-// Package link carries messages between nodes: small ones as UDP datagrams over every link at once, those
-// too large for a datagram over TCP with TLS. Every message travels in wire's envelope, so what reaches the
-// handler was sealed by a node that knows the cluster key, for this node, and is delivered once per link.
+// Package link carries messages between nodes, each as one UDP datagram over every link at once. Every message travels
+// in wire's envelope, so what reaches the handler was sealed by a node that knows the cluster key, for this node, and is
+// delivered once per link. It also opens the doors for the API: TCP with TLS, at the same addresses and ports.
 //
 // Sending never waits: what the kernel does not take at once is dropped and counted. The protocol
 // tolerates loss, reordering and delay, and repeats what matters.
@@ -29,9 +29,8 @@ const retryInterval = time.Second
 // ErrUnknownPeer is returned for a message to a node that is on no link.
 var ErrUnknownPeer = errors.New("no link leads to this node")
 
-// Handler takes one message; link is the index in the links of Open or the last Reconfigure, or wire.LinkTCP.
-// It is called from Receive, and for large messages from other goroutines at the same time. It must return
-// promptly, and call no method of Links.
+// Handler takes one message; link is the index in the links of Open or the last Reconfigure. It is called from Receive.
+// It must return promptly, and call no method of Links.
 type Handler func(from cluster.NodeID, run cluster.RunID, link int, m wire.Message)
 
 // Config says what to open.
@@ -52,15 +51,10 @@ type Config struct {
 	// Changed tells that the link of this name can or can't be used any more, and why. It may be nil, must not
 	// block, and must call no method of Links.
 	Changed func(link string, up bool, detail string)
-	// Undelivered tells that a large message was given up: its queue was full, or its receiver can't be
-	// reached. That it is not called proves no delivery: Raft must hear of a lost snapshot in other ways too.
-	// It may be nil, and must not block.
-	Undelivered func(to cluster.NodeID, m wire.Message)
 	// Address returns another address, with port, at which connections are taken, each time that links are
 	// made; nil, or an invalid address: none but the links'.
 	Address func() netip.AddrPort
-	// Others takes connections that don't carry large messages, after the handshake, and closes them. It must
-	// not block. Nil: they are closed.
+	// Others takes connections, after the handshake, and closes them. It must not block. Nil: they are closed.
 	Others func(*tls.Conn)
 }
 
@@ -69,7 +63,7 @@ type Links struct {
 	config  Config
 	self    cluster.NodeID
 	udp     []*udpLink // by index; nil where this node has no part in the link. Changed with both locks held
-	large   *Large
+	doors   *doors
 	ctx     context.Context // ends when the links are closed
 	cancel  context.CancelFunc
 	closing sync.Once
@@ -103,7 +97,7 @@ func Open(config Config) (*Links, error) {
 	if l.opener, err = wire.NewOpener(config.Keys, l.self, nil); err != nil {
 		return nil, fmt.Errorf("open links: %w", err)
 	}
-	l.large = newLarge(l)
+	l.doors = newDoors(l)
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("open links: %w", err)
 	}
@@ -117,13 +111,13 @@ func Open(config Config) (*Links, error) {
 	return l, nil
 }
 
-// Close ends every goroutine and closes every socket. Messages that still wait are given up.
+// Close ends every goroutine and closes every socket.
 func (l *Links) Close() {
 	l.closing.Do(func() {
 		l.changing.Lock()
 		defer l.changing.Unlock()
 		l.cancel()
-		l.large.close()
+		l.doors.close()
 		l.wg.Wait()
 		l.receiving.Lock()
 		defer l.receiving.Unlock()
@@ -166,32 +160,30 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Send sends a message to one node over all links at once, or over TCP if no datagram holds it. It returns
-// an error only if the message can't be encoded or no link leads there: a lost message is no error. The
-// message must not be changed afterwards.
+// Send sends a message to one node over all links at once. It returns an error only if the message can't be encoded, no
+// datagram holds it, or no link leads there: a lost message is no error.
 func (l *Links) Send(to cluster.NodeID, m wire.Message) error { return l.send(-1, to, m) }
 
-// SendOn is Send over one link only; a large message goes over TCP all the same.
+// SendOn is Send over one link only.
 func (l *Links) SendOn(link int, to cluster.NodeID, m wire.Message) error { return l.send(link, to, m) }
 
 func (l *Links) send(link int, to cluster.NodeID, m wire.Message) error {
 	l.sending.Lock()
-	dropped, err := l.sendLocked(link, to, m)
+	err := l.sendLocked(link, to, m)
 	l.sending.Unlock()
-	l.large.giveUp(to, dropped)
 	if err != nil {
 		return fmt.Errorf("send to %s: %w", to, err)
 	}
 	return nil
 }
 
-func (l *Links) sendLocked(link int, to cluster.NodeID, m wire.Message) ([]queued, error) {
+func (l *Links) sendLocked(link int, to cluster.NodeID, m wire.Message) error {
 	b, err := wire.Append(l.message[:0], m)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if len(b) > wire.MaxDatagram {
-		return l.large.enqueue(to, m, b)
+		return fmt.Errorf("a message of %d bytes, a datagram holds %d", len(b), wire.MaxDatagram)
 	}
 	found := false
 	for i, u := range l.udp {
@@ -207,9 +199,9 @@ func (l *Links) sendLocked(link int, to cluster.NodeID, m wire.Message) ([]queue
 		u.send(p, l.packet)
 	}
 	if !found {
-		return nil, ErrUnknownPeer
+		return ErrUnknownPeer
 	}
-	return nil, nil
+	return nil
 }
 
 // deliver opens a packet that came over the link of this tag and index, and hands its message on. It returns
@@ -247,8 +239,8 @@ var errWrongLink = errors.New("packet was sent over another link")
 // PeerStats counts packets to and from one node over one link.
 type PeerStats struct {
 	Sent      uint64
-	Dropped   uint64 // the kernel, or the queue of large messages, had no room
-	Failed    uint64 // the kernel refused: no route, a firewall; or no connection
+	Dropped   uint64 // the kernel had no room
+	Failed    uint64 // the kernel refused: no route, a firewall
 	Received  uint64 // handed to the handler
 	Forged    uint64 // claimed to come from this node and did not
 	Replayed  uint64 // seen before, or too old to tell
@@ -267,7 +259,7 @@ type Stats struct {
 	Peers     map[cluster.NodeID]PeerStats
 }
 
-// Stats returns the counters of every link that this node is on, in order, and last those of TCP.
+// Stats returns the counters of every link that this node is on, in order, and last those of TCP's callers.
 func (l *Links) Stats() []Stats {
 	var all []Stats
 	l.sending.Lock()
@@ -281,9 +273,9 @@ func (l *Links) Stats() []Stats {
 			all = append(all, s)
 		}
 	}
-	s := l.large.stats()
+	s := l.doors.stats()
 	s.Link = "tcp"
-	s.Up, s.Detail = l.large.state()
+	s.Up, s.Detail = l.doors.state()
 	return append(all, s)
 }
 

@@ -3,7 +3,6 @@ package link
 import (
 	"bytes"
 	"crypto/tls"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -79,9 +78,8 @@ type node struct {
 	*Links
 	got chan delivery
 
-	mu          sync.Mutex
-	undelivered int
-	changes     []string
+	mu      sync.Mutex
+	changes []string
 }
 
 func newNode(t *testing.T, id cluster.NodeID, run cluster.RunID, change func(*Config)) *node {
@@ -96,11 +94,6 @@ func newNode(t *testing.T, id cluster.NodeID, run cluster.RunID, change func(*Co
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.changes = append(n.changes, fmt.Sprint(link, " ", up, detail))
-		},
-		Undelivered: func(cluster.NodeID, wire.Message) {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			n.undelivered++
 		},
 	}
 	if change != nil {
@@ -219,8 +212,8 @@ func TestSendRefusesWhatItCannotSend(t *testing.T) {
 			t.Errorf("%T was sent to itself", m)
 		}
 	}
-	if err := a.Send("beta", largeMessage(wire.MaxMessage)); err == nil {
-		t.Error("a message beyond the limit was sent")
+	if err := a.Send("beta", largeMessage(wire.MaxDatagram)); err == nil {
+		t.Error("a message that no datagram holds was sent")
 	}
 }
 
@@ -292,154 +285,17 @@ func dialUDP(address string) (*net.UDPConn, error) {
 	return conn.(*net.UDPConn), nil
 }
 
-func TestLargeMessages(t *testing.T) {
-	a, b := newNode(t, "alpha", 1, nil), newNode(t, "beta", 2, nil)
-	for _, size := range []int{wire.MaxDatagram, 5000, wire.MaxMessage - 10} {
-		m := largeMessage(size)
-		send(t, a, "beta", m)
-		d := b.next(t)
-		if d.from != "alpha" || d.run != 1 || d.link != wire.LinkTCP || !bytes.Equal(d.m.(*wire.Founding).Record, m.Record) {
-			t.Fatalf("%d bytes: got %d bytes from %s over %d", size, len(d.m.(*wire.Founding).Record), d.from, d.link)
-		}
-	}
-	send(t, b, "alpha", largeMessage(5000))
-	a.next(t)
-	if conns := len(held(a)); conns != 4 { // two listeners, one connection each way
-		t.Errorf("%d listeners and connections", conns)
-	}
-	eventually(t, "all is counted", func() bool {
-		s := a.Stats()[2]
-		return s.Link == "tcp" && s.Up && s.Peers["beta"] == PeerStats{Sent: 3, Received: 1}
-	})
-}
-
-func held(n *node) []string {
-	n.large.mu.Lock()
-	defer n.large.mu.Unlock()
-	var l []string
-	for c := range n.large.conns {
-		l = append(l, fmt.Sprintf("%T", c))
-	}
-	return l
-}
-
-// A peer that was restarted is reached again over a new connection. A message that was written before the
-// end of the old one was noticed is lost, as any may be.
-func TestLargeAfterRestart(t *testing.T) {
-	a, b := newNode(t, "alpha", 1, nil), newNode(t, "beta", 2, nil)
-	send(t, a, "beta", largeMessage(5000))
-	b.next(t)
-	b.Close()
-	b = newNode(t, "beta", 3, nil)
-	eventually(t, "a message arrives", func() bool {
-		send(t, a, "beta", largeMessage(6000))
-		time.Sleep(20 * time.Millisecond)
-		return len(b.got) > 0
-	})
-	if d := b.next(t); len(d.m.(*wire.Founding).Record) != 6000 {
-		t.Errorf("got %d bytes", len(d.m.(*wire.Founding).Record))
-	}
-}
-
-func TestLargeToNobodyIsGivenUp(t *testing.T) {
-	a := newNode(t, "alpha", 1, nil)
-	for range 3 {
-		send(t, a, "beta", largeMessage(5000))
-	}
-	eventually(t, "all are given up", func() bool {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		return a.undelivered == 3 && a.Stats()[2].Peers["beta"].Failed == 3
-	})
-}
-
-// The queue of a peer that takes nothing drops the oldest, and is bounded in messages and bytes.
-func TestLargeQueueIsBounded(t *testing.T) {
-	a := newNode(t, "alpha", 1, nil)
-	a.Close() // so that nobody takes from the queue
-	for i := range maxQueued + 3 {
-		send(t, a, "beta", largeMessage(5000+i))
-	}
-	p := a.large.peers["beta"]
-	if len(p.queue) != maxQueued || len(p.queue[0].m.(*wire.Founding).Record) != 5003 || a.undelivered != 3 {
-		t.Errorf("%d wait, the oldest is %d bytes, %d given up", len(p.queue), len(p.queue[0].b), a.undelivered)
-	}
-	for range 20 {
-		send(t, a, "beta", largeMessage(1<<20-100))
-	}
-	if p.bytes > maxQueuedBytes || len(p.queue) < 7 {
-		t.Errorf("%d wait with %d bytes", len(p.queue), p.bytes)
-	}
-	if got := a.Stats()[2].Peers["beta"].Dropped; int(got) != a.undelivered {
-		t.Errorf("%d dropped, %d given up", got, a.undelivered)
-	}
-}
-
 func TestWrongKeyIsRefused(t *testing.T) {
 	b := newNode(t, "beta", 2, nil)
 	a := newNode(t, "alpha", 1, func(c *Config) { c.Keys = [][]byte{bytes.Repeat([]byte{8}, wire.KeySize)} })
 	send(t, a, "beta", &wire.Ack{Seq: 1})
-	send(t, a, "beta", largeMessage(5000))
 	eventually(t, "the datagrams are counted as forged", func() bool {
 		return b.Stats()[0].Peers["alpha"].Forged == 1 && b.Stats()[1].Peers["alpha"].Forged == 1
 	})
-	eventually(t, "the connection is refused", func() bool { return a.Stats()[2].Peers["beta"].Failed == 1 && b.Stats()[2].Strange > 0 })
 	b.nothing(t)
 }
 
-// A caller without a certificate, or with one that names another node than the envelope, says nothing.
-func TestTLSProvesTheNode(t *testing.T) {
-	b := newNode(t, "beta", 2, nil)
-	address := fmt.Sprintf("127.0.1.2:%d", port)
-	gamma, err := identity.New("gamma", [][]byte{testKey})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := wire.NewSealer(testKey, "alpha", 9)
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, _ := wire.Append(nil, &wire.Ack{Seq: 1})
-	frame := func() []byte {
-		packet := s.Seal(nil, wire.LinkTCP, "beta", body)
-		return append(binary.BigEndian.AppendUint32(nil, uint32(len(packet))), packet...)
-	}
-	bare := gamma.Client("beta", identity.LinkProtocol)
-	bare.GetClientCertificate = nil
-	for name, config := range map[string]*tls.Config{
-		"no certificate": bare,
-		"another node":   gamma.Client("beta", identity.LinkProtocol),
-		"no ALPN":        gamma.Client("beta"),
-	} {
-		eventually(t, "beta listens", func() bool { return b.Stats()[2].Up })
-		conn, err := tls.Dial("tcp", address, config)
-		if err != nil {
-			continue
-		}
-		conn.SetDeadline(time.Now().Add(10 * time.Second))
-		_, _ = conn.Write(frame())
-		if _, err := conn.Read(make([]byte, 1)); err == nil || strings.Contains(err.Error(), "timeout") {
-			t.Errorf("%s: the connection was kept: %v", name, err)
-		}
-		conn.Close()
-	}
-	b.nothing(t)
-	if got := b.Stats()[2].Peers["gamma"].Forged; got != 1 {
-		t.Errorf("%d counted as forged", got)
-	}
-	if _, err := tls.Dial("tcp", address, gamma.Client("alpha", identity.LinkProtocol)); err == nil {
-		t.Error("beta passed for alpha")
-	}
-	other, err := identity.New("alpha", [][]byte{bytes.Repeat([]byte{8}, wire.KeySize)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tls.Dial("tcp", address, other.Client("beta", identity.LinkProtocol)); err == nil {
-		t.Error("beta passed under another cluster's authority")
-	}
-}
-
-// Connections that speak another protocol go to whoever serves it, with what they have proved.
+// Connections go to whoever serves them, with what they have proved.
 func TestOthersGetTheirConnections(t *testing.T) {
 	others := make(chan *tls.Conn, 10)
 	b := newNode(t, "beta", 2, func(c *Config) { c.Others = func(conn *tls.Conn) { others <- conn } })
@@ -468,12 +324,13 @@ func TestOthersGetTheirConnections(t *testing.T) {
 	if _, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"else"}}); err == nil {
 		t.Error("a protocol that nobody serves")
 	}
-	send(t, a, "beta", largeMessage(5000))
-	b.next(t)
+	if _, err := tls.Dial("tcp", address, a.config.Identity.Client("gamma", identity.APIProtocols...)); err == nil {
+		t.Error("beta passed for gamma")
+	}
+	b.nothing(t)
 }
 
-// The key is changed step by step while large and small messages flow; each of them arrives, also over
-// connections that are made anew.
+// The key is changed step by step while messages flow; each of them arrives.
 func TestRekey(t *testing.T) {
 	a, b := newNode(t, "alpha", 1, nil), newNode(t, "beta", 2, nil)
 	next := bytes.Repeat([]byte{8}, wire.KeySize)
@@ -489,14 +346,6 @@ func TestRekey(t *testing.T) {
 		send(t, b, "alpha", &wire.Ack{Seq: 1})
 		for range 2 {
 			a.next(t)
-			b.next(t)
-		}
-		eventually(t, "a large message arrives", func() bool { // one that meets the end of a connection is lost
-			send(t, a, "beta", largeMessage(5000))
-			time.Sleep(20 * time.Millisecond)
-			return len(b.got) > 0
-		})
-		for len(b.got) > 0 {
 			b.next(t)
 		}
 	}
@@ -670,12 +519,6 @@ func TestIPv6(t *testing.T) {
 	if d := b.next(t); d.from != "alpha" || d.link != 0 {
 		t.Errorf("got %+v", d)
 	}
-	send(t, a, "beta", largeMessage(5000))
-	for d := b.next(t); d.link != wire.LinkTCP; d = b.next(t) {
-		if d.link != 0 {
-			t.Errorf("got %+v", d)
-		}
-	}
 	checkOption(t, a, unix.IPPROTO_IPV6, unix.IPV6_TCLASS, classCS6)
 }
 
@@ -752,5 +595,34 @@ func BenchmarkSend(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		_ = a.Send("gamma", m)
+	}
+}
+
+// What comes in by TCP, and what goes out, is in segments that pass wherever the links' packets do.
+func TestSegmentsAreSmall(t *testing.T) {
+	others := make(chan *tls.Conn, 1)
+	b := newNode(t, "beta", 2, func(c *Config) { c.Others = func(conn *tls.Conn) { others <- conn } })
+	a := newNode(t, "alpha", 1, nil)
+	eventually(t, "beta listens", func() bool { return b.Stats()[2].Up })
+	conn, err := tls.Dial("tcp", fmt.Sprintf("127.0.1.2:%d", port), a.config.Identity.Client("beta", identity.APIProtocols...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	got := <-others
+	defer got.Close()
+	inner := got.NetConn().(*admitted).Conn
+	for who, c := range map[string]net.Conn{"who calls": conn.NetConn(), "who is called": inner} {
+		raw, err := c.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		size := 0
+		if err := raw.Control(func(fd uintptr) { size, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG) }); err != nil {
+			t.Fatal(err)
+		}
+		if err != nil || size > segmentSize {
+			t.Errorf("%s sends segments of %d bytes, want at most %d (%v)", who, size, segmentSize, err)
+		}
 	}
 }

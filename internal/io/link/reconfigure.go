@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
-	"sync"
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/wire"
@@ -25,8 +23,8 @@ func (l *Links) Reconfigure(links []cluster.LinkSpec) error {
 	if l.ctx.Err() != nil {
 		return ErrClosed
 	}
-	if len(links) > wire.LinkTCP {
-		return fmt.Errorf("change links: %d links, the limit is %d", len(links), wire.LinkTCP)
+	if len(links) > wire.LinksMax {
+		return fmt.Errorf("change links: %d links, the limit is %d", len(links), wire.LinksMax)
 	}
 	next, fresh := l.plan(links)
 	if err := l.swap(links, next); err != nil {
@@ -43,7 +41,7 @@ func (l *Links) Reconfigure(links []cluster.LinkSpec) error {
 		l.receiving.Unlock()
 		l.wg.Go(func() { u.keep(l) })
 	}
-	l.large.listenOn(next)
+	l.doors.listenOn(next)
 	return nil
 }
 
@@ -105,14 +103,11 @@ func (l *Links) swap(links []cluster.LinkSpec, next []*udpLink) error {
 		}
 	}
 	l.udp = next
-	dropped := l.large.reach(peers)
+	l.doors.reach(next)
 	l.sending.Unlock()
 	l.receiving.Unlock()
 	for _, u := range gone {
 		l.retire(u)
-	}
-	for id, messages := range dropped {
-		l.large.giveUp(id, messages)
 	}
 	return nil
 }
@@ -125,104 +120,22 @@ func (l *Links) retire(u *udpLink) {
 	u.close(l)
 }
 
-// route is one link's way to a peer.
-type route struct {
-	from netip.Addr
-	to   netip.AddrPort
-}
-
-// largePeer is what waits for one node, and the ways there.
-type largePeer struct {
-	*peerCounters
-	id   cluster.NodeID
-	ctx  context.Context // ends when the node is no peer any more
-	end  context.CancelFunc
-	wake chan struct{} // one token: there is something to look at
-
-	mu     sync.Mutex
-	routes []route // the one that worked last is first
-	queue  []queued
-	bytes  int
-}
-
-// look makes the sender look at queue and routes.
-func (p *largePeer) look() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
-}
-
-// ways returns the routes, the one to be tried first in front.
-func (p *largePeer) ways() []route {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return slices.Clone(p.routes)
-}
-
-// worked puts a route first.
-func (p *largePeer) worked(r route) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if i := slices.Index(p.routes, r); i > 0 {
-		copy(p.routes[1:i+1], p.routes[:i])
-		p.routes[0] = r
-	}
-}
-
-// reroute makes these the routes. Those that stay keep their order.
-func (p *largePeer) reroute(routes []route) {
-	p.mu.Lock()
-	kept := slices.DeleteFunc(p.routes, func(r route) bool { return !slices.Contains(routes, r) })
-	for _, r := range routes {
-		if !slices.Contains(kept, r) {
-			kept = append(kept, r)
-		}
-	}
-	p.routes = kept
-	p.mu.Unlock()
-	p.look()
-}
-
-// reach makes these the peers, by the routes that the links give. It returns what waited for those that are
-// none any more. Links.sending is held.
-func (g *Large) reach(peers []cluster.NodeID) map[cluster.NodeID][]queued {
-	g.know(peers)
-	dropped := make(map[cluster.NodeID][]queued)
+// reach makes the addresses of these links' peers those of nodes. Links.sending is held.
+func (g *doors) reach(links []*udpLink) {
 	nodes := make(map[netip.Addr]bool)
-	for id, p := range g.peers {
-		if !slices.Contains(peers, id) {
-			p.end()
-			dropped[id] = p.take()
-			delete(g.peers, id)
+	for _, u := range links {
+		if u == nil {
+			continue
 		}
-	}
-	for _, id := range peers {
-		p := g.peers[id]
-		known := p != nil
-		if !known {
-			p = &largePeer{peerCounters: g.peer(id), id: id, wake: make(chan struct{}, 1)}
-			p.ctx, p.end = context.WithCancel(g.links.ctx)
-			g.peers[id] = p
-		}
-		var routes []route
-		for _, u := range g.links.udp {
-			if u != nil && u.peers[id] != nil {
-				routes = append(routes, route{u.address.Addr(), u.peers[id].address})
-				nodes[u.peers[id].address.Addr()] = true
-			}
-		}
-		p.reroute(routes)
-		if !known {
-			g.links.wg.Go(func() { g.send(p) })
+		for _, p := range u.peers {
+			nodes[p.address.Addr()] = true
 		}
 	}
 	g.guard.know(nodes)
-	return dropped
 }
 
 // listenOn listens on this node's addresses of the links, and no longer on others. Links.changing is held.
-func (g *Large) listenOn(links []*udpLink) {
+func (g *doors) listenOn(links []*udpLink) {
 	wanted := make(map[netip.AddrPort]bool)
 	if more := g.links.config.Address; more != nil && more().IsValid() {
 		wanted[more()] = true
@@ -232,33 +145,19 @@ func (g *Large) listenOn(links []*udpLink) {
 			wanted[u.address] = true
 		}
 	}
-	for address, end := range g.doors {
+	for address, end := range g.open {
 		if !wanted[address] {
 			end()
-			delete(g.doors, address)
+			delete(g.open, address)
 		}
 	}
 	for address := range wanted {
-		if g.doors[address] != nil {
+		if g.open[address] != nil {
 			continue
 		}
 		ctx, end := context.WithCancel(g.links.ctx)
-		g.doors[address] = end
+		g.open[address] = end
 		ln := g.listen(address)
 		g.links.wg.Go(func() { g.serve(ctx, address, ln) })
 	}
-}
-
-// dial connects over the first link that leads to the peer.
-func (g *Large) dial(p *largePeer) (net.Conn, route, error) {
-	var errs []error
-	for _, r := range p.ways() {
-		conn, err := g.dialRoute(p, r)
-		if err == nil {
-			p.worked(r)
-			return conn, r, nil
-		}
-		errs = append(errs, err)
-	}
-	return nil, route{}, errors.Join(errs...)
 }

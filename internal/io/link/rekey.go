@@ -3,8 +3,7 @@ package link
 import "fmt"
 
 // Rekey replaces the cluster's keys: all are accepted from now on, and the first seals. Nothing is lost if
-// every receiver accepts that one already. Identity must have the same keys. Connections that carry large
-// messages are made anew.
+// every receiver accepts that one already. Identity must have the same keys.
 func (l *Links) Rekey(keys [][]byte) error {
 	l.opening.Lock()
 	err := l.opener.Rekey(keys)
@@ -17,6 +16,5 @@ func (l *Links) Rekey(keys [][]byte) error {
 	if err != nil {
 		return fmt.Errorf("change the keys of the links: %w", err)
 	}
-	l.large.hangUp()
 	return nil
 }

@@ -68,7 +68,7 @@ func newUDPLink(l *Links, name string, address netip.AddrPort) *udpLink {
 func tagOf(name string) uint8 {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(name))
-	return uint8(h.Sum32() % wire.LinkTCP)
+	return uint8(h.Sum32() % wire.LinksMax)
 }
 
 // meet makes these the nodes that the link joins. Links.sending is held, or the link is not in use yet.
