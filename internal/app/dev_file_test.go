@@ -169,6 +169,7 @@ func TestDevTakesTheFilesNames(t *testing.T) {
 	t.Parallel()
 	d := devFile(t, buildBaton(t), writeOwn(t, `  web:
     nodes: [alpha, beta-with-a-name-that-no-interface-may-have]
+    reach: [10.0.0.254]
     resources:
       - `+webServer+`
       - vip: { name: lan, address: 10.0.0.50/24, interface: { alpha: eth0, beta-with-a-name-that-no-interface-may-have: enp3s0f1np1-the-long-alternative } }
