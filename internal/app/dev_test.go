@@ -274,6 +274,30 @@ func TestSightingsOfQueuedRequests(t *testing.T) {
 	}
 }
 
+// A machine that stands still is told, and what goes wrong meanwhile is not called baton's fault; but two that answer at
+// once are.
+func TestVerdicts(t *testing.T) {
+	for _, c := range []struct {
+		r                 played
+		stalled, gateless bool
+		want              string
+		colour            colour
+	}{
+		{played{}, false, false, "recovered", green},
+		{played{stall: 80 * time.Millisecond}, true, false, "recovered; the machine stood still for 80ms", green},
+		{played{trouble: "the group moved"}, false, false, "the group moved", red},
+		{played{trouble: "the group moved", stall: 300 * time.Millisecond}, true, false, "not judged: the group moved; the machine stood still for 300ms", yellow},
+		{played{both: time.Millisecond, stall: 300 * time.Millisecond}, true, false, "TWO ANSWERED AT ONCE; the machine stood still for 300ms", red},
+		{played{both: time.Millisecond}, false, true, "two answered: no gate here", yellow},
+		{played{trick: trick{quiet: true}}, false, false, "nobody noticed", green},
+		{played{trick: trick{quiet: true}, outage: gapShown}, false, false, "served on", green},
+	} {
+		if got := c.r.verdict(c.stalled, c.gateless); got.text != c.want || got.colour != c.colour {
+			t.Errorf("%+v: %+v", c.r, got)
+		}
+	}
+}
+
 func TestCut(t *testing.T) {
 	for _, c := range []struct {
 		line    string

@@ -117,7 +117,11 @@ func (h *host) links(next *cluster.Spec, add func(hint, format string, args ...a
 		}
 		for _, network := range []string{"udp", "tcp"} {
 			if err := free(network, at); errors.Is(err, syscall.EADDRINUSE) {
-				add(fmt.Sprintf("ss -lnp 'sport = :%d' names it", l.UDP.Port), "link %s: %s port %s is held by another program", l.Name, network, at)
+				who := "another program"
+				if h, found := holderOf(network, at); found {
+					who = h.String()
+				}
+				add(fmt.Sprintf("stop it, or write another port than %d", l.UDP.Port), "link %s: %s port %s is held by %s", l.Name, network, at, who)
 			}
 		}
 	}
