@@ -14,7 +14,6 @@ import (
 
 	batonv1 "baton/api/v1"
 	"baton/internal/core/cluster"
-	"baton/internal/core/wire"
 	"baton/internal/io/api"
 )
 
@@ -42,7 +41,7 @@ func checkLinks(u *checkup, spec *cluster.Spec, self *cluster.NodeSpec, socket s
 		}
 		checkPorts(u, name, netip.AddrPortFrom(address.Unmap(), l.UDP.Port), running, "udp", "tcp")
 	}
-	checkSizes(u, running)
+	checkSizes(u, spec, self, running)
 	// What is no link's, but where the agent listens too.
 	if at := apiAddress(spec, self.ID); at.IsValid() && !slices.ContainsFunc(spec.Links, func(l cluster.LinkSpec) bool {
 		return l.UDP != nil && netip.AddrPortFrom(l.UDP.Addresses[self.ID].Unmap(), l.UDP.Port) == at
@@ -51,19 +50,6 @@ func checkLinks(u *checkup, spec *cluster.Spec, self *cluster.NodeSpec, socket s
 	}
 	if at, ok := spec.HealthAddress(self.ID); ok && (at.Addr().IsUnspecified() || slices.Contains(here, at.Addr().Unmap())) {
 		checkPorts(u, "health", at, running, "tcp")
-	}
-}
-
-// checkSizes tells what the agent that runs has found of the sizes of packets that arrive.
-func checkSizes(u *checkup, running *runningAgent) {
-	if running == nil {
-		return // nobody would answer at this node's address and port but its agent
-	}
-	for _, w := range running.narrow {
-		u.add("link "+w.Link, warning, w.Hint, "to %s: %s", w.to, w.Text)
-	}
-	if len(running.narrow) == 0 {
-		u.add("packet sizes", pass, "", "the agent that runs has found no way on which packets of %d bytes are lost and small ones arrive", wire.MaxPacket+wire.MaxHeaders)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"baton/internal/core/cluster"
 	"baton/internal/core/wire"
 )
@@ -123,6 +125,58 @@ func (l *Links) Narrow() []Narrow {
 			}
 		}
 		slices.SortFunc(all[at:], func(a, b Narrow) int { return cmp.Compare(a.Peer, b.Peer) })
+	}
+	return all
+}
+
+// Tried is what became of both sizes on the way to a peer.
+type Tried struct {
+	Narrow
+	Small, Full bool // one of this size was answered
+}
+
+// Try sends both sizes on every link to every peer, so many times, and waits for the answers to each. It is for who
+// opens the links for that alone (Config.Quiet): it receives meanwhile.
+func (l *Links) Try(times int, patience time.Duration) []Tried {
+	var all []Tried
+	for k := range times {
+		l.sending.Lock()
+		for _, u := range l.udp {
+			if u == nil {
+				continue
+			}
+			for id, p := range u.peers {
+				u.sizes[id] = &sizing{n: uint64(k) + 1}
+				l.sendProbe(u, p, id, &wire.Probe{N: uint64(k) + 1})
+				l.sendProbe(u, p, id, wire.FullProbe(uint64(k)+1, len(l.self)))
+			}
+		}
+		l.sending.Unlock()
+		for end := time.Now().Add(patience); time.Now().Before(end); l.Receive() {
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(l.epoll), Events: unix.POLLIN}}, int(time.Until(end).Milliseconds())+1)
+		}
+		all = l.tried(all)
+	}
+	slices.SortFunc(all, func(a, b Tried) int { return cmp.Or(cmp.Compare(a.Link, b.Link), cmp.Compare(a.Peer, b.Peer)) })
+	return all
+}
+
+// tried adds what the last pairs have come to.
+func (l *Links) tried(all []Tried) []Tried {
+	l.sending.Lock()
+	defer l.sending.Unlock()
+	for _, u := range l.udp {
+		if u == nil {
+			continue
+		}
+		for id, s := range u.sizes {
+			at := Narrow{u.name, id}
+			i := slices.IndexFunc(all, func(t Tried) bool { return t.Narrow == at })
+			if i < 0 {
+				i, all = len(all), append(all, Tried{Narrow: at})
+			}
+			all[i].Small, all[i].Full = all[i].Small || s.small, all[i].Full || s.full
+		}
 	}
 	return all
 }
