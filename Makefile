@@ -1,5 +1,5 @@
 # What users and developers of baton type. Each target installs what it needs (apt-get, Go modules).
-.PHONY: all help build deps install uninstall demo test models sim soak weather bench idle fuzz generate clean
+.PHONY: all help build deps install uninstall demo test models sim soak weather bench bench-many idle fuzz generate clean
 
 GO      ?= go
 SEEDS   ?= 1..2000
@@ -48,6 +48,9 @@ weather: build ## hours in which what is around the programs fails and heals at 
 
 bench: build ## outages that clients see, per fault and budget (about 40 minutes)
 	@bin/baton bench $(BENCH)
+
+bench-many: build ## 500 groups on 3 and on 7 nodes: takeover, commands, a dead link, idle agents (about 6 minutes)
+	@bin/baton bench --many
 
 idle: build ## what an idle agent costs (about 25 minutes)
 	@bin/baton bench --idle

@@ -17,6 +17,9 @@ type benchCmd struct {
 	Runs     int             `help:"Runs of each that count." default:"10"`
 	Logs     string          `help:"Write each run's stretch of the agents' logs to this directory." type:"path" placeholder:"DIR"`
 	Idle     bool            `help:"Measure what idle agents cost instead."`
+	Many     bool            `help:"Measure a cluster of many groups instead: their takeover, commands, a dead link, idle agents."`
+	Groups   int             `help:"With --many: how many groups, of one process and one address each." default:"500"`
+	Nodes    []int           `help:"With --many: of how many nodes, 3 to 7." default:"3,7" placeholder:"NUMBERS"`
 	Minutes  float64         `help:"With --idle: how long, with all nodes up and again with one dead." default:"10"`
 }
 
@@ -24,6 +27,9 @@ type benchCmd struct {
 func (c *benchCmd) Run(k *console) error {
 	if c.Runs < 1 || c.Minutes <= 0 {
 		return fail(exitUsage, "", "there is nothing to measure in %d runs or %v minutes", c.Runs, c.Minutes)
+	}
+	if c.Groups < 1 || c.Groups > 500 || slices.ContainsFunc(c.Nodes, func(n int) bool { return n < 3 || n > 7 }) {
+		return fail(exitUsage, "", "many groups are 1 to 500, on 3 to 7 nodes")
 	}
 	for _, name := range c.Faults {
 		if !slices.Contains(trial.Faults(), name) {
@@ -35,7 +41,13 @@ func (c *benchCmd) Run(k *console) error {
 		Print(io.Writer) error
 	}
 	var err error
-	if c.Idle {
+	if c.Many {
+		opt := trial.ManyOptions{Nodes: c.Nodes, Groups: c.Groups, Progress: k.err}
+		var r *trial.ManyReport
+		if r, err = trial.BenchMany(k.ctx, opt); r != nil {
+			report = r
+		}
+	} else if c.Idle {
 		var r *trial.IdleReport
 		if r, err = trial.BenchIdle(k.ctx, time.Duration(c.Minutes*float64(time.Minute)), k.err); r != nil {
 			report = r

@@ -190,10 +190,7 @@ func (n *Node) letGo(l *local) {
 		n.gate(l, l.open, 0)
 		l.open = 0
 	}
-	if s := &l.service; s.Up {
-		s.Up, s.From, s.To, s.Ordered = false, n.now.Mono, n.now.Mono, true
-	}
-	l.group, l.short = nil, false
+	l.group = nil
 }
 
 // incarnation returns a node's own incarnation.

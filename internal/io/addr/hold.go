@@ -2,6 +2,7 @@ package addr
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/mdlayher/packet"
 	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
@@ -92,6 +94,10 @@ func (v *vip) newHold(i iface) (*hold, error) {
 	if h.events, err = nl.Subscribe(unix.NETLINK_ROUTE, group); err != nil {
 		return nil, fmt.Errorf("subscribe to address changes: %w", err)
 	}
+	if err := onlyGone(h.events.GetFd()); err != nil {
+		h.events.Close()
+		return nil, fmt.Errorf("filter address changes: %w", err)
+	}
 	if i.ether {
 		on := &net.Interface{Index: i.index, Name: i.name, HardwareAddr: i.mac}
 		if h.packet, err = packet.Listen(on, packet.Raw, protocol, &packet.Config{Filter: nothing}); err != nil {
@@ -100,6 +106,27 @@ func (v *vip) newHold(i iface) (*hold, error) {
 		}
 	}
 	return h, nil
+}
+
+// onlyGone has the kernel hand nothing to a subscription but addresses that go: else each of many that come would wake
+// the watches of all the others.
+func onlyGone(fd int) error {
+	const typeAt = 4 // of nlmsghdr: the type, 16 bits in the machine's order, where a filter reads network order
+	gone := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.RTM_DELADDR))
+	code, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: typeAt, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(gone), SkipFalse: 1},
+		bpf.RetConstant{Val: 1 << 20},
+		bpf.RetConstant{Val: 0},
+	})
+	if err != nil {
+		return err
+	}
+	filter := make([]unix.SockFilter, len(code))
+	for i, c := range code {
+		filter[i] = unix.SockFilter{Code: c.Op, Jt: c.Jt, Jf: c.Jf, K: c.K}
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 }
 
 // run starts the work in the background, or the repeats anew if it runs already. The error says why there is

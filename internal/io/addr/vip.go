@@ -185,6 +185,7 @@ func (v *vip) Start(ctx context.Context, epoch cluster.Epoch) error {
 	if err := v.seen.raise(epoch); err != nil {
 		return err
 	}
+	defer resource.Turn()()
 	i, err := v.iface()
 	if err != nil {
 		return resource.Lacking{Cause: fmt.Errorf("start %s: %w", v.prefix, err)}

@@ -157,8 +157,6 @@ type clsact struct {
 	groups  []Group         // of the last Guard
 	unwhole bool            // the owner was told that something is off
 	adopted bool            // a predecessor's gate was taken over
-	next    time.Time       // before it, Look has nothing to do
-	odd     chan struct{}   // holds one token: a link is not as it should be
 	ahead   map[hook]string // which programs of others run before the gate's
 	once    sync.Once
 	inside  func(func() error) error // runs a function in the gate's network namespace
@@ -201,7 +199,7 @@ func openLayout(opts Options, l layout) (*clsact, error) {
 		h.close()
 		return nil, err
 	}
-	g := &clsact{log: opts.Log, inside: inside, off: opts.Off, layout: l, hooks: h, second: tableName(opts) + "_2", ends: make(chan struct{}), odd: make(chan struct{}, 1), ahead: map[hook]string{}}
+	g := &clsact{log: opts.Log, inside: inside, off: opts.Off, layout: l, hooks: h, second: tableName(opts) + "_2", ends: make(chan struct{}), ahead: map[hook]string{}}
 	if err := g.open(); err != nil {
 		g.release()
 		return nil, err
@@ -745,46 +743,28 @@ func (g *clsact) warn() {
 	}
 }
 
-// The kernel tells nobody when a link is detached or loses its pin, so they are looked at: by Look, whose caller is awake
-// anyway, and at least each checkEvery. Where there are many, less often: a look at each takes 3 µs.
+// The kernel tells nobody when a link is detached or loses its pin, so they are looked at each checkEvery; where there
+// are many, less often: a look at each takes 3 µs.
 const (
-	checkEvery = 250 * time.Millisecond
-	lookEvery  = 20 * time.Millisecond
-	lookEach   = 500 * time.Microsecond
+	checkEvery = 25 * time.Millisecond
+	checkEach  = 500 * time.Microsecond
 )
-
-func (g *clsact) Look() {
-	if !g.work.TryLock() {
-		return // somebody is at work on the hooks
-	}
-	defer g.work.Unlock()
-	now := time.Now()
-	if g.state == nil || !g.hooks.active || g.hooks.noTCX != nil || now.Before(g.next) {
-		return
-	}
-	g.next = now.Add(max(lookEvery, time.Duration(len(g.hooks.pins.links))*lookEach))
-	if len(g.hooks.pins.missing()) > 0 {
-		select {
-		case g.odd <- struct{}{}:
-		default:
-		}
-	}
-}
 
 // check puts back links that others take off.
 func (g *clsact) check() {
+	wait := checkEvery
 	for {
 		select {
 		case <-g.ends:
 			return
-		case <-g.odd:
-		case <-time.After(checkEvery):
+		case <-time.After(wait):
 		}
 		g.work.Lock()
 		if g.state == nil || !g.hooks.active || g.hooks.noTCX != nil {
 			g.work.Unlock()
 			continue
 		}
+		wait = max(checkEvery, time.Duration(len(g.hooks.pins.links))*checkEach)
 		var err error
 		off := g.hooks.pins.missing()
 		for _, at := range off {

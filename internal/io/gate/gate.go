@@ -55,9 +55,6 @@ type Gate interface {
 	// Sweep guards interfaces that appeared since, and puts back what someone else took off. It is
 	// also driven by the kernel's news of interfaces, so callers need it only now and then.
 	Sweep() error
-	// Look looks for what others took off and nobody tells of, without waiting: what is missing is put back by a
-	// goroutine of the gate. To be called often, by who is awake anyway.
-	Look()
 	// Describe names the mechanism: "ebpf tcx", "ebpf clsact", "nftables", or two of them where one can't be everywhere.
 	Describe() string
 	// Why says why it is not a better mechanism, or "".

@@ -537,9 +537,6 @@ func (t *tables) Sweep() error {
 	return nil
 }
 
-// Look has nothing to do: the kernel tells of everything.
-func (t *tables) Look() {}
-
 func (t *tables) Describe() string { return "nftables" }
 
 func (t *tables) Why() string {

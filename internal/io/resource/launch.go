@@ -38,6 +38,29 @@ type launch struct {
 	held func(pid int) error
 }
 
+// Turns keep a node that takes hundreds of groups over from forking for all of them at once: the agent's loop would wait
+// behind them for a processor, for longer than a lease. A program that can't even be started (its file system hangs)
+// holds others up for no longer than turnWait.
+const (
+	turnsAtOnce = 4
+	turnWait    = time.Second
+)
+
+var turns = make(chan struct{}, turnsAtOnce)
+
+// Turn waits for one, for a second at the most, and returns what ends it. Whatever needs a processor to start a
+// resource takes one for so long, and none while it waits for something else.
+func Turn() (end func()) {
+	late := time.NewTimer(turnWait)
+	defer late.Stop()
+	select {
+	case turns <- struct{}{}:
+		return func() { <-turns }
+	case <-late.C:
+		return func() {}
+	}
+}
+
 // start starts the program, in a session of its own, and returns its process id and a pidfd.
 //
 // The agent may run under SCHED_FIFO, with locked memory, a low oom_score_adj and raised limits: the program
@@ -49,6 +72,7 @@ func (l launch) start() (pid int, pidfd *os.File, err error) {
 	if err != nil {
 		return 0, nil, lacking(err)
 	}
+	defer Turn()()
 	runtime.LockOSThread() // ptrace requests must come from the thread that forked
 	defer runtime.UnlockOSThread()
 	traced, into := true, l.group != nil
