@@ -74,7 +74,7 @@ var plants = []plant{
 		"two voters removed while the lease of an evicted owner, cut off, runs on"},
 	{node.SwapVoters, "SwapVoters", "swapped", "", 1, 6, "invariant 1", "none of 800 of members",
 		"a disk lost by a voter on whose promise the owner's lease rests, a shorter takeover, cuts"},
-	{node.FormerSelf, "FormerSelf", "former-self", "", 1, 3, "invariant 3", "1 of members (the core stops itself)",
+	{node.FormerSelf, "FormerSelf", "former-self", "", 1, 40, "invariant 3", "1 of members (the core stops itself)",
 		"a disk lost while another voter is down, and the third lacks what both committed"},
 	{node.OwnLength, "OwnLength", "own-length", "", 1, 6, "invariant 1", "none of 800 of members",
 		"a shorter takeover of which the owner (its disk hangs) does not learn, a node cut off"},

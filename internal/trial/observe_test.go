@@ -102,7 +102,7 @@ func (c *incident) near(what string, got, measured time.Duration) {
 func (c *incident) showsPhases(gap time.Duration) {
 	c.t.Helper()
 	text := c.run(Gamma, "history")
-	if !regexp.MustCompile(`web serves on beta, epoch \d+, after unplanned outage of \d+ ms: detected \d+ ms, decided \d+ ms, waited \d+ ms, started \d+ ms`).MatchString(text) {
+	if !regexp.MustCompile(`web serves on beta, epoch \d+, after unplanned outage of at most \d+ ms: detected \d+ ms, decided \d+ ms, waited \d+ ms, started \d+ ms`).MatchString(text) {
 		c.t.Errorf("history does not show the phases:\n%s", text)
 	}
 	var h struct {
