@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"os"
 	"slices"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 const (
 	keepEvery = 5 * time.Second // between two looks at what stands in the run directory
 	keepAgain = time.Second     // while something of it can't be made anew
+	// keepSettle is how long is waited after something was deleted: more of it may go.
+	keepSettle = 20 * time.Millisecond
 )
 
 // noRoom tells whether an error says that a file system is full.
@@ -25,10 +28,14 @@ func noRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(er
 // started, so the core is told that this host lacks that.
 func (a *agent) keepRunDir(ctx context.Context, server *api.Server) {
 	var record, socket, notes complaint
+	deleted := watchDeletes(ctx, a.run.path)
 	for wait := keepEvery; ; {
+		deleted.watch()
 		select {
 		case <-ctx.Done():
 			return
+		case <-deleted.some:
+			time.Sleep(keepSettle)
 		case <-time.After(wait):
 		}
 		wait = keepEvery
@@ -77,6 +84,50 @@ func (a *agent) keepNotes() (unkept map[place]string, first error) {
 		}
 	}
 	return unkept, first
+}
+
+// deletes tells of what is deleted in a directory.
+type deletes struct {
+	dir  string
+	file *os.File      // an inotify instance; nil: there is none, and nothing is told
+	some chan struct{} // holds one token
+}
+
+// watchDeletes makes one, until the context ends.
+func watchDeletes(ctx context.Context, dir string) *deletes {
+	d := &deletes{dir: dir, some: make(chan struct{}, 1)}
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return d
+	}
+	d.file = os.NewFile(uintptr(fd), "inotify")
+	context.AfterFunc(ctx, func() { d.file.Close() })
+	go func() {
+		for b := make([]byte, 4<<10); ; {
+			if _, err := d.file.Read(b); err != nil {
+				return
+			}
+			select {
+			case d.some <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return d
+}
+
+// watch watches what bears the directory's name now; again it does nothing.
+func (d *deletes) watch() {
+	if d.file == nil {
+		return
+	}
+	raw, err := d.file.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) { // where it can't, it is looked at every keepEvery
+		_, _ = unix.InotifyAddWatch(int(fd), d.dir, unix.IN_DELETE|unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_ONLYDIR)
+	})
 }
 
 // holds publishes the resources of this node for those beside the loop.

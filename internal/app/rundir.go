@@ -22,7 +22,8 @@ import (
 type runDir struct {
 	path   string
 	record string     // the run record's file
-	mu     sync.Mutex // held while the record or its spare is written
+	mu     sync.Mutex // held while the record or its spare is written; guards what follows
+	last   []byte     // the newest record; nil: none was written yet
 }
 
 const (
@@ -48,10 +49,15 @@ func openRunDir(path string) (*runDir, error) {
 }
 
 // reserve makes room for the run record of a cluster of so many groups: then it can be written though others fill the
-// file system.
+// file system. A record that was deleted is made anew.
 func (d *runDir) reserve(groups int) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if _, err := os.Lstat(d.record); errors.Is(err, fs.ErrNotExist) && d.last != nil {
+		if err := resource.WriteNote(d.record, d.last, 0o600, false); err != nil {
+			return fmt.Errorf("write the run record anew: %w", err)
+		}
+	}
 	if err := resource.ReserveNote(d.record, 0o600, recordLeast+groups*recordGroup); err != nil {
 		return fmt.Errorf("make room for the run record: %w", err)
 	}
@@ -122,6 +128,7 @@ func (d *runDir) store(r *cluster.Record) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.last = b
 	if err := resource.WriteNote(d.record, b, 0o600, false); err != nil {
 		return fmt.Errorf("write the run record: %w", err)
 	}
