@@ -26,6 +26,9 @@ func checkLinks(u *checkup, spec *cluster.Spec, self *cluster.NodeSpec, socket s
 		return
 	}
 	running := askRunning(socket, self.ID)
+	if running != nil && running.sick {
+		u.add("agent", bad, "its log says which, and why: journalctl --unit=baton", "the agent that runs is sick: its disk, run record or gate takes no write, so this node takes nothing over")
+	}
 	for _, l := range spec.Links {
 		if l.UDP == nil {
 			continue
@@ -92,6 +95,7 @@ func checkPorts(u *checkup, name string, at netip.AddrPort, running *runningAgen
 // runningAgent is this node's agent, as far as it answers.
 type runningAgent struct {
 	pid    int // 0: not known
+	sick   bool
 	faults []*batonv1.LinkFault
 	narrow []wayFault // on the ways to other nodes
 }
@@ -115,7 +119,7 @@ func askRunning(socket string, self cluster.NodeID) *runningAgent {
 	a := &runningAgent{pid: pidBehind(socket)}
 	for _, n := range s.Nodes {
 		if n.Name == s.Node {
-			a.faults = n.Faults
+			a.faults, a.sick = n.Faults, n.Sick
 			continue
 		}
 		for _, f := range n.Faults {

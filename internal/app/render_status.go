@@ -156,7 +156,7 @@ func (v statusView) unsettled() []string {
 		case n.Membership == "leaves":
 			continue
 		case n.Sick:
-			out = append(out, "the disk of "+n.Name+" does not answer")
+			out = append(out, "the disk, run record or gate of "+n.Name+" takes no write")
 		case n.Role != "witness" && !n.LeaseRuns:
 			out = append(out, n.Name+" holds no lease")
 		}
@@ -199,7 +199,7 @@ func (v statusView) nodeTable(w io.Writer) {
 func (v statusView) nodeState(n *batonv1.Node) cell {
 	switch {
 	case n.Sick:
-		return cell{"disk does not answer", red}
+		return cell{"sick: takes no write", red}
 	case n.Fresh && drained(v.StatusResponse, n.Name):
 		return cell{"drained", yellow}
 	case n.Name == v.StatusResponse.Node:

@@ -61,7 +61,7 @@ func (p *plain) healthy(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// ready: the cluster is founded, this node hears a majority, and its disk answers.
+// ready: the cluster is founded, this node hears a majority, and it is not sick.
 func (p *plain) ready(w http.ResponseWriter, r *http.Request) {
 	o := p.look(w, r)
 	switch {
@@ -71,7 +71,7 @@ func (p *plain) ready(w http.ResponseWriter, r *http.Request) {
 	case !o.Quorum:
 		answer{Text: "no majority of the voters is heard", Node: o.Node}.write(w, http.StatusServiceUnavailable)
 	case slices.ContainsFunc(o.Nodes, func(n cluster.NodeView) bool { return n.ID == o.Node && n.Sick }):
-		answer{Text: "this node's disk does not answer", Node: o.Node}.write(w, http.StatusServiceUnavailable)
+		answer{Text: "this node is sick: its disk, run record or gate takes no write", Node: o.Node}.write(w, http.StatusServiceUnavailable)
 	default:
 		answer{OK: true, Text: "this node belongs to a majority", Node: o.Node}.write(w, 0)
 	}
