@@ -39,7 +39,7 @@ var plants = []plant{
 		"late packets, an agent killed, then cut off"},
 	{node.SayAtAppend, "SayAtAppend", "cut-off", "", 1, 3, "invariant 1", "1 of mix (said)",
 		"an Evict cut off the log (the coordinator cut off), cuts that leave the owner to one voter, then to none"},
-	{node.SayUndurable, "SayUndurable", "undurable", "", 1, 100, "invariant 1", "1 of mix (said)",
+	{node.SayUndurable, "SayUndurable", "undurable", "", 1, 300, "invariant 1", "1 of mix (said)",
 		"a hung disk, an agent killed, three one-way cuts"},
 	{node.OnlyLastTenure, "OnlyLastTenure", "two-tenures", "", 1, 3, "invariant 1", "453 of mix, 253 of short",
 		"a switchover that the owner does not see (a hung disk), the target dead before it served"},
