@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"baton/internal/core/cluster"
+	"baton/internal/core/wire"
 )
 
 // profile says from which faults a plan is made.
@@ -28,6 +29,7 @@ type profile struct {
 	loss      int           // goal Takeover: percent of all packets, from before the fault
 	early     bool          // faults from the first instant on, while the cluster forms
 	networks  bool          // the networks by which clients come are judged
+	many      bool          // 60 to 150 groups, with names of full length
 	drops     bool          // directories of an agent are deleted below it, in some plans
 }
 
@@ -77,6 +79,8 @@ var profiles = map[string]profile{
 		kinds: []Kind{DiskFull, DiskError, FailRecord, FailGate, FlushGate, Ungate, SlowDisk, HangDisk, Suspend, PauseClock, Power, Kill, Switch}, least: 4, most: 14},
 	"surroundings": {doc: "hours in which what is around the programs fails and heals: all is served, nobody is kept off, nothing moves twice", drops: true, goal: Mend,
 		takeovers: slow, kinds: []Kind{Lack, DropAddr, FlapUplink, Uplink, Carrier, HangDisk, DiskFull, FailRecord, FailGate, Fail, Kill, Power}},
+	"large": {doc: "60 to 150 groups with names of full length: heartbeats tell of them in turns", goal: Converge,
+		takeovers: budgets[5:], kinds: []Kind{Power, Kill, Link, Loss, Late, Cut, OneWay, Freeze, Switch, Fail, MTU, Narrow}, many: true, least: 2, most: 6},
 	"networks": {doc: "the networks that clients come by: switch ports that die with their carrier up, targets that go, among other faults", goal: Converge,
 		takeovers: budgets, always: []Kind{Port, PortIn, PortOut}, kinds: []Kind{Unreach, NoTarget, Link, Carrier, FlapLink, OneWay, Cut, Loss, Late, Isolate, Power, Kill,
 			Freeze, Switch, Starve, Suspend, Skew}, networks: true, least: 5, most: 16},
@@ -232,8 +236,15 @@ func (g *generator) groups() {
 	if !g.f.three {
 		n = max(1+g.rand.IntN(len(groupNames)), g.f.groups)
 	}
+	names := groupNames
+	if g.f.many {
+		n, names = 60+g.rand.IntN(91), nil
+		for i := range n {
+			names = append(names, cluster.GroupID(fmt.Sprintf("%s-%03d", strings.Repeat("g", wire.MaxName-4), i)))
+		}
+	}
 	for i := range n {
-		q := PlanGroup{ID: groupNames[i], Nodes: slices.Clone(g.members), Hot: true}
+		q := PlanGroup{ID: names[i], Nodes: slices.Clone(g.members), Hot: true}
 		g.rand.Shuffle(len(q.Nodes), func(a, b int) { q.Nodes[a], q.Nodes[b] = q.Nodes[b], q.Nodes[a] })
 		if !g.f.three {
 			q.Hot = g.chance(50)

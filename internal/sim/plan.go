@@ -126,7 +126,7 @@ func (g *PlanGroup) spec(i int) cluster.GroupSpec {
 	}
 	ip := cluster.ResourceSpec{ID: "ip", Kind: "vip", Front: true, Effects: cluster.EffectsAddress, Depth: cluster.Cold,
 		StartTimeout: time.Second, StopTimeout: time.Second,
-		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(100 + i)})}}
+		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(i / 100), byte(100 + i%100)})}}
 	s.Resources = []cluster.ResourceSpec{app, ip}
 	return s
 }
