@@ -14,11 +14,12 @@ import (
 
 const (
 	lacksEvery = 10 * time.Second       // the host is looked at so often while it lacks nothing
-	lackEvery  = time.Second            // while it lacks something
+	lackEvery  = 5 * time.Second        // while it lacks something, of which nobody may tell when it comes
 	lackLeast  = 100 * time.Millisecond // between two looks, however much happens
 	// lackAgain: what failed for its surroundings, was well at a look, and fails so again within this time, waits
-	// longer each time, at most lackMost: some of what is missing no look shows.
+	// longer each time, from lackFirst to lackMost: some of what is missing no look shows.
 	lackAgain = time.Minute
+	lackFirst = time.Second
 	lackMost  = time.Minute
 )
 
@@ -30,6 +31,8 @@ type lacks struct {
 	failed map[place]*deprived // what failed for its surroundings
 	unkept map[place]string    // whose notes in the run directory can't be written, and why
 	ungate string              // why the gate is not whole; "": it is
+
+	arrivals arrivals
 }
 
 // deprived is a resource that failed for what is around it.
@@ -75,7 +78,7 @@ func (l *lacks) note(d cluster.Done, now time.Time) {
 	case f.over.IsZero():
 		f.why = d.Reason
 	default:
-		*f = deprived{why: d.Reason, at: now, new: true, waits: min(max(2*f.waits, lackEvery), lackMost)}
+		*f = deprived{why: d.Reason, at: now, new: true, waits: min(max(2*f.waits, lackFirst), lackMost)}
 	}
 	l.mu.Unlock()
 	l.look()
@@ -104,7 +107,9 @@ func (l *lacks) gather(spec *cluster.Spec, self cluster.NodeID, look func(cluste
 			} else if unkept := l.unkept[at]; unkept != "" {
 				why = unkept
 			} else if f != nil && f.over.IsZero() {
-				if f.new || now.Sub(f.at) < f.waits {
+				if err := blockedOf(r); err != nil {
+					why = err.Error()
+				} else if f.new || now.Sub(f.at) < f.waits {
 					why = f.why
 					more = more || now.Sub(f.at) >= f.waits
 				} else {
@@ -132,17 +137,24 @@ func (a *agent) watchLacks(ctx context.Context) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() {
-		if err := addr.WatchAddresses(ctx, a.lacks.look); err != nil {
+		if err := addr.WatchAddresses(ctx, func() { a.lacks.arrivals.changed(); a.lacks.look() }); err != nil {
 			a.log.Error("addresses are no longer watched", "cause", err)
 		}
 	})
 	var told []cluster.Lack
+	watch := newAwaiting(a.log, a.lacks.look)
+	defer watch.close()
 	for {
-		list, more := a.lacks.gather(a.shared.Load(), a.self, lackOf, time.Now())
-		if !slices.Equal(list, told) {
+		spec := a.shared.Load()
+		list, more := a.lacks.gather(spec, a.self, lackOf, time.Now())
+		came := a.lacks.arrivals.came(spec)
+		if came || !slices.Equal(list, told) {
 			a.tellLacks(told, list)
 			told = list
-			a.inbox.put(&node.Lacking{Lacks: list})
+			a.inbox.put(&node.Lacking{Lacks: list, Came: came})
+		}
+		if watch.await(a.log, spec, a.self, list) {
+			continue // it may have come in between
 		}
 		wait := lacksEvery
 		switch {

@@ -2,6 +2,7 @@ package trial
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -148,4 +149,73 @@ func TestOneSaysSo(t *testing.T) {
 	c := start(t, Options{Edit: asksTheDatabase, Before: makeDatabase})
 	c.shell(Alpha, "rm "+database)
 	c.must(c.Await(Gamma, limit, "it serves on beta", func(s *Status) bool { return s.Group().Owner == Beta && s.Group().Serving }))
+}
+
+// What a program waits for comes after the pause between two attempts has grown long, or, for what the host is known
+// to lack, after a while. What the kernel tells of ends it at once, whatever it is.
+func TestArrivals(t *testing.T) {
+	t.Parallel()
+	binary, err := Binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	group := func(name, process string) string {
+		return fmt.Sprintf("  %s: { nodes: [alpha], resources: [ { process: %s } ] }\n", name, process)
+	}
+	c := start(t, Options{
+		Before: func(h *lab.Host) error {
+			if h.Name() != Alpha {
+				return nil
+			}
+			_, err := h.Start(lab.Program{Args: []string{binary, "-port", "9001"}, Env: []string{"BATON_LAB_MODE=echo"}, Output: "squatter"})
+			return err
+		},
+		Extra: group("address", `{ user: root, command: [sh, -c, "ip -o address show | grep -q 10.79.0.1 || { echo bind: Cannot assign requested address; exit 1; }; exec sleep 1000"] }`) +
+			group("file", `{ user: root, command: /run/late/bin/server }`) +
+			group("interpreter", `{ user: root, command: /run/script }`) +
+			group("mount", `{ user: late, command: sleep 1000 }`) +
+			group("port", fmt.Sprintf(`{ user: root, command: [%s, -port, "9001"], environment: { BATON_LAB_MODE: echo }, ports: [9001] }`, binary)),
+	})
+	serves := func(name string) bool {
+		s, err := c.Status(Alpha)
+		if err != nil {
+			return false
+		}
+		for _, g := range s.Groups {
+			if g.Name == name {
+				return g.Serving
+			}
+		}
+		return false
+	}
+	c.shell(Alpha, "printf '#!/run/interpreter\\nexec sleep 1000\\n' > /run/script && chmod +x /run/script")
+	time.Sleep(20 * time.Second)
+	text := c.run(Alpha, "status")
+	for _, want := range []string{"/run/late/bin/server", "/run/interpreter", `user \"late\"`, "port tcp/9001 is held by another program"} {
+		if !strings.Contains(text, want) && !strings.Contains(text, strings.ReplaceAll(want, `\"`, `"`)) {
+			t.Errorf("status does not tell of %s:\n%s", want, text)
+		}
+	}
+	for _, x := range []struct{ group, come string }{
+		{"address", "ip address add 10.79.0.1/24 dev lan"},
+		{"file", "mkdir -p /run/late/bin && printf '#!/bin/sh\\nexec sleep 1000\\n' > /run/late/server && chmod +x /run/late/server && mv /run/late/server /run/late/bin"},
+		{"interpreter", "ln -s /bin/sh /run/interpreter"},
+		{"mount", "cp /etc/passwd /run/passwd && echo late:x:4242:4242::/:/bin/sh >> /run/passwd && mount --bind /run/passwd /etc/passwd"},
+		{"port", "kill $(pgrep -f -- '-port 9001' | head -1)"},
+	} {
+		if serves(x.group) {
+			t.Errorf("%s serves without what it needs", x.group)
+		}
+		c.shell(Alpha, x.come)
+		const atOnce = 3 * time.Second // far below the pauses, far above what a noisy machine adds
+		came := time.Now()
+		for !serves(x.group) && time.Since(came) < limit {
+			time.Sleep(pollEvery)
+		}
+		if took := time.Since(came); took > atOnce {
+			t.Errorf("%s: it serves %v after what it had waited for\n%s", x.group, took, c.run(Alpha, "status"))
+		} else {
+			t.Logf("%s: serves after %v", x.group, took)
+		}
+	}
 }

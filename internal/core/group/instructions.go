@@ -81,6 +81,15 @@ func (g *Group) Mended(id cluster.ResourceID) {
 	}
 }
 
+// TryNow ends the wait of what has failed and is down. The next wait is as long as if this one had not been cut short.
+func (g *Group) TryNow() {
+	for i := range g.res {
+		if r := &g.res[i]; r.status == cluster.StatusFailed && r.probe == 0 {
+			r.retryAt = 0
+		}
+	}
+}
+
 // Clear forgets what counts against a resource, or (id empty) all of them: local restarts, and the waiting
 // before the next attempt.
 func (g *Group) Clear(id cluster.ResourceID) {

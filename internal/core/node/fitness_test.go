@@ -38,7 +38,7 @@ func TestFailbackCountsFromTheLastTrouble(t *testing.T) {
 			func(_ *rig, alpha *host) { alpha.step(&Observed{LinkDown: []bool{false}}) }},
 		{"a lack", true, time.Second,
 			func(_ *rig, alpha *host) {
-				alpha.step(&Lacking{[]cluster.Lack{{Group: "web", Resource: "ip", Why: "no such interface"}}})
+				alpha.step(&Lacking{Lacks: []cluster.Lack{{Group: "web", Resource: "ip", Why: "no such interface"}}})
 			},
 			func(_ *rig, alpha *host) { alpha.step(&Lacking{}) }},
 		{"a failure of its standby", true, 990 * time.Millisecond,
@@ -85,7 +85,7 @@ func TestFailbackCountsFromTheLastTrouble(t *testing.T) {
 func TestBanOfSurroundingsEndsWhenMended(t *testing.T) {
 	r := settled(t, file("one", nil))
 	alpha, beta := r.at("alpha"), r.at("beta")
-	alpha.step(&Lacking{[]cluster.Lack{{Group: "web", Resource: "proc", Why: "no room on /srv"}}})
+	alpha.step(&Lacking{Lacks: []cluster.Lack{{Group: "web", Resource: "proc", Why: "no room on /srv"}}})
 	alpha.fails["proc"] = "no room on /srv"
 	alpha.step(&Done{cluster.Done{Group: "web", Resource: "proc", Status: cluster.StatusFailed, Reason: "no room on /srv", Surroundings: true}})
 	r.until("beta serves", time.Second, func() bool { return beta.open("web") })

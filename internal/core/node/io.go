@@ -48,7 +48,11 @@ type Observed struct {
 
 // Lacking tells what this host lacks at the moment for groups to run here, all of it: what the former one
 // told and this one does not is there again.
-type Lacking struct{ Lacks []cluster.Lack }
+type Lacking struct {
+	Lacks []cluster.Lack
+	// Came says that something has come that programs may have missed, such as an address: what is down is tried at once.
+	Came bool
+}
 
 // Reach tells what this node has found out about Spec.Targets, and about what Output.Ask names; of what it names
 // nowhere, it can say nothing yet.

@@ -18,6 +18,11 @@ func (n *Node) lacking(in *Lacking) {
 			g.group.Mended(l.Resource)
 		}
 	}
+	for i := range n.groups {
+		if g := n.groups[i].group; in.Came && g != nil {
+			g.TryNow()
+		}
+	}
 	n.lacks = slices.Clone(in.Lacks)
 	n.groupsDue = true
 }

@@ -3,6 +3,8 @@ package addr
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -53,7 +55,16 @@ func (k VIP) Lacks(spec cluster.ResourceSpec) error {
 	if err == nil && !i.up {
 		err = fmt.Errorf("interface %s is down", i.name)
 	}
+	if err == nil && p.Addr().Is6() && ipv6Disabled(i.name) {
+		err = fmt.Errorf("IPv6 is disabled on %s (disable_ipv6)", i.name)
+	}
 	return err
+}
+
+// ipv6Disabled tells whether an interface takes no IPv6 addresses.
+func ipv6Disabled(name string) bool {
+	text, err := os.ReadFile(filepath.Join("/proc/sys/net/ipv6/conf", name, "disable_ipv6"))
+	return err == nil && strings.TrimSpace(string(text)) == "1"
 }
 
 // names lists the interfaces of this network namespace, with their alternative names.

@@ -194,16 +194,16 @@ func (v *vip) Start(ctx context.Context, epoch cluster.Epoch) error {
 		return resource.Lacking{Cause: fmt.Errorf("start %s: interface %s is down", v.prefix, i.name)}
 	}
 	if err := v.ready(i); err != nil {
-		return fmt.Errorf("start %s on %s: %w", v.prefix, i.name, err)
+		return around(fmt.Errorf("start %s on %s: %w", v.prefix, i.name, err))
 	}
 	if err := v.change(i); err != nil {
 		return fmt.Errorf("start %s: %w", v.prefix, err)
 	}
 	if err := v.route.add(i.index, v.prefix); err != nil {
 		if errors.Is(err, unix.EACCES) && v.prefix.Addr().Is6() {
-			return fmt.Errorf("add %s to %s: IPv6 is disabled there (disable_ipv6): %w", v.prefix, i.name, err)
+			return resource.Lacking{Cause: fmt.Errorf("add %s to %s: IPv6 is disabled there (disable_ipv6): %w", v.prefix, i.name, err)}
 		}
-		return fmt.Errorf("add %s to %s: %w", v.prefix, i.name, err)
+		return around(fmt.Errorf("add %s to %s: %w", v.prefix, i.name, err))
 	}
 	if err := v.hold.send(i); err != nil {
 		v.log.Debug("first announcement not sent, it will be repeated", "address", v.prefix, "cause", err)
@@ -212,6 +212,14 @@ func (v *vip) Start(ctx context.Context, epoch cluster.Epoch) error {
 		v.log.Error("no watch for duplicates", "address", v.prefix, "cause", err)
 	}
 	return nil
+}
+
+// around marks an error that says that the interface has just gone, or gone down.
+func around(err error) error {
+	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENETDOWN) {
+		return resource.Lacking{Cause: err}
+	}
+	return err
 }
 
 // ready opens the sockets that the hold needs, unless they are open on this very interface.

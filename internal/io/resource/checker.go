@@ -1,7 +1,15 @@
 package resource
 
 import (
+	"debug/elf"
 	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
 )
@@ -19,6 +27,21 @@ type Lacker interface {
 	// Lacks tells what this host lacks at the moment for a resource of the kind: all that Check tells, and more. nil:
 	// nothing. It changes nothing.
 	Lacks(spec cluster.ResourceSpec) error
+}
+
+// Blocker is a Kind that can tell, of a resource that does not run since it failed for what is around it, what keeps it
+// from starting at the moment. Of one that runs the same would be no news.
+type Blocker interface {
+	Blocked(spec cluster.ResourceSpec) error
+}
+
+// Blocked tells what keeps a resource of a kind, which has failed for what is around it, from starting at the moment;
+// nil: nothing is known.
+func Blocked(k Kind, spec cluster.ResourceSpec) error {
+	if b, ok := k.(Blocker); ok {
+		return b.Blocked(spec)
+	}
+	return nil
 }
 
 // Lacks tells what this host lacks at the moment for a resource of a kind; nil: nothing is known.
@@ -63,4 +86,77 @@ func (Process) Check(spec cluster.ResourceSpec) (hint string, err error) {
 		}
 	}
 	return "", nil
+}
+
+// Blocked implements Blocker: the ports that it listens on must be free.
+func (Process) Blocked(spec cluster.ResourceSpec) error {
+	p := &process{env: Env{Spec: spec}}
+	if err := p.configure(spec.Fields); err != nil {
+		return err
+	}
+	return p.portTaken()
+}
+
+// accountFiles are where users are known by.
+var accountFiles = []string{"/etc/passwd", "/etc/group", "/etc/nsswitch.conf"}
+
+// Awaits implements Awaiter: the user, the working directory, the programs and what they are interpreted by, and ports.
+func (Process) Awaits(spec cluster.ResourceSpec) Awaited {
+	p := &process{env: Env{Spec: spec}}
+	if err := p.configure(spec.Fields); err != nil {
+		return Awaited{}
+	}
+	a := Awaited{Files: append(slices.Clone(accountFiles), p.dir), Ports: p.listens()}
+	commands := [][]string{p.command}
+	for _, c := range []*check{p.ready, p.healthy} {
+		if c != nil && len(c.command) > 0 {
+			commands = append(commands, c.command)
+		}
+	}
+	for _, c := range commands {
+		l := launch{dir: p.dir, argv: c, env: p.environment(account{}, 0)}
+		for _, file := range l.candidates(c[0]) {
+			a.Files = append(a.Files, file)
+			for _, interpreter := range interpreters(file) {
+				a.Files = append(a.Files, l.candidates(interpreter)...)
+			}
+		}
+	}
+	return a
+}
+
+// candidates lists where a program is looked for.
+func (l launch) candidates(name string) (out []string) {
+	if strings.Contains(name, "/") {
+		return []string{l.absolute(name)}
+	}
+	for _, dir := range filepath.SplitList(l.path()) {
+		out = append(out, l.absolute(filepath.Join(dir, name)))
+	}
+	return out
+}
+
+// interpreters names what a script's first line names, and what the loader of a binary is; nil: nothing, or it is not
+// known.
+func interpreters(file string) []string {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	head := make([]byte, headSize)
+	n, _ := io.ReadFull(f, head)
+	if line, script := strings.CutPrefix(string(head[:n]), "#!"); script {
+		line, _, _ = strings.Cut(line, "\n")
+		return strings.Fields(line)[:min(2, len(strings.Fields(line)))]
+	}
+	if e, err := elf.NewFile(f); err == nil {
+		for _, p := range e.Progs {
+			if p.Type == elf.PT_INTERP && p.Filesz <= unix.PathMax {
+				name, _ := io.ReadAll(p.Open())
+				return []string{strings.TrimRight(string(name), "\x00")}
+			}
+		}
+	}
+	return nil
 }

@@ -178,7 +178,7 @@ func (l launch) fork(path string, traced, into bool) (pid, pidfd int, err error)
 // missing tells whether a program could not be executed because a file is not there, may not be used, or is none that
 // can be executed here: it, its interpreter, or a directory.
 func missing(err error) bool {
-	for _, e := range []error{unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ELOOP, unix.ESTALE, unix.ENOEXEC} {
+	for _, e := range []error{unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ELOOP, unix.ESTALE, unix.ENOEXEC, unix.ETXTBSY} {
 		if errors.Is(err, e) {
 			return true
 		}

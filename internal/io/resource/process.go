@@ -151,6 +151,7 @@ type process struct {
 	environ      map[string]string
 	ready        *check // nil: ready as soon as it runs
 	healthy      *check // nil: well as long as it runs
+	ports        []cluster.Port
 	stopSignal   syscall.Signal
 	stopTimeout  time.Duration
 	startTimeout time.Duration
@@ -193,6 +194,7 @@ type run struct {
 
 	// guarded by process.mu
 	exit     string // how it ended; set before dead is closed
+	around   bool   // what is around it was to blame
 	ready    bool   // its start is complete: from now on its end is news
 	stopping bool   // it was told to stop, perhaps by a former agent
 	killAt   time.Time
@@ -220,6 +222,7 @@ func (p *process) configure(fields map[string]any) error {
 		read(fields, "command", &p.command, nil),
 		read(fields, "user", &p.user, ""),
 		read(fields, "directory", &p.dir, "/"),
+		read(fields, "ports", &p.ports, nil),
 		read(fields, "environment", &p.environ, nil),
 		read(fields, "stop_signal", &signal, "SIGTERM"),
 		read(fields, "effects", &effects, "address"),

@@ -33,7 +33,16 @@ func (p *process) watchEnd(r *run) {
 		}
 	}
 	exit := fmt.Sprintf("%s after %s", how, ran(r.start))
-	if hint := p.endHint(well); hint != "" {
+	p.mu.Lock()
+	told := r.stopping
+	p.mu.Unlock()
+	var around error
+	if !told && !well && p.portTaken() != nil {
+		around = p.portStillTaken()
+	}
+	if around != nil {
+		exit += ": " + around.Error()
+	} else if hint := p.endHint(well); hint != "" {
 		exit += ": " + hint
 	}
 	if line := lastLine(Output(p.env)); line != "" {
@@ -41,11 +50,11 @@ func (p *process) watchEnd(r *run) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r.exit = exit
+	r.exit, r.around = exit, around != nil
 	close(r.dead)
 	r.stop()
 	if r.ready && !r.stopping && p.life.Err() == nil {
-		p.env.Changed(cluster.StatusFailed, exit, false)
+		p.env.Changed(cluster.StatusFailed, exit, r.around)
 	}
 }
 
@@ -179,6 +188,9 @@ func (p *process) settleReady(r *run, ready bool) (settled bool, err error) {
 	p.mu.Lock()
 	if r.ended() {
 		p.mu.Unlock()
+		if r.around {
+			return true, lacking(errors.New(r.exit))
+		}
 		return true, errors.New(r.exit)
 	}
 	first := ready && !r.ready
