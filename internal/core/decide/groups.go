@@ -85,7 +85,7 @@ var groupRules = []groupRule{
 		when: func(p *planner, g *cluster.GroupFacts) bool { return g.Owner == "" },
 		then: explainNobody},
 	{id: "G33", verdict: Record, why: "it is pinned to another node, which can take it", when: toItsPin, then: moveToPin},
-	{id: "G37", verdict: Record, why: "every node that could have it says the same of the same probe, and that is not on record yet",
+	{id: "G42", verdict: Record, why: "every node that could have it says the same of the same probe, and that is not on record yet",
 		when: func(p *planner, g *cluster.GroupFacts) bool {
 			return p.shared(g, g.Owner) && !onRecord(p, g) && p.certain(g)
 		},

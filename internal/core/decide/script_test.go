@@ -45,7 +45,12 @@ func TestScripts(t *testing.T) {
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) { runFile(t, file, used) })
 	}
+	ids := make(map[string]bool)
 	for _, r := range Rules() {
+		if ids[r.ID] {
+			t.Errorf("two rules have the id %s", r.ID)
+		}
+		ids[r.ID] = true
 		if used[r.ID] == "" {
 			t.Errorf("no script in which rule %s decides", r.ID)
 		}

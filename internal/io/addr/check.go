@@ -3,7 +3,6 @@ package addr
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -11,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
+	"baton/internal/io/bounded"
 )
 
 // Check implements resource.Checker: the interface must be here, or be found by the address's subnet.
@@ -63,7 +63,7 @@ func (k VIP) Lacks(spec cluster.ResourceSpec) error {
 
 // ipv6Disabled tells whether an interface takes no IPv6 addresses.
 func ipv6Disabled(name string) bool {
-	text, err := os.ReadFile(filepath.Join("/proc/sys/net/ipv6/conf", name, "disable_ipv6"))
+	text, err := bounded.ReadFile(filepath.Join("/proc/sys/net/ipv6/conf", name, "disable_ipv6"), bounded.Small)
 	return err == nil && strings.TrimSpace(string(text)) == "1"
 }
 

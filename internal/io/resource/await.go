@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
+	"baton/internal/io/bounded"
 )
 
 // Awaited is what a resource may wait for, of which the kernel tells when it comes. Interfaces and addresses are not
@@ -237,7 +238,7 @@ func (w *Watch) readMounts() {
 		case !w.files.Load():
 			known = nil
 		default:
-			list, _ := os.ReadFile(w.mounts.Name())
+			list, _ := bounded.ReadFile(w.mounts.Name(), bounded.Proc)
 			if fds[0].Revents != 0 || known != nil && !bytes.Equal(known, list) {
 				w.came()
 			}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
+	"baton/internal/io/bounded"
 )
 
 // Checker is a Kind that can tell what this host lacks for a resource before it is ever started.
@@ -153,7 +154,7 @@ func interpreters(file string) []string {
 	if e, err := elf.NewFile(f); err == nil {
 		for _, p := range e.Progs {
 			if p.Type == elf.PT_INTERP && p.Filesz <= unix.PathMax {
-				name, _ := io.ReadAll(p.Open())
+				name, _ := bounded.ReadAll(p.Open(), unix.PathMax)
 				return []string{strings.TrimRight(string(name), "\x00")}
 			}
 		}
