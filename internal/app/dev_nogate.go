@@ -52,6 +52,9 @@ func (noGate) Left() ([]gate.State, error) { return nil, nil }
 // Sweep implements gate.Gate.
 func (noGate) Sweep() error { return nil }
 
+// Look implements gate.Gate.
+func (noGate) Look() {}
+
 // Describe implements gate.Gate.
 func (noGate) Describe() string { return "none: nothing cuts a frozen agent off" }
 

@@ -209,6 +209,7 @@ func (a *agent) refreshGates(now cluster.Instant) {
 		return
 	}
 	a.gatesAt = now.Add(a.spec.Timing.H)
+	a.gate.Look()
 	for i := range a.spec.Groups {
 		if g, ok := a.gates[a.spec.Groups[i].ID]; ok && g.End > now {
 			a.writeGate(g)

@@ -220,12 +220,18 @@ func (r Record) Outage() Gap {
 	return slices.MaxFunc(append(r.Gaps(0), Gap{}), func(a, b Gap) int { return cmp.Compare(a.Length(), b.Length()) })
 }
 
-// Tenures returns who answered, in the order of their first requests.
+// Tenures returns who answered, in the order of their first requests. An answer of a service that knows no epoch at the
+// moment counts to the one that its node had last.
 func (r Record) Tenures() []Tenure {
 	var tenures []Tenure
 	replies := slices.Clone(r.Replies)
 	slices.SortStableFunc(replies, func(a, b Reply) int { return cmp.Compare(a.Seq, b.Seq) })
+	last := make(map[string]uint64)
 	for _, reply := range replies {
+		if reply.Epoch == 0 {
+			reply.Epoch = last[reply.Node]
+		}
+		last[reply.Node] = reply.Epoch
 		i := slices.IndexFunc(tenures, func(t Tenure) bool { return t.Node == reply.Node && t.Epoch == reply.Epoch })
 		if i < 0 {
 			i = len(tenures)

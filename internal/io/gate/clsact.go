@@ -157,6 +157,9 @@ type clsact struct {
 	groups  []Group         // of the last Guard
 	unwhole bool            // the owner was told that something is off
 	adopted bool            // a predecessor's gate was taken over
+	next    time.Time       // before it, Look has nothing to do
+	odd     chan struct{}   // holds one token: a link is not as it should be
+	mending atomic.Bool     // what is off is being put back
 	ahead   map[hook]string // which programs of others run before the gate's
 	once    sync.Once
 	inside  func(func() error) error // runs a function in the gate's network namespace
@@ -199,7 +202,7 @@ func openLayout(opts Options, l layout) (*clsact, error) {
 		h.close()
 		return nil, err
 	}
-	g := &clsact{log: opts.Log, inside: inside, off: opts.Off, layout: l, hooks: h, second: tableName(opts) + "_2", ends: make(chan struct{}), ahead: map[hook]string{}}
+	g := &clsact{log: opts.Log, inside: inside, off: opts.Off, layout: l, hooks: h, second: tableName(opts) + "_2", ends: make(chan struct{}), odd: make(chan struct{}, 1), ahead: map[hook]string{}}
 	if err := g.open(); err != nil {
 		g.release()
 		return nil, err
@@ -660,7 +663,30 @@ func (g *clsact) Set(group cluster.GroupID, epoch cluster.Epoch, deadlineBoottim
 			return fmt.Errorf("set the gate of %s in nftables, which guards as well: %w", group, err)
 		}
 	}
+	if deadlineBoottime <= 0 && g.isOff() {
+		return fmt.Errorf("close the gate of %s: %w", group, ErrOff)
+	}
 	return nil
+}
+
+// isOff tells whether something of the gate's is known to be off, and has that put back.
+func (g *clsact) isOff() bool {
+	if !g.work.TryLock() { // somebody is at work on the hooks: to attach more, or to put back
+		return g.mending.Load()
+	}
+	defer g.work.Unlock()
+	if g.state == nil || g.hooks == nil || !g.hooks.active {
+		return false
+	}
+	if !g.hooks.isOff() {
+		return false
+	}
+	g.mending.Store(true)
+	select {
+	case g.odd <- struct{}{}:
+	default:
+	}
+	return true
 }
 
 func (g *clsact) Left() ([]State, error) {
@@ -743,33 +769,66 @@ func (g *clsact) warn() {
 	}
 }
 
-// The kernel tells nobody when a link is detached or loses its pin, so they are looked at each checkEvery; where there
-// are many, less often: a look at each takes 3 µs.
+// The kernel tells nobody when a link is detached or loses its pin, so they are looked at: by Look, whose caller is awake
+// anyway, and at least each checkEvery. Where there are many, less often: a look at each takes 3 µs.
 const (
-	checkEvery = 25 * time.Millisecond
-	checkEach  = 500 * time.Microsecond
+	checkEvery = 250 * time.Millisecond
+	lookEvery  = 20 * time.Millisecond
+	lookEach   = 500 * time.Microsecond
 )
+
+func (g *clsact) Look() {
+	if !g.work.TryLock() {
+		return // somebody is at work on the hooks
+	}
+	defer g.work.Unlock()
+	now := time.Now()
+	if g.state == nil || !g.hooks.active || g.hooks.noTCX != nil || now.Before(g.next) {
+		return
+	}
+	g.next = now.Add(max(lookEvery, time.Duration(len(g.hooks.pins.links))*lookEach))
+	if len(g.hooks.pins.missing()) > 0 {
+		select {
+		case g.odd <- struct{}{}:
+		default:
+		}
+	}
+}
 
 // check puts back links that others take off.
 func (g *clsact) check() {
-	wait := checkEvery
 	for {
 		select {
 		case <-g.ends:
 			return
-		case <-time.After(wait):
+		case <-g.odd:
+		case <-time.After(checkEvery):
 		}
 		g.work.Lock()
-		if g.state == nil || !g.hooks.active || g.hooks.noTCX != nil {
+		if g.state == nil || !g.hooks.active {
 			g.work.Unlock()
 			continue
 		}
-		wait = max(checkEvery, time.Duration(len(g.hooks.pins.links))*checkEach)
+		if g.hooks.noTCX != nil { // what is missing there is told by the kernel, too
+			var err error
+			if g.mending.Load() {
+				err = g.hooks.sweep(g.state)
+				g.mending.Store(false)
+			}
+			if err == nil && len(g.hooks.taken) == 0 {
+				g.work.Unlock()
+				continue
+			}
+			g.tell(err)
+			continue
+		}
 		var err error
 		off := g.hooks.pins.missing()
+		g.mending.Store(len(off) > 0)
 		for _, at := range off {
 			err = errors.Join(err, g.hooks.one(g.state, at.index))
 		}
+		g.mending.Store(false)
 		if len(off) == 0 && len(g.hooks.taken) == 0 {
 			g.work.Unlock()
 			continue

@@ -34,6 +34,9 @@ var (
 	ErrStaleEpoch = errors.New("a newer epoch of the group was seen")
 	// ErrUnknownGroup says that the group is not guarded: Guard did not name it.
 	ErrUnknownGroup = errors.New("the group is not guarded")
+	// ErrOff says that a gate was told to close while others have taken something of it off: it is not known to be shut.
+	// It is put back at once; the caller tries again.
+	ErrOff = errors.New("others have taken something of the gate off, which is put back now")
 	// ErrClosed says that the gate was used after Close or Remove.
 	ErrClosed = errors.New("the gate is no longer held by this process")
 )
@@ -55,6 +58,9 @@ type Gate interface {
 	// Sweep guards interfaces that appeared since, and puts back what someone else took off. It is
 	// also driven by the kernel's news of interfaces, so callers need it only now and then.
 	Sweep() error
+	// Look looks for what others took off and nobody tells of, without waiting: what is missing is put back by a
+	// goroutine of the gate. To be called often, by who is awake anyway.
+	Look()
 	// Describe names the mechanism: "ebpf tcx", "ebpf clsact", "nftables", or two of them where one can't be everywhere.
 	Describe() string
 	// Why says why it is not a better mechanism, or "".

@@ -253,6 +253,7 @@ func (h *hooks) one(s *state, index int) error {
 	if err != nil {
 		var notFound netlink.LinkNotFoundError
 		if gone(err) || errors.As(err, &notFound) {
+			h.forget(s, index)
 			return nil
 		}
 		return fmt.Errorf("look up interface %d: %w", index, err)
@@ -666,4 +667,35 @@ func (h *hooks) survey(link netlink.Link) error {
 
 func noEgress(shape string) string {
 	return fmt.Sprintf("a qdisc %q is in the place of clsact, and has no egress hook", shape)
+}
+
+// mostLooks is on how many interfaces isOff looks for filters, which takes some 50 µs for each.
+const mostLooks = 16
+
+// isOff tells whether something that was attached is not there any more.
+func (h *hooks) isOff() bool {
+	if h.noTCX == nil {
+		for _, l := range h.pins.links {
+			if !attached(l) {
+				return true
+			}
+		}
+		return false
+	}
+	looks := 0
+	for index := range h.known {
+		if looks++; looks > mostLooks {
+			return false
+		}
+		link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}
+		for _, at := range parents {
+			if len(h.missing[index]) > 0 {
+				continue // nftables guards it as well
+			}
+			if ours, _, err := h.filters(link, at.parent); err == nil && len(ours) == 0 {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -450,7 +450,14 @@ func (t *tables) write(number uint32, deadline int64) error {
 		before := boottime()
 		left := (time.Duration(deadline-before) - margin).Truncate(time.Millisecond)
 		if deadline <= before || left <= 0 {
-			return t.writer.drop(number)
+			err := t.writer.run(t.writer.erase, number, time.Second)
+			if errors.Is(err, unix.ENOENT) {
+				err = nil
+				if t.last != nil { // someone flushed the ruleset: nothing is shut before it is there again
+					err = t.build(t.last)
+				}
+			}
+			return err
 		}
 		err := t.writer.put(number, left)
 		if errors.Is(err, unix.ENOENT) && t.last != nil { // someone flushed the ruleset
@@ -536,6 +543,9 @@ func (t *tables) Sweep() error {
 	}
 	return nil
 }
+
+// Look has nothing to do: the kernel tells of everything.
+func (t *tables) Look() {}
 
 func (t *tables) Describe() string { return "nftables" }
 

@@ -132,7 +132,11 @@ func TestTakenOff(t *testing.T) {
 				closed.settled()
 				sent, came := open.settled()
 				t.Logf("open: %d of %d came", came, sent)
-				if sent == 0 || float64(came) < 0.9*float64(sent) {
+				least := 0.9
+				if prefer == PreferNFTables { // written anew, it is shut until its deadlines are written, too: some milliseconds
+					least = 0.5
+				}
+				if sent == 0 || float64(came) < least*float64(sent) {
 					t.Errorf("%d of %d packets came through the open gate", came, sent)
 				}
 				must(t, g.Close())
