@@ -162,6 +162,8 @@ func (n *Node) toRecord(i int) *cluster.Served {
 	}
 	s := &cluster.Served{Group: st.ID, Node: w.node, Epoch: st.Epoch, Wall: n.now.Wall}
 	switch {
+	case w.owed != nil && st.Service.Epoch == st.Epoch && !n.wellFor(i, w.node, min(w.owed.Down, time.Minute)):
+		return nil // in place: what comes and goes is one outage, not one for each attempt
 	case w.owed != nil:
 		*s = *w.owed
 	case st.Service.Epoch >= st.Epoch:
@@ -172,6 +174,12 @@ func (n *Node) toRecord(i int) *cluster.Served {
 	}
 	s.Count = st.Service.Count + 1
 	return s
+}
+
+// wellFor tells whether a node has been fit to serve a group for some time.
+func (n *Node) wellFor(i int, node cluster.NodeID, d time.Duration) bool {
+	since := n.groups[i].fit[node]
+	return since != 0 && n.now.Mono.Sub(since) >= d
 }
 
 // serviceView tells how a group has served so far.
