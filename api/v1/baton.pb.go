@@ -126,6 +126,8 @@ type StatusResponse struct {
 	Voters        uint32                 `protobuf:"varint,34,opt,name=voters,proto3" json:"voters,omitempty"`                              // how many there are by the log; 0: none are known
 	VotersHeard   uint32                 `protobuf:"varint,35,opt,name=voters_heard,json=votersHeard,proto3" json:"voters_heard,omitempty"` // of them, within the detection time
 	Left          string                 `protobuf:"bytes,36,opt,name=left,proto3" json:"left,omitempty"`                                   // this node belongs to the cluster no longer, and its agent ends: why; empty: it belongs to it
+	TermSince     *timestamppb.Timestamp `protobuf:"bytes,37,opt,name=term_since,json=termSince,proto3" json:"term_since,omitempty"`        // when that node learned of the term; absent: it has known no other
+	TermWhy       string                 `protobuf:"bytes,38,opt,name=term_why,json=termWhy,proto3" json:"term_why,omitempty"`              // why there was an election, as that node has seen it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -310,6 +312,20 @@ func (x *StatusResponse) GetVotersHeard() uint32 {
 func (x *StatusResponse) GetLeft() string {
 	if x != nil {
 		return x.Left
+	}
+	return ""
+}
+
+func (x *StatusResponse) GetTermSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TermSince
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetTermWhy() string {
+	if x != nil {
+		return x.TermWhy
 	}
 	return ""
 }
@@ -727,7 +743,7 @@ type Group struct {
 	Owner         string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`       // to whom it is assigned; empty: nobody
 	Last          string                 `protobuf:"bytes,3,opt,name=last,proto3" json:"last,omitempty"`         // owner of the newest epoch, also after that has ended
 	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`      // of the newest placement: the fencing token; it only grows
-	Serving       bool                   `protobuf:"varint,5,opt,name=serving,proto3" json:"serving,omitempty"`  // its owner says that it serves this epoch
+	Serving       bool                   `protobuf:"varint,5,opt,name=serving,proto3" json:"serving,omitempty"`  // its clients get what they should, by its owner's word
 	Failover      string                 `protobuf:"bytes,6,opt,name=failover,proto3" json:"failover,omitempty"` // "automatic" or "manual"
 	Failback      string                 `protobuf:"bytes,7,opt,name=failback,proto3" json:"failback,omitempty"` // "never", or "automatic after 10m0s"
 	Move          *Move                  `protobuf:"bytes,8,opt,name=move,proto3" json:"move,omitempty"`         // absent: none is under way
@@ -738,9 +754,10 @@ type Group struct {
 	Rule          string                 `protobuf:"bytes,13,opt,name=rule,proto3" json:"rule,omitempty"`         // id of the rule that decided
 	Evidence      []string               `protobuf:"bytes,14,rep,name=evidence,proto3" json:"evidence,omitempty"`
 	Rejected      []string               `protobuf:"bytes,15,rep,name=rejected,proto3" json:"rejected,omitempty"`                        // "NODE: why not"
-	Resources     []*Resource            `protobuf:"bytes,16,rep,name=resources,proto3" json:"resources,omitempty"`                      // on the node that looks
+	Resources     []*Resource            `protobuf:"bytes,16,rep,name=resources,proto3" json:"resources,omitempty"`                      // on the node that looks; in an ExplainResponse on its owner
 	NextBanned    bool                   `protobuf:"varint,24,opt,name=next_banned,json=nextBanned,proto3" json:"next_banned,omitempty"` // it failed on that node: it goes there only because its own is lost, and no better is left
 	Service       *Service               `protobuf:"bytes,40,opt,name=service,proto3" json:"service,omitempty"`                          // how it has served so far
+	Degraded      string                 `protobuf:"bytes,41,opt,name=degraded,proto3" json:"degraded,omitempty"`                        // why its clients don't get what they should though its owner has it open; empty: they do, or it has not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -901,12 +918,19 @@ func (x *Group) GetService() *Service {
 	return nil
 }
 
+func (x *Group) GetDegraded() string {
+	if x != nil {
+		return x.Degraded
+	}
+	return ""
+}
+
 // Service is how a group has served so far. What the log counts is the same on every node.
 type Service struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	First         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=first,proto3" json:"first,omitempty"`                 // when it first served: everything counts from here; absent: never
 	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`                 // since when it serves, or when it last began to
-	Planned       *durationpb.Duration   `protobuf:"bytes,3,opt,name=planned,proto3" json:"planned,omitempty"`             // outages that somebody asked for, by the log
+	Planned       *durationpb.Duration   `protobuf:"bytes,3,opt,name=planned,proto3" json:"planned,omitempty"`             // outages that somebody ordered, by the log: the most that they can have lasted
 	Unplanned     *durationpb.Duration   `protobuf:"bytes,4,opt,name=unplanned,proto3" json:"unplanned,omitempty"`         // all other outages, by the log
 	Down          *durationpb.Duration   `protobuf:"bytes,5,opt,name=down,proto3" json:"down,omitempty"`                   // the outage under way, as seen from here; 0: it serves
 	Availability  float64                `protobuf:"fixed64,6,opt,name=availability,proto3" json:"availability,omitempty"` // 1 less the share of the time, since first, in which nobody served
@@ -1163,8 +1187,9 @@ type GroupNode struct {
 	Phase         string                 `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"` // "stopped", "standby", "preparing", "serving", "stopping", "failed" or "unknown"
 	Hot           bool                   `protobuf:"varint,3,opt,name=hot,proto3" json:"hot,omitempty"`    // runs as a hot standby
 	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`   // of a failure
-	Refusal       string                 `protobuf:"bytes,6,opt,name=refusal,proto3" json:"refusal,omitempty"` // why it could not take the group now; empty: it could
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`               // of a failure
+	Refusal       string                 `protobuf:"bytes,6,opt,name=refusal,proto3" json:"refusal,omitempty"`             // why it could not take the group now; empty: it could
+	InNeed        string                 `protobuf:"bytes,7,opt,name=in_need,json=inNeed,proto3" json:"in_need,omitempty"` // why it would only if no better node were left; empty: it would all the same
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1237,6 +1262,13 @@ func (x *GroupNode) GetReason() string {
 func (x *GroupNode) GetRefusal() string {
 	if x != nil {
 		return x.Refusal
+	}
+	return ""
+}
+
+func (x *GroupNode) GetInNeed() string {
+	if x != nil {
+		return x.InNeed
 	}
 	return ""
 }
@@ -1646,13 +1678,15 @@ func (x *ExplainRequest) GetSubject() string {
 
 // ExplainResponse has a group, or a line.
 type ExplainResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Status        *StatusResponse        `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"` // what the explanation of a group rests on
-	Group         *Group                 `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
-	Line          *Line                  `protobuf:"bytes,3,opt,name=line,proto3" json:"line,omitempty"`
-	History       []*Line                `protobuf:"bytes,4,rep,name=history,proto3" json:"history,omitempty"` // the last entries about the group, oldest first
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Status           *StatusResponse        `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"` // what the explanation of a group rests on
+	Group            *Group                 `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
+	Line             *Line                  `protobuf:"bytes,3,opt,name=line,proto3" json:"line,omitempty"`
+	History          []*Line                `protobuf:"bytes,4,rep,name=history,proto3" json:"history,omitempty"`                                           // the last entries about the group, oldest first
+	ResourcesOf      string                 `protobuf:"bytes,5,opt,name=resources_of,json=resourcesOf,proto3" json:"resources_of,omitempty"`                // the node on which the group's resources are as told: its owner
+	ResourcesMissing string                 `protobuf:"bytes,6,opt,name=resources_missing,json=resourcesMissing,proto3" json:"resources_missing,omitempty"` // why that node does not tell of them; empty: it does
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ExplainResponse) Reset() {
@@ -1711,6 +1745,20 @@ func (x *ExplainResponse) GetHistory() []*Line {
 		return x.History
 	}
 	return nil
+}
+
+func (x *ExplainResponse) GetResourcesOf() string {
+	if x != nil {
+		return x.ResourcesOf
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetResourcesMissing() string {
+	if x != nil {
+		return x.ResourcesMissing
+	}
+	return ""
 }
 
 type HistoryRequest struct {
@@ -1944,18 +1992,23 @@ func (x *Line) GetServed() []*Served {
 
 // Served is a service that began.
 type Served struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
-	Planned       bool                   `protobuf:"varint,5,opt,name=planned,proto3" json:"planned,omitempty"`  // somebody asked for what took the service away
-	Down          *durationpb.Duration   `protobuf:"bytes,6,opt,name=down,proto3" json:"down,omitempty"`         // for how long nobody served before; 0: nothing served before
-	Rough         bool                   `protobuf:"varint,7,opt,name=rough,proto3" json:"rough,omitempty"`      // nobody saw the service end: down is right to some seconds only
-	Detected      *durationpb.Duration   `protobuf:"bytes,8,opt,name=detected,proto3" json:"detected,omitempty"` // of down: until it was noticed
-	Decided       *durationpb.Duration   `protobuf:"bytes,9,opt,name=decided,proto3" json:"decided,omitempty"`   // then until the new placement was committed
-	Waited        *durationpb.Duration   `protobuf:"bytes,10,opt,name=waited,proto3" json:"waited,omitempty"`    // then until every former placement was over
-	Started       *durationpb.Duration   `protobuf:"bytes,11,opt,name=started,proto3" json:"started,omitempty"`  // then until resources ran and the gate was open
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Group    string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Node     string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Epoch    uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Time     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	Planned  bool                   `protobuf:"varint,5,opt,name=planned,proto3" json:"planned,omitempty"`  // somebody asked for what took the service away
+	Down     *durationpb.Duration   `protobuf:"bytes,6,opt,name=down,proto3" json:"down,omitempty"`         // for how long clients were not served before, at the most; 0: nothing served before
+	Rough    bool                   `protobuf:"varint,7,opt,name=rough,proto3" json:"rough,omitempty"`      // nobody saw the service end: down is right to some seconds only
+	Detected *durationpb.Duration   `protobuf:"bytes,8,opt,name=detected,proto3" json:"detected,omitempty"` // of down: until it was noticed
+	Decided  *durationpb.Duration   `protobuf:"bytes,9,opt,name=decided,proto3" json:"decided,omitempty"`   // then until the new placement was committed
+	Waited   *durationpb.Duration   `protobuf:"bytes,10,opt,name=waited,proto3" json:"waited,omitempty"`    // then until every former placement was over
+	Started  *durationpb.Duration   `protobuf:"bytes,11,opt,name=started,proto3" json:"started,omitempty"`  // then until resources ran and the gate was open
+	Least    *durationpb.Duration   `protobuf:"bytes,12,opt,name=least,proto3" json:"least,omitempty"`      // for how long clients were not served before, at the least
+	// How well that is known: "" between least and down; "at most": the node that had served has not told until when;
+	// "at least": it began before anybody noticed; "about": by a wall clock; "unknown".
+	Known         string               `protobuf:"bytes,13,opt,name=known,proto3" json:"known,omitempty"`
+	Share         *durationpb.Duration `protobuf:"bytes,14,opt,name=share,proto3" json:"share,omitempty"` // of down: what somebody ordered, where not all was
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2063,6 +2116,27 @@ func (x *Served) GetWaited() *durationpb.Duration {
 func (x *Served) GetStarted() *durationpb.Duration {
 	if x != nil {
 		return x.Started
+	}
+	return nil
+}
+
+func (x *Served) GetLeast() *durationpb.Duration {
+	if x != nil {
+		return x.Least
+	}
+	return nil
+}
+
+func (x *Served) GetKnown() string {
+	if x != nil {
+		return x.Known
+	}
+	return ""
+}
+
+func (x *Served) GetShare() *durationpb.Duration {
+	if x != nil {
+		return x.Share
 	}
 	return nil
 }
@@ -2198,7 +2272,7 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\n" +
 	"\x0ev1/baton.proto\x12\bbaton.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x0fv1/config.proto\x1a\fv1/act.proto\"\x0f\n" +
 	"\rStatusRequest\"\x0e\n" +
-	"\fWatchRequest\"\xbf\x05\n" +
+	"\fWatchRequest\"\x95\x06\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -2222,7 +2296,10 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\x05draft\x18! \x01(\v2\x17.baton.v1.RevisionDraftR\x05draft\x12\x16\n" +
 	"\x06voters\x18\" \x01(\rR\x06voters\x12!\n" +
 	"\fvoters_heard\x18# \x01(\rR\vvotersHeard\x12\x12\n" +
-	"\x04left\x18$ \x01(\tR\x04left\"\xbe\x03\n" +
+	"\x04left\x18$ \x01(\tR\x04left\x129\n" +
+	"\n" +
+	"term_since\x18% \x01(\v2\x1a.google.protobuf.TimestampR\ttermSince\x12\x19\n" +
+	"\bterm_why\x18& \x01(\tR\atermWhy\"\xbe\x03\n" +
 	"\x06Timing\x125\n" +
 	"\btakeover\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\btakeover\x12/\n" +
 	"\x05lease\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x127\n" +
@@ -2265,7 +2342,7 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\x03ago\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ago\x128\n" +
 	"\n" +
 	"round_trip\x18( \x01(\v2\x19.google.protobuf.DurationR\troundTrip\x12\x16\n" +
-	"\x06absent\x18) \x01(\bR\x06absent\"\x9b\x04\n" +
+	"\x06absent\x18) \x01(\bR\x06absent\"\xb7\x04\n" +
 	"\x05Group\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x12\n" +
@@ -2286,7 +2363,8 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\tresources\x18\x10 \x03(\v2\x12.baton.v1.ResourceR\tresources\x12\x1f\n" +
 	"\vnext_banned\x18\x18 \x01(\bR\n" +
 	"nextBanned\x12+\n" +
-	"\aservice\x18( \x01(\v2\x11.baton.v1.ServiceR\aservice\"\x8c\x03\n" +
+	"\aservice\x18( \x01(\v2\x11.baton.v1.ServiceR\aservice\x12\x1a\n" +
+	"\bdegraded\x18) \x01(\tR\bdegraded\"\x8c\x03\n" +
 	"\aService\x120\n" +
 	"\x05first\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05first\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x123\n" +
@@ -2307,14 +2385,15 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\x03Ban\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x8f\x01\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xa8\x01\n" +
 	"\tGroupNode\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x10\n" +
 	"\x03hot\x18\x03 \x01(\bR\x03hot\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
-	"\arefusal\x18\x06 \x01(\tR\arefusal\"x\n" +
+	"\arefusal\x18\x06 \x01(\tR\arefusal\x12\x17\n" +
+	"\ain_need\x18\a \x01(\tR\x06inNeed\"x\n" +
 	"\bResource\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
@@ -2343,12 +2422,14 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\x02to\x18\x04 \x01(\tR\x02to\x12\x1b\n" +
 	"\tunder_way\x18\x05 \x01(\bR\bunderWay\"*\n" +
 	"\x0eExplainRequest\x12\x18\n" +
-	"\asubject\x18\x01 \x01(\tR\asubject\"\xb8\x01\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\"\x88\x02\n" +
 	"\x0fExplainResponse\x120\n" +
 	"\x06status\x18\x01 \x01(\v2\x18.baton.v1.StatusResponseR\x06status\x12%\n" +
 	"\x05group\x18\x02 \x01(\v2\x0f.baton.v1.GroupR\x05group\x12\"\n" +
 	"\x04line\x18\x03 \x01(\v2\x0e.baton.v1.LineR\x04line\x12(\n" +
-	"\ahistory\x18\x04 \x03(\v2\x0e.baton.v1.LineR\ahistory\"<\n" +
+	"\ahistory\x18\x04 \x03(\v2\x0e.baton.v1.LineR\ahistory\x12!\n" +
+	"\fresources_of\x18\x05 \x01(\tR\vresourcesOf\x12+\n" +
+	"\x11resources_missing\x18\x06 \x01(\tR\x10resourcesMissing\"<\n" +
 	"\x0eHistoryRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\"7\n" +
@@ -2367,7 +2448,7 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\x06groups\x18\n" +
 	" \x03(\tR\x06groups\x12\x14\n" +
 	"\x05nodes\x18\v \x03(\tR\x05nodes\x12(\n" +
-	"\x06served\x18( \x03(\v2\x10.baton.v1.ServedR\x06served\"\xab\x03\n" +
+	"\x06served\x18( \x03(\v2\x10.baton.v1.ServedR\x06served\"\xa3\x04\n" +
 	"\x06Served\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
@@ -2380,7 +2461,10 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\adecided\x18\t \x01(\v2\x19.google.protobuf.DurationR\adecided\x121\n" +
 	"\x06waited\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\x06waited\x123\n" +
-	"\astarted\x18\v \x01(\v2\x19.google.protobuf.DurationR\astarted\"\x10\n" +
+	"\astarted\x18\v \x01(\v2\x19.google.protobuf.DurationR\astarted\x12/\n" +
+	"\x05least\x18\f \x01(\v2\x19.google.protobuf.DurationR\x05least\x12\x14\n" +
+	"\x05known\x18\r \x01(\tR\x05known\x12/\n" +
+	"\x05share\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\x05share\"\x10\n" +
 	"\x0eVersionRequest\"+\n" +
 	"\x0fVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\"\x1a\n" +
@@ -2449,63 +2533,66 @@ var file_v1_baton_proto_depIdxs = []int32{
 	27, // 4: baton.v1.StatusResponse.drift:type_name -> baton.v1.Drift
 	28, // 5: baton.v1.StatusResponse.instructions:type_name -> baton.v1.Instruction
 	29, // 6: baton.v1.StatusResponse.draft:type_name -> baton.v1.RevisionDraft
-	30, // 7: baton.v1.Timing.takeover:type_name -> google.protobuf.Duration
-	30, // 8: baton.v1.Timing.lease:type_name -> google.protobuf.Duration
-	30, // 9: baton.v1.Timing.heartbeat:type_name -> google.protobuf.Duration
-	30, // 10: baton.v1.Timing.detect:type_name -> google.protobuf.Duration
-	30, // 11: baton.v1.Timing.stall:type_name -> google.protobuf.Duration
-	30, // 12: baton.v1.Timing.sync:type_name -> google.protobuf.Duration
-	30, // 13: baton.v1.Timing.round_trip:type_name -> google.protobuf.Duration
-	30, // 14: baton.v1.Timing.step:type_name -> google.protobuf.Duration
-	30, // 15: baton.v1.Node.ago:type_name -> google.protobuf.Duration
-	6,  // 16: baton.v1.Node.links:type_name -> baton.v1.NodeLink
-	30, // 17: baton.v1.Node.lease_left:type_name -> google.protobuf.Duration
-	5,  // 18: baton.v1.Node.faults:type_name -> baton.v1.LinkFault
-	30, // 19: baton.v1.NodeLink.ago:type_name -> google.protobuf.Duration
-	30, // 20: baton.v1.NodeLink.round_trip:type_name -> google.protobuf.Duration
-	9,  // 21: baton.v1.Group.move:type_name -> baton.v1.Move
-	10, // 22: baton.v1.Group.bans:type_name -> baton.v1.Ban
-	11, // 23: baton.v1.Group.nodes:type_name -> baton.v1.GroupNode
-	12, // 24: baton.v1.Group.resources:type_name -> baton.v1.Resource
-	8,  // 25: baton.v1.Group.service:type_name -> baton.v1.Service
-	26, // 26: baton.v1.Service.first:type_name -> google.protobuf.Timestamp
-	26, // 27: baton.v1.Service.since:type_name -> google.protobuf.Timestamp
-	30, // 28: baton.v1.Service.planned:type_name -> google.protobuf.Duration
-	30, // 29: baton.v1.Service.unplanned:type_name -> google.protobuf.Duration
-	30, // 30: baton.v1.Service.down:type_name -> google.protobuf.Duration
-	26, // 31: baton.v1.Ban.until:type_name -> google.protobuf.Timestamp
-	2,  // 32: baton.v1.ExplainResponse.status:type_name -> baton.v1.StatusResponse
-	7,  // 33: baton.v1.ExplainResponse.group:type_name -> baton.v1.Group
-	21, // 34: baton.v1.ExplainResponse.line:type_name -> baton.v1.Line
-	21, // 35: baton.v1.ExplainResponse.history:type_name -> baton.v1.Line
-	21, // 36: baton.v1.HistoryResponse.lines:type_name -> baton.v1.Line
-	26, // 37: baton.v1.Line.time:type_name -> google.protobuf.Timestamp
-	22, // 38: baton.v1.Line.served:type_name -> baton.v1.Served
-	26, // 39: baton.v1.Served.time:type_name -> google.protobuf.Timestamp
-	30, // 40: baton.v1.Served.down:type_name -> google.protobuf.Duration
-	30, // 41: baton.v1.Served.detected:type_name -> google.protobuf.Duration
-	30, // 42: baton.v1.Served.decided:type_name -> google.protobuf.Duration
-	30, // 43: baton.v1.Served.waited:type_name -> google.protobuf.Duration
-	30, // 44: baton.v1.Served.started:type_name -> google.protobuf.Duration
-	0,  // 45: baton.v1.Baton.Status:input_type -> baton.v1.StatusRequest
-	1,  // 46: baton.v1.Baton.Watch:input_type -> baton.v1.WatchRequest
-	13, // 47: baton.v1.Baton.Switch:input_type -> baton.v1.SwitchRequest
-	15, // 48: baton.v1.Baton.Failback:input_type -> baton.v1.FailbackRequest
-	17, // 49: baton.v1.Baton.Explain:input_type -> baton.v1.ExplainRequest
-	19, // 50: baton.v1.Baton.History:input_type -> baton.v1.HistoryRequest
-	23, // 51: baton.v1.Baton.Version:input_type -> baton.v1.VersionRequest
-	2,  // 52: baton.v1.Baton.Status:output_type -> baton.v1.StatusResponse
-	2,  // 53: baton.v1.Baton.Watch:output_type -> baton.v1.StatusResponse
-	14, // 54: baton.v1.Baton.Switch:output_type -> baton.v1.SwitchResponse
-	16, // 55: baton.v1.Baton.Failback:output_type -> baton.v1.FailbackResponse
-	18, // 56: baton.v1.Baton.Explain:output_type -> baton.v1.ExplainResponse
-	20, // 57: baton.v1.Baton.History:output_type -> baton.v1.HistoryResponse
-	24, // 58: baton.v1.Baton.Version:output_type -> baton.v1.VersionResponse
-	52, // [52:59] is the sub-list for method output_type
-	45, // [45:52] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	26, // 7: baton.v1.StatusResponse.term_since:type_name -> google.protobuf.Timestamp
+	30, // 8: baton.v1.Timing.takeover:type_name -> google.protobuf.Duration
+	30, // 9: baton.v1.Timing.lease:type_name -> google.protobuf.Duration
+	30, // 10: baton.v1.Timing.heartbeat:type_name -> google.protobuf.Duration
+	30, // 11: baton.v1.Timing.detect:type_name -> google.protobuf.Duration
+	30, // 12: baton.v1.Timing.stall:type_name -> google.protobuf.Duration
+	30, // 13: baton.v1.Timing.sync:type_name -> google.protobuf.Duration
+	30, // 14: baton.v1.Timing.round_trip:type_name -> google.protobuf.Duration
+	30, // 15: baton.v1.Timing.step:type_name -> google.protobuf.Duration
+	30, // 16: baton.v1.Node.ago:type_name -> google.protobuf.Duration
+	6,  // 17: baton.v1.Node.links:type_name -> baton.v1.NodeLink
+	30, // 18: baton.v1.Node.lease_left:type_name -> google.protobuf.Duration
+	5,  // 19: baton.v1.Node.faults:type_name -> baton.v1.LinkFault
+	30, // 20: baton.v1.NodeLink.ago:type_name -> google.protobuf.Duration
+	30, // 21: baton.v1.NodeLink.round_trip:type_name -> google.protobuf.Duration
+	9,  // 22: baton.v1.Group.move:type_name -> baton.v1.Move
+	10, // 23: baton.v1.Group.bans:type_name -> baton.v1.Ban
+	11, // 24: baton.v1.Group.nodes:type_name -> baton.v1.GroupNode
+	12, // 25: baton.v1.Group.resources:type_name -> baton.v1.Resource
+	8,  // 26: baton.v1.Group.service:type_name -> baton.v1.Service
+	26, // 27: baton.v1.Service.first:type_name -> google.protobuf.Timestamp
+	26, // 28: baton.v1.Service.since:type_name -> google.protobuf.Timestamp
+	30, // 29: baton.v1.Service.planned:type_name -> google.protobuf.Duration
+	30, // 30: baton.v1.Service.unplanned:type_name -> google.protobuf.Duration
+	30, // 31: baton.v1.Service.down:type_name -> google.protobuf.Duration
+	26, // 32: baton.v1.Ban.until:type_name -> google.protobuf.Timestamp
+	2,  // 33: baton.v1.ExplainResponse.status:type_name -> baton.v1.StatusResponse
+	7,  // 34: baton.v1.ExplainResponse.group:type_name -> baton.v1.Group
+	21, // 35: baton.v1.ExplainResponse.line:type_name -> baton.v1.Line
+	21, // 36: baton.v1.ExplainResponse.history:type_name -> baton.v1.Line
+	21, // 37: baton.v1.HistoryResponse.lines:type_name -> baton.v1.Line
+	26, // 38: baton.v1.Line.time:type_name -> google.protobuf.Timestamp
+	22, // 39: baton.v1.Line.served:type_name -> baton.v1.Served
+	26, // 40: baton.v1.Served.time:type_name -> google.protobuf.Timestamp
+	30, // 41: baton.v1.Served.down:type_name -> google.protobuf.Duration
+	30, // 42: baton.v1.Served.detected:type_name -> google.protobuf.Duration
+	30, // 43: baton.v1.Served.decided:type_name -> google.protobuf.Duration
+	30, // 44: baton.v1.Served.waited:type_name -> google.protobuf.Duration
+	30, // 45: baton.v1.Served.started:type_name -> google.protobuf.Duration
+	30, // 46: baton.v1.Served.least:type_name -> google.protobuf.Duration
+	30, // 47: baton.v1.Served.share:type_name -> google.protobuf.Duration
+	0,  // 48: baton.v1.Baton.Status:input_type -> baton.v1.StatusRequest
+	1,  // 49: baton.v1.Baton.Watch:input_type -> baton.v1.WatchRequest
+	13, // 50: baton.v1.Baton.Switch:input_type -> baton.v1.SwitchRequest
+	15, // 51: baton.v1.Baton.Failback:input_type -> baton.v1.FailbackRequest
+	17, // 52: baton.v1.Baton.Explain:input_type -> baton.v1.ExplainRequest
+	19, // 53: baton.v1.Baton.History:input_type -> baton.v1.HistoryRequest
+	23, // 54: baton.v1.Baton.Version:input_type -> baton.v1.VersionRequest
+	2,  // 55: baton.v1.Baton.Status:output_type -> baton.v1.StatusResponse
+	2,  // 56: baton.v1.Baton.Watch:output_type -> baton.v1.StatusResponse
+	14, // 57: baton.v1.Baton.Switch:output_type -> baton.v1.SwitchResponse
+	16, // 58: baton.v1.Baton.Failback:output_type -> baton.v1.FailbackResponse
+	18, // 59: baton.v1.Baton.Explain:output_type -> baton.v1.ExplainResponse
+	20, // 60: baton.v1.Baton.History:output_type -> baton.v1.HistoryResponse
+	24, // 61: baton.v1.Baton.Version:output_type -> baton.v1.VersionResponse
+	55, // [55:62] is the sub-list for method output_type
+	48, // [48:55] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_v1_baton_proto_init() }

@@ -91,6 +91,7 @@ func (c *checkCmd) Run(k *console) error {
 		checkBudget(u, spec, m)
 		if self != nil {
 			checkLinks(u, spec, self, k.socket)
+			checkReach(u, spec, self)
 			checkResources(u, spec, self)
 			checkGroups(u, spec, self)
 			checkUnits(u, spec, self)

@@ -27,7 +27,7 @@ func (c *explainCmd) Run(k *console) error {
 	case r.Line != nil:
 		k.paint.wholeLine(k.out, r.Line)
 	default:
-		statusView{k.paint, r.Status}.explain(k.out, r.Group, r.History)
+		statusView{k.paint, r.Status}.explain(k.out, r)
 	}
 	return nil
 }

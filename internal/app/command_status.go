@@ -68,6 +68,8 @@ func missing(s *batonv1.StatusResponse) string {
 		switch {
 		case g.Move != nil:
 			out = append(out, g.Name+" moves to "+g.Move.To)
+		case g.Degraded != "":
+			out = append(out, g.Name+" is degraded: "+g.Degraded)
 		case !g.Serving && !stopped(s, g.Name):
 			out = append(out, g.Name+" is not served")
 		}

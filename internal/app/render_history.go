@@ -68,7 +68,8 @@ func (p palette) field(w io.Writer, name string, values ...string) {
 }
 
 // group explains a group.
-func (v statusView) explain(w io.Writer, g *batonv1.Group, history []*batonv1.Line) {
+func (v statusView) explain(w io.Writer, r *batonv1.ExplainResponse) {
+	g, history := r.Group, r.History
 	fmt.Fprintf(w, "%s %s, epoch %d\n", v.text(bold, g.Name), v.where(g), g.Epoch)
 	v.field(w, "why", v.why(g))
 	v.field(w, "evidence", g.Evidence...)
@@ -113,11 +114,13 @@ func (v statusView) explain(w io.Writer, g *batonv1.Group, history []*batonv1.Li
 			can = cell{"has it", plainText}
 		case n.Refusal != "":
 			can = cell{"no, it " + n.Refusal, yellow}
+		case n.InNeed != "":
+			can = cell{"only in need: " + n.InNeed, yellow}
 		}
 		rows = append(rows, []cell{{text: n.Node}, {text: phase}, {text: fmt.Sprint(n.Epoch)}, can})
 	}
 	v.table(w, rows)
-	v.resources(w, g)
+	v.resources(w, r)
 	if len(history) > 0 {
 		fmt.Fprintf(w, "\n%s\n", v.text(bold, "LAST ENTRIES"))
 	}
@@ -126,13 +129,17 @@ func (v statusView) explain(w io.Writer, g *batonv1.Group, history []*batonv1.Li
 	}
 }
 
-// resources lists a group's resources on the node that looks.
-func (v statusView) resources(w io.Writer, g *batonv1.Group) {
+// resources lists a group's resources on its owner.
+func (v statusView) resources(w io.Writer, r *batonv1.ExplainResponse) {
+	g := r.Group
+	if r.ResourcesMissing != "" {
+		fmt.Fprintf(w, "\nHow its resources are is not known: %s.\n", r.ResourcesMissing)
+	}
 	if len(g.Resources) == 0 {
 		return
 	}
 	fmt.Fprintln(w)
-	rows := [][]cell{heading("resource on "+v.StatusResponse.Node, "kind", "status", "standby")}
+	rows := [][]cell{heading("resource on "+r.ResourcesOf, "kind", "status", "standby")}
 	for _, r := range g.Resources {
 		status := cell{text: r.Status}
 		if r.Reason != "" {

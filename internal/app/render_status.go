@@ -68,6 +68,9 @@ func (v statusView) header(w io.Writer) {
 	coordinator := "no coordinator known"
 	if v.Coordinator != "" {
 		coordinator = fmt.Sprintf("coordinator %s, term %d", v.Coordinator, v.Term)
+		if v.TermWhy != "" {
+			coordinator += fmt.Sprintf(" since %s: %s", v.clock(v.TermSince.AsTime()), v.TermWhy)
+		}
 	}
 	fmt.Fprintf(w, "\n%s · %d of %d voters heard, %d needed · revision %d, entry %d · takeover %s, lease %s\n", coordinator, v.VotersHeard, v.Voters, v.Voters/2+1,
 		v.Revision, v.Applied, v.Timing.GetTakeover().AsDuration(), v.Timing.GetLease().AsDuration())
@@ -124,7 +127,7 @@ func (v statusView) troubles(w io.Writer) {
 
 func (v statusView) unserved() (n int) {
 	for _, g := range v.Groups {
-		if !g.Serving && !stopped(v.StatusResponse, g.Name) {
+		if !g.Serving && g.Degraded == "" && !stopped(v.StatusResponse, g.Name) {
 			n++
 		}
 	}
@@ -170,6 +173,9 @@ func (v statusView) unsettled() []string {
 		case g.Move != nil:
 			out = append(out, g.Name+" moves to "+g.Move.To)
 		case stopped(v.StatusResponse, g.Name):
+			out = append(out, g.Name+" is stopped")
+		case g.Degraded != "":
+			out = append(out, g.Name+" is degraded: "+g.Degraded)
 		case !g.Serving:
 			out = append(out, g.Name+" is not served")
 		case paused(v.StatusResponse, g.Name):
@@ -305,6 +311,8 @@ func (v statusView) groupState(g *batonv1.Group) cell {
 		return cell{"moving to " + g.Move.To, yellow}
 	case stopped(v.StatusResponse, g.Name):
 		return cell{"stopped", yellow}
+	case g.Degraded != "":
+		return cell{"degraded: " + g.Degraded, red}
 	case g.Serving && paused(v.StatusResponse, g.Name):
 		return cell{"serving, paused", yellow}
 	case g.Owner == "":
@@ -369,6 +377,8 @@ func (v statusView) where(g *batonv1.Group) string {
 		return "is stopped, served last by " + g.Last
 	case g.Owner == "":
 		return fmt.Sprintf("is served by nobody, last by %s", g.Last)
+	case g.Degraded != "":
+		return fmt.Sprintf("is on %s, degraded: %s", g.Owner, g.Degraded)
 	case g.Serving:
 		return "serves on " + g.Owner
 	case groupOn(g, g.Owner).Phase == "failed":

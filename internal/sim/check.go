@@ -28,6 +28,7 @@ type checker struct {
 	kept     kept          // instructions, bans, answers
 	calm     calm          // whether anything was the matter
 	agreed   agreed        // states and revisions
+	outages  outages       // of clients, and what is on record of them
 }
 
 // served is what is known of a group's service.
@@ -54,6 +55,7 @@ func (c *checker) init(w *world) {
 	c.heard.init(w.plan)
 	c.agreed.init()
 	c.kept.init()
+	c.outages.init(len(w.spec.Groups))
 	c.groups = make([]served, len(w.spec.Groups))
 	for i := range c.groups {
 		c.groups[i].server = -1
@@ -281,7 +283,7 @@ func (w *world) applied(m *machine, e *cluster.LogEntry) {
 		w.fail("invariant 3", "%s applies another entry %d (term %d) than %s did (term %d)", m.id, e.Index, e.Term, w.machines[a.by].id, a.term)
 	}
 	if !a.set {
-		w.announced(e)
+		w.announced(m, e)
 		*a = applied{term: e.Term, digest: d, set: true, by: m.idx}
 		w.counts.Entries++
 	}
@@ -289,7 +291,7 @@ func (w *world) applied(m *machine, e *cluster.LogEntry) {
 
 // announced notes each move that stands in the log, by a command or by the group's failback policy: it
 // permits one change of the node, however often its entry comes.
-func (w *world) announced(e *cluster.LogEntry) {
+func (w *world) announced(m *machine, e *cluster.LogEntry) {
 	if len(e.Data) == 0 {
 		w.keeps(e, nil)
 		return
@@ -310,6 +312,12 @@ func (w *world) announced(e *cluster.LogEntry) {
 		w.check.changed = w.now
 	}
 	for _, p := range d.Parts {
+		switch {
+		case p.Served != nil:
+			w.served(m, p.Served)
+		case p.Amend != nil:
+			w.amended(m, p.Amend)
+		}
 		if e := p.MoveEnd; e != nil && !e.Done {
 			s := &w.check.groups[w.groupIndex(e.Group)]
 			s.permit(s.froms[e.ID]) // what failed on the target goes back where it was
@@ -464,6 +472,7 @@ func (c *checker) finish(w *world) {
 	c.unfinished(w)
 	w.compareAll()
 	w.remains()
+	w.unrecorded()
 	for i := range w.spec.Groups {
 		if c.groups[i].server >= 0 {
 			w.counts.Groups++

@@ -59,6 +59,7 @@ type machine struct {
 	mapped    bool  // that left the deadlines in place (eBPF)
 	relic     relic // what a paused clock may leave
 	resources []resource
+	parts     [][]int // by group: its resources
 	record    *cluster.Record
 	dropped   bool // it was deleted: the next agent finds none
 
@@ -199,6 +200,7 @@ func (m *machine) kill() {
 }
 
 func (m *machine) agentGone() {
+	m.w.check.outages.forget(m)
 	m.agent, m.recording, m.late, m.inbox, m.unwritten = nil, nil, nil, nil, nil
 	m.life++
 	m.lead = 0

@@ -126,6 +126,7 @@ var plants = []plant{
 		"an owner that is evicted and goes on under its number"},
 	{node.NeverUrgent, "NeverUrgent", "", "takeover", 25, 40, "invariant 4", "25 of takeover",
 		"an owner that dies"},
+	{node.OutagesHalved, "OutagesHalved", "", "moves", 1, 20, "outages", "1 of moves", "none"},
 	{node.FormerSet, "FormerSet", "former-set", "", 1, 3, "invariant 1", "", "more voters than before, a planned move to a node whose disk is slow, cuts that leave the owner to three of five"},
 	{node.BlinkTrusted, "BlinkTrusted", "", "unmoved", 13, 40, "invariant 5", "13 of unmoved",
 		"a network that dies for all and comes back"},

@@ -34,7 +34,7 @@ func (o *outcome) entry(w *world, d *cluster.Entry) {
 	}
 	var parts []string
 	for _, p := range d.Parts {
-		if p.Admit == nil && p.Ended == nil && p.Released == nil && p.Served == nil && p.Performed == nil {
+		if p.Admit == nil && p.Ended == nil && p.Released == nil && p.Served == nil && p.Amend == nil && p.Performed == nil {
 			parts = append(parts, p.String())
 		}
 	}

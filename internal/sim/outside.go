@@ -52,6 +52,9 @@ func (m *machine) goOn(k Kind) {
 		return
 	}
 	m.still = false
+	if m.agent == nil {
+		m.w.check.outages.disturb(m.w) // nobody will be told that it was
+	}
 	m.w.overlaps(m)
 	if m.agent != nil && k == Suspend {
 		if m.blocked() {

@@ -69,6 +69,8 @@ type Counts struct {
 	Unfiltered  int // times that two had a group's address while one's gate was taken away
 	Asked       int // requests of clients
 	Unanswered  int
+	Recorded    int           // services that began, with the outage before
+	Amended     int           // outages on record that were put right
 	ClientWorst time.Duration // the longest that a client got no answers
 	Outages     int           // of groups, in plans that measure the takeover
 	Worst       int           // the longest of them, in thousandths of the takeover
@@ -101,6 +103,8 @@ func (c *Counts) add(o *Counts) {
 	c.Unfiltered += o.Unfiltered
 	c.Asked += o.Asked
 	c.Unanswered += o.Unanswered
+	c.Recorded += o.Recorded
+	c.Amended += o.Amended
 	c.ClientWorst = max(c.ClientWorst, o.ClientWorst)
 	c.Outages += o.Outages
 	c.Worst = max(c.Worst, o.Worst)
@@ -120,6 +124,7 @@ func (c *Counts) String() string {
 	if c.Asked > 0 {
 		fmt.Fprintf(b, "clients: %d requests, %d not answered, none for %v at the longest\n", c.Asked, c.Unanswered, c.ClientWorst.Round(time.Millisecond))
 	}
+	fmt.Fprintf(b, "records: %d outages and first services, %d of them put right later\n", c.Recorded, c.Amended)
 	if c.Outages > 0 {
 		fmt.Fprintf(b, "outages: %d, the longest %.1f %% of the takeover\n", c.Outages, float64(c.Worst)/10)
 	}

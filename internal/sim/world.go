@@ -151,13 +151,14 @@ func (w *world) newMachine(i int) *machine {
 	m := &machine{w: w, idx: i, id: id, rand: rand.New(rand.NewPCG(w.plan.Seed, uint64(100+i))), timer: far, due: far}
 	m.clock = clock{base: int64(time.Hour) + m.rand.Int64N(int64(24*time.Hour)), ppm: w.plan.Nodes[w.plan.node(id)].PPM}
 	m.wipe()
-	m.gates = make([]gate, len(w.spec.Groups))
+	m.gates, m.parts = make([]gate, len(w.spec.Groups)), make([][]int, len(w.spec.Groups))
 	for g := range w.spec.Groups {
 		spec := &w.spec.Groups[g]
 		if spec.Prefers(id) < 0 {
 			continue
 		}
 		for r := range spec.Resources {
+			m.parts[g] = append(m.parts[g], len(m.resources))
 			m.resources = append(m.resources, resource{group: g, spec: &spec.Resources[r], status: cluster.StatusStopped})
 		}
 	}
@@ -182,6 +183,7 @@ func (w *world) run() {
 		}
 		w.now = e.at
 		w.happen(&e)
+		w.check.outages.look(w)
 		w.onlooker.glance(w)
 	}
 	if w.broken == nil {

@@ -42,6 +42,9 @@ func TestClientsNetworkLost(t *testing.T) {
 func TestClientsNetworkMovesNothing(t *testing.T) {
 	t.Parallel()
 	c := start(t, Options{})
+	if text := c.run(Gamma, "plan", "--if", "port alpha lan"); !strings.Contains(text, "G37") {
+		t.Errorf("a dead port is foretold to do nothing:\n%s", text)
+	}
 	before := c.group(Gamma)
 	all := func(f func(string) error) {
 		for _, n := range Nodes {
@@ -86,6 +89,9 @@ func TestReach(t *testing.T) {
 		return strings.Replace(file, "groups:\n", "reach: 10.77.0.14\n\ngroups:\n", 1) // the client's
 	}})
 	time.Sleep(2 * time.Second)
+	if text, _ := c.command(Alpha, "check", "--measure", "20ms"); !strings.Contains(text, "all that groups are to reach answers: 1 in all") {
+		t.Errorf("check does not tell that the target answers:\n%s", text)
+	}
 	before := c.group(Gamma)
 	c.must(c.Lab.CutSilent(Client, LAN))
 	c.eventually("status tells that it is not reached", func() bool { return strings.Contains(c.run(Alpha, "status"), "gets no answer from 10.77.0.14") })

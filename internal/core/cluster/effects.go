@@ -37,6 +37,8 @@ type GroupRecord struct {
 	// Instructed is the log index of the newest Stop, Start or Restart that was acted on here: until the log
 	// is read that far again, nothing is started, and no Restart up to there is carried out again.
 	Instructed uint64
+	// Account is how clients were served here under the newest epoch that was served: a later run goes on with it.
+	Account Account
 }
 
 // Persist asks for a durable write. Writes are carried out in order of N and answered by Stored{N}.

@@ -36,6 +36,7 @@ type Part struct {
 	Unban    *Unban    `json:"unban,omitempty"`
 	Shared   *Shared   `json:"shared,omitempty"`
 	Served   *Served   `json:"served,omitempty"`
+	Amend    *Amend    `json:"amend,omitempty"`
 
 	Draft *Draft `json:"draft,omitempty"`
 	Adopt *Adopt `json:"adopt,omitempty"`
@@ -348,6 +349,8 @@ func (p Part) String() string {
 		return fmt.Sprintf("every node that could have %s says the same of the same probe: %s", p.Shared.Group, p.Shared.Reason)
 	case p.Served != nil:
 		return p.Served.String()
+	case p.Amend != nil:
+		return p.Amend.String()
 	}
 	if s := p.asConfiguration(); s != "" {
 		return s

@@ -117,7 +117,8 @@ type GroupFacts struct {
 	Behind   []NodeID  // former owners that have not applied the newest Assign for D
 	Reports  []Report  // in the order of Spec.Nodes
 	Shared   *Shared   // by the log: what every node says of the same probe; nil: nothing
-	Serves   *Served   // what is to be put on record once the owner says that it serves; nil: nothing
+	Serves   *Served   // what is to be put on record now that the owner says that it serves; nil: nothing
+	Amends   *Amend    // what puts an outage on record right; nil: nothing
 	Networks []Network // from which its clients come
 }
 

@@ -11,7 +11,9 @@ type Overview struct {
 	Quorum      bool   // a majority of the voters is heard
 	Coordinator NodeID // empty: none is known
 	Term        uint64
-	Applied     uint64 // log index
+	TermSince   WallTime // when this node learned of it; 0: it has known no other since its agent started
+	TermWhy     string   // why there was an election, as far as this node has seen; empty with that
+	Applied     uint64   // log index
 	Timing      Timing
 	Links       []string
 	Nodes       []NodeView
@@ -88,11 +90,14 @@ type LinkView struct {
 
 // GroupView is how a group looks.
 type GroupView struct {
-	ID       GroupID
-	Owner    NodeID
-	Last     NodeID
-	Epoch    Epoch
-	Serving  bool // its owner says so
+	ID      GroupID
+	Owner   NodeID
+	Last    NodeID
+	Epoch   Epoch
+	Serving bool // its clients get what they should, by the owner's word
+	// Degraded is why its clients don't get what they should though its owner has it open: "www stopped"; empty: they do,
+	// or the owner has not.
+	Degraded string
 	Policy   string
 	Failback string
 	Move     *Move
@@ -119,6 +124,7 @@ type GroupNodeView struct {
 	Epoch  Epoch
 	Reason string
 	Can    string // empty: it could take the group now; else why not
+	InNeed string // why it would only if no better node were left; empty: it would all the same
 }
 
 // ResourceView is a resource on the node that looks.

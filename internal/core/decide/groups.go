@@ -39,6 +39,7 @@ var groupRules = []groupRule{
 	{id: "G10", verdict: Record, why: "the move has ended: the target serves",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return moved(g) && reportOf(p, g, g.Move.To).Serving },
 		then: endMove(true, "")},
+	pausedRule,
 	{id: "G06", verdict: Stay, why: "it is paused: it is watched, and nothing is decided on it",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return p.paused(g) != nil },
 		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
@@ -125,6 +126,7 @@ var groupRules = []groupRule{
 	{id: "G37", verdict: Move, why: "its node has lost a network from which its clients come, and another that has it can take it",
 		when: outOfSight, then: intoSight},
 	servedRule,
+	amendRule,
 	{id: "G39", verdict: Record, why: "it has been well for a while, of which every node had said the same",
 		when: func(p *planner, g *cluster.GroupFacts) bool {
 			r := reportOf(p, g, g.Owner)
@@ -282,6 +284,28 @@ func (p *planner) mended(g *cluster.GroupFacts) *cluster.Ban {
 // Refusal tells why a node can't take a group now, or "" if it can. Commands use it before they ask.
 func Refusal(f *cluster.Facts, g *cluster.GroupFacts, to cluster.NodeID) string {
 	return (&planner{f: f}).refusal(g, to)
+}
+
+// Could tells why a node can't take a group that is to be placed now, or "" if it can; and inNeed why it would only if
+// none that is better were left.
+func Could(f *cluster.Facts, g *cluster.GroupFacts, to cluster.NodeID) (refusal, inNeed string) {
+	p := &planner{f: f}
+	if why := p.inability(g, to); why != "" {
+		return why, ""
+	}
+	if d := f.Instructions.Drain(to); d != nil {
+		return "is drained " + d.Note.String(), ""
+	}
+	b := p.banned(g, to)
+	switch {
+	case p.farther(g, to):
+		return p.astray(g, to) + ": its clients would not reach it there", ""
+	case b == nil:
+		return "", ""
+	case reportOf(p, g, g.Owner).Failed && p.justFailed(b):
+		return "has just failed it: " + b.Reason, ""
+	}
+	return "", "it failed there before: " + b.Reason
 }
 
 // refusal is what keeps a move that somebody has planned off a node: an instruction, a ban, or that it is not able.

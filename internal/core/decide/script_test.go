@@ -409,7 +409,9 @@ func parseGroupWord(t *testing.T, word string, g *cluster.GroupFacts, s *cluster
 	case "shared":
 		g.Shared = &cluster.Shared{Group: g.ID, Epoch: g.Epoch, Probe: 7}
 	case "serves":
-		g.Serves = &cluster.Served{Group: g.ID, Node: g.Owner, Epoch: g.Epoch, Count: 2, Down: duration(t, value)}
+		g.Serves = &cluster.Served{Group: g.ID, Node: g.Owner, Epoch: g.Epoch, Count: 2, Down: duration(t, value), Least: duration(t, value)}
+	case "amends":
+		g.Amends = &cluster.Amend{Group: g.ID, Node: "alpha", Epoch: g.Epoch, Count: 2, Down: duration(t, value), Least: duration(t, value)}
 	case "ban":
 		node, flags, _ := strings.Cut(value, ":")
 		b := cluster.Ban{Group: g.ID, Node: cluster.NodeID(node), Until: cluster.WallTime(time.Hour + BanFor), Reason: "app: exited with status 1"}

@@ -80,6 +80,7 @@ type Group struct {
 	role     Role
 	restarts []restart
 	announce bool
+	started  cluster.Instant // when anything was last told to run
 }
 
 // restart is a local one, of a resource that had failed.
@@ -107,6 +108,7 @@ type resource struct {
 	stale        bool // it is up by a former description: it must be restarted
 	held         bool // a person has stopped it
 	again        bool // a person restarts it: it is to be stopped first
+	ordered      bool // somebody ordered what keeps it from running, or did so while it did not
 }
 
 // New returns a group of which nothing is known to run. Wants are numbered from *counter on.
@@ -231,6 +233,7 @@ func (g *Group) Step(now cluster.Instant, s Situation) Outcome {
 		g.bystander(now, s.Shared, &o)
 	}
 	g.judge(s, &o)
+	g.carriedOut(s)
 	return o
 }
 
@@ -378,6 +381,9 @@ func (g *Group) want(now cluster.Instant, r *resource, t cluster.Target, epoch c
 	}
 	restart := (r.stale || r.status == cluster.StatusFailed) && t != cluster.TargetStopped
 	r.pending, r.target, r.wanted = *g.counter, t, epoch
+	if t == cluster.TargetRunning {
+		g.started = now
+	}
 	o.Wants = append(o.Wants, cluster.Want{N: *g.counter, Group: g.spec.ID, Resource: r.spec.ID,
 		Target: t, Epoch: epoch, Deadline: deadline, Restart: restart})
 }

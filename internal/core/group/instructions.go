@@ -12,7 +12,7 @@ func (g *Group) hold(s Situation) {
 		r := &g.res[i]
 		held := s.Role == Owner && slices.Contains(s.Held, r.spec.ID)
 		if held != r.held {
-			r.held, r.backoff, r.retryAt = held, 0, 0
+			r.held, r.backoff, r.retryAt, r.ordered = held, 0, 0, true
 		}
 	}
 }
@@ -40,7 +40,7 @@ func (g *Group) takeDown(now cluster.Instant, s Situation, o *Outcome, which fun
 func (g *Group) Restart(id cluster.ResourceID) {
 	for i := range g.res {
 		if r := &g.res[i]; (id == "" || r.spec.ID == id) && !r.held {
-			r.again, r.backoff, r.retryAt = true, 0, 0
+			r.again, r.backoff, r.retryAt, r.ordered = true, 0, 0, true
 		}
 	}
 }
@@ -99,4 +99,34 @@ func (g *Group) Clear(id cluster.ResourceID) {
 			r.backoff, r.retryAt = 0, 0
 		}
 	}
+}
+
+// carriedOut forgets of what runs again that its stop was ordered.
+func (g *Group) carriedOut(s Situation) {
+	for i := range g.res {
+		if r := &g.res[i]; r.ordered && s.Role == Owner && !r.held && !r.again && r.runs(s.Epoch) {
+			r.ordered = false
+		}
+	}
+}
+
+// Ordered tells whether somebody ordered that something of the group does not run here: to stop or to restart it, or
+// by a change of its description.
+func (g *Group) Ordered() bool {
+	return slices.ContainsFunc(g.res, func(r resource) bool { return r.ordered })
+}
+
+// Answers tells whether everything of the group is up here, wanted or not: only then may its clients be served.
+func (g *Group) Answers() bool {
+	return !slices.ContainsFunc(g.res, func(r resource) bool { return r.status != cluster.StatusRunning })
+}
+
+// Started returns when anything of the group was last told to run here; 0: never. What did not answer before does not
+// before that.
+func (g *Group) Started() cluster.Instant { return g.started }
+
+// Busy tells whether anything of the group is being started, stopped or announced here: what it was before, it may be
+// no more.
+func (g *Group) Busy() bool {
+	return slices.ContainsFunc(g.res, func(r resource) bool { return r.pending != 0 })
 }

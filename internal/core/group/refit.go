@@ -11,7 +11,7 @@ func (g *Group) Refit(spec *cluster.GroupSpec) {
 	g.res = make([]resource, 0, len(spec.Resources))
 	for i := range spec.Resources {
 		s := &spec.Resources[i]
-		r := resource{spec: s, status: cluster.StatusStopped}
+		r := resource{spec: s, status: cluster.StatusStopped, ordered: true}
 		for k := range old {
 			if old[k].spec.ID != s.ID {
 				continue
@@ -20,7 +20,7 @@ func (g *Group) Refit(spec *cluster.GroupSpec) {
 			r.spec = s
 			if len(old[k].spec.Restarts(s)) > 0 {
 				r.stale = r.status != cluster.StatusStopped || r.pending != 0
-				r.pending, r.backoff, r.retryAt = 0, 0, 0
+				r.pending, r.backoff, r.retryAt, r.ordered = 0, 0, 0, true
 			}
 		}
 		g.res = append(g.res, r)

@@ -190,7 +190,10 @@ func (n *Node) letGo(l *local) {
 		n.gate(l, l.open, 0)
 		l.open = 0
 	}
-	l.group = nil
+	if s := &l.service; s.Up {
+		s.Up, s.From, s.To, s.Ordered = false, n.now.Mono, n.now.Mono, true
+	}
+	l.group, l.short = nil, false
 }
 
 // incarnation returns a node's own incarnation.

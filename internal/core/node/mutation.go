@@ -81,6 +81,7 @@ const (
 	FormerSet                       // words of a set from before the Evict end a lease
 	BlinkTrusted                    // a network that has only just come back counts as had for good
 	OneVoterJudges                  // a node has lost a link where one voter is out of touch with it
+	OutagesHalved                   // outages are put on record at half their length
 	MutationCount
 )
 

@@ -91,6 +91,7 @@ type Node struct {
 	rests   uint64          // what is said: the log index of the set that the lease rests on
 	moved   cluster.Instant // planted bug RestsTimed only: when the set changed last
 
+	sleptAt   cluster.Instant // when this node was last told that its machine had been suspended
 	resumed   cluster.Instant // the end that the lease had when the machine was suspended; it counts no more
 	lacks     []cluster.Lack
 	picture   *cluster.Facts   // of this pass through the groups; nil: nobody has asked for it
@@ -101,6 +102,7 @@ type Node struct {
 	revisedAt cluster.Instant  // when the present revision was taken
 	pulse     pulse
 	election  election
+	rise      rise
 	cut       []cluster.GroupID
 	linkDown  []bool
 	networks  networks
@@ -137,8 +139,9 @@ type local struct {
 	open      cluster.Epoch // the epoch whose gate is open here; 0: closed
 	lost      cluster.Epoch // this epoch was given up
 	activated uint64        // number of the Record that first holds the present epoch
-	openN     uint64        // number of the Gate that opened it last
-	closeN    uint64        // number of the Gate that closed it last
+	openAt    cluster.Instant
+	openN     uint64 // number of the Gate that opened it last
+	closeN    uint64 // number of the Gate that closed it last
 	outcome   group.Outcome
 	phase     wire.Phase
 	reason    string
@@ -148,6 +151,11 @@ type local struct {
 	disowned  bool                               // nobody owned it then
 	fit       map[cluster.NodeID]cluster.Instant // since when each node is fit to serve it; 0: it is not
 	watch     watch
+	service   ownAccount      // this node's own account of it
+	short     bool            // it is open, and clients don't get what they should
+	writes    []stood         // of its gate, not answered yet
+	stands    cluster.Instant // until when the kernel has taken that it is open
+	tellers   []teller        // what nodes have told of their services, oldest epoch first
 }
 
 // heardRelease is a release that was heard and may not be in the log yet.
@@ -244,7 +252,7 @@ func (n *Node) resume(b *Boot) {
 		for i := range n.spec.Groups {
 			id := n.spec.Groups[i].ID
 			if r, ok := b.Record.Groups[id]; ok {
-				n.rec.Groups[id] = n.forget(cluster.GroupRecord{Activated: r.Activated, Released: slices.Clone(r.Released), Instructed: r.Instructed})
+				n.rec.Groups[id] = n.forget(cluster.GroupRecord{Activated: r.Activated, Released: slices.Clone(r.Released), Instructed: r.Instructed, Account: r.Account})
 			}
 		}
 		n.number = n.rec.Number
@@ -279,6 +287,11 @@ func (n *Node) resume(b *Boot) {
 		}
 		l.open = g.Epoch
 		n.holder.Resume(g.End)
+	}
+	for i := range n.groups {
+		if l := &n.groups[i]; n.rec.Groups[l.spec.ID].Account.Epoch != 0 {
+			n.resumeService(l, n.rec.Groups[l.spec.ID].Account, b.Gates)
+		}
 	}
 	n.groupsDue = true
 }
@@ -358,6 +371,7 @@ func (n *Node) take(in Input) {
 func (n *Node) gated(upTo uint64) {
 	before := n.gateOK
 	n.gateOK, n.gateAt = max(n.gateOK, min(upTo, n.gateN)), n.now.Mono
+	n.gatesTaken(n.gateOK)
 	answered := func(write uint64) bool { return before < write && write <= n.gateOK }
 	for i := range n.groups {
 		if l := &n.groups[i]; answered(l.openN) || answered(l.closeN) {
@@ -373,6 +387,7 @@ func (n *Node) settle() {
 	if n.ended() {
 		return
 	}
+	n.tendTerm()
 	n.tendNumber()
 	n.tendSaying()
 	n.tendRests()

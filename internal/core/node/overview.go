@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/decide"
@@ -42,6 +43,7 @@ func (n *Node) overview() *cluster.Overview {
 		return o
 	}
 	o.ID, o.Term, o.Applied = n.state.Founding.ID, n.raft.term(), n.raft.applied
+	o.TermSince, o.TermWhy = n.rise.wall, n.rise.why
 	lead := n.raft.rn.BasicStatus().Lead
 	for i := range n.peers {
 		p := &n.peers[i]
@@ -113,14 +115,19 @@ func (n *Node) groupView(i int, f *cluster.Facts, plan decide.Plan) cluster.Grou
 	}
 	for _, id := range spec.Nodes {
 		k := n.index(id)
-		x := cluster.GroupNodeView{Node: id, Phase: "unknown", Can: decide.Refusal(f, g, id)}
+		x := cluster.GroupNodeView{Node: id, Phase: "unknown"}
+		x.Can, x.InNeed = decide.Could(f, g, id)
 		if r, ok := n.groupReport(k, i); ok && f.Nodes[k].Fresh {
 			x.Phase, x.Hot, x.Epoch, x.Reason = r.Phase.String(), r.Hot, r.Epoch, r.Reason
 			if x.Reason == "" {
 				x.Reason = decide.Astray(f, g, id)
 			}
 			if id == st.Owner && r.Phase == wire.PhaseServing && r.Epoch == st.Epoch {
-				v.Serving = true
+				v.Degraded = n.degraded(st.ID, id, &r)
+				if away := decide.Astray(f, g, id); v.Degraded == "" && away != "" {
+					v.Degraded = string(id) + " " + away
+				}
+				v.Serving = v.Degraded == ""
 			}
 		}
 		v.Nodes = append(v.Nodes, x)
@@ -133,6 +140,25 @@ func (n *Node) groupView(i int, f *cluster.Facts, plan decide.Plan) cluster.Grou
 		}
 	}
 	return v
+}
+
+// degraded tells why clients don't get what they should of a group that its owner has open, or "".
+func (n *Node) degraded(g cluster.GroupID, owner cluster.NodeID, r *wire.GroupReport) string {
+	var held []string
+	for i := range n.state.Instructions.Stopped {
+		if s := &n.state.Instructions.Stopped[i]; s.Group == g && s.Resource != "" {
+			held = append(held, string(s.Resource))
+		}
+	}
+	switch {
+	case len(held) > 0:
+		return strings.Join(held, ", ") + " stopped"
+	case r.Cut:
+		return string(owner) + " has lost its uplink"
+	case r.Short:
+		return string(owner) + " lets nothing through"
+	}
+	return ""
 }
 
 // History returns the cluster's history as far as this node has it, oldest first.

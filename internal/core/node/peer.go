@@ -13,19 +13,19 @@ import (
 
 // peer is what this node knows of one node (for its own place, only what others say is kept).
 type peer struct {
-	id       cluster.NodeID
-	role     cluster.Role
-	inc      cluster.Incarnation // by the log, the newest; 0: none is known
-	votes    bool                // that incarnation is a voter
-	rests    rested              // the set that its lease was said to rest on
-	det      *detect.Peer
-	hb       *wire.Heartbeat // the newest of its present run
-	hbAt     cluster.Instant
-	formerAt cluster.Instant // when the newest of the run before came; 0: there was none
-	run      cluster.RunID
-	seqs     []uint64 // per link: the newest heartbeat of this run
-	durable  uint64   // up to this index its log is known to be committed and durable
-	matched  uint64   // it has acknowledged this index to this node, which leads
+	id      cluster.NodeID
+	role    cluster.Role
+	inc     cluster.Incarnation // by the log, the newest; 0: none is known
+	votes   bool                // that incarnation is a voter
+	rests   rested              // the set that its lease was said to rest on
+	det     *detect.Peer
+	hb      *wire.Heartbeat // the newest of its present run
+	hbAt    cluster.Instant
+	clocks  []relation // how its clock relates to this node's, by boot
+	run     cluster.RunID
+	seqs    []uint64 // per link: the newest heartbeat of this run
+	durable uint64   // up to this index its log is known to be committed and durable
+	matched uint64   // it has acknowledged this index to this node, which leads
 
 	hearing // of groups: what it has heard of this node's, and told of its own
 
@@ -89,7 +89,6 @@ func (p *peer) admitRun(run cluster.RunID) (ok, fresh bool) {
 		return run == p.run, false
 	}
 	p.run, p.hb, p.leaseDown, p.unleased = run, nil, 0, 0
-	p.formerAt = p.hbAt
 	p.out.clear() // what had arrived of it is gone
 	clear(p.seqs)
 	return true, true
@@ -103,7 +102,6 @@ func (p *peer) become(inc cluster.Incarnation, det *detect.Peer) {
 		p.acked, p.waiting, p.durable, p.matched, p.deaf = 0, 0, 0, 0, false
 	}
 	p.inc, p.run, p.hb, p.leaseDown, p.unleased = inc, 0, nil, 0, 0
-	p.formerAt = p.hbAt
 	p.append.msg, p.commit.msg, p.vote.msg, p.proposed, p.snapshot = nil, nil, nil, nil, 0
 	p.out.clear()
 	clear(p.seqs)

@@ -166,7 +166,7 @@ func (n *Node) groupFacts(i int) cluster.GroupFacts {
 		n.misreport(&g, k, &r)
 		g.Reports = append(g.Reports, r)
 	}
-	g.Serves = n.toRecord(i)
+	g.Serves, g.Amends = n.toRecord(i), n.toAmend(i)
 	return g
 }
 

@@ -17,6 +17,7 @@ type pulse struct {
 	soon   cluster.Instant // the next that is due to news of groups; Never: there is none
 	last   cluster.Instant // when the last went to all
 	sick   bool
+	teller int           // the group whose account was told last
 	due    []int         // scratch: the peers that a heartbeat goes to now
 	former time.Duration // the interval before it grew, until the lease has grown as well; 0: it has
 }
@@ -212,7 +213,7 @@ func (n *Node) packet(in *Packet) {
 	case *wire.Heartbeat:
 		n.heard(i, in, m)
 	case *wire.Ack:
-		n.roundTrip(i, in.Link, m)
+		n.roundTrip(i, in, m)
 		n.ackIn(i, in.Run, m)
 	case *wire.Raft:
 		if n.raft != nil {
@@ -249,11 +250,13 @@ func (n *Node) heard(i int, in *Packet, hb *wire.Heartbeat) {
 	if n.isPast(i, hb) {
 		return
 	}
+	former := p.hb
 	ok, fresh := p.admitRun(in.Run)
 	if !ok {
 		return
 	}
 	if fresh {
+		n.heardLast(i, former)
 		p.forget(n.telling.items)
 		p.urgentEnd, p.repeats = n.now.Mono.Add(n.lastingFor()), 0
 	}
@@ -286,7 +289,7 @@ func (n *Node) heard(i int, in *Packet, hb *wire.Heartbeat) {
 		return
 	}
 	n.noteLength(hb.L)
-	ack := &wire.Ack{Incarnation: n.inc, Run: in.Run, Seq: hb.Seq}
+	ack := &wire.Ack{Incarnation: n.inc, Run: in.Run, Seq: hb.Seq, At: n.now.Mono}
 	if hb.Number != 0 && n.mayPromise(i, hb) {
 		n.promise(i, hb)
 		ack.Number = hb.Number
@@ -336,7 +339,11 @@ func (n *Node) isPast(i int, hb *wire.Heartbeat) bool {
 func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 	p := &n.peers[i]
 	old := p.hb
+	if old != nil && old.LeaseRuns && !hb.LeaseRuns {
+		n.heardLast(i, old)
+	}
 	p.hb, p.hbAt = hb, n.now.Mono
+	n.hearAccounts(i, hb)
 	if fresh {
 		n.fitAnew(p.id)
 	}
@@ -379,6 +386,7 @@ func (n *Node) learn(i int, hb *wire.Heartbeat, fresh bool) {
 	if n.toldBy(p, hb) {
 		n.planDue = true
 	}
+	n.knowsAll(p, hb)
 }
 
 // isDeaf tells whether the sender of a heartbeat has not heard this run of ours for half the lease length that
@@ -522,5 +530,6 @@ func (n *Node) gate(l *local, e cluster.Epoch, end cluster.Instant) {
 	if n.flawed(RelativeGate) && end > 0 {
 		g.Left = end.Sub(n.now.Mono)
 	}
+	n.noteGate(l, g)
 	n.out.Gates = append(n.out.Gates, g)
 }

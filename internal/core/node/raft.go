@@ -506,9 +506,6 @@ func (n *Node) noticeParts(c *cluster.Entry) {
 		if p.Evict != nil {
 			n.urgent()
 		}
-		if p.Served != nil {
-			n.recorded(p.Served)
-		}
 		if p.Admit != nil {
 			if i := n.index(p.Admit.Node); i >= 0 {
 				n.peers[i].admitted = n.now.Mono
@@ -623,7 +620,6 @@ func (n *Node) restore(s *raftpb.Snapshot) {
 	n.raft.evicts = nil // the log that they stood in is replaced
 	n.groupsDue, n.planDue = true, true
 	n.takeRevision()
-	n.restored()
 	n.prune()
 }
 

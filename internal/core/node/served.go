@@ -1,54 +1,158 @@
 package node
 
 import (
+	"slices"
 	"time"
 
 	"baton/internal/core/cluster"
+	"baton/internal/core/state"
 	"baton/internal/core/wire"
 )
 
-// This file watches when groups cease to serve and serve again, so that the log can tell of outages. Every
-// node watches, since each may come to coordinate; what is seen is evidence for people, and nothing but the
-// record depends on it.
+// This file puts outages on record. Each node tells of its own services (account.go); how its clock relates to this
+// one's is known within bounds (clocks.go). Every node keeps what it has heard, since each may come to coordinate; it
+// is evidence for people, and nothing but the record depends on it.
 
-// watch is what this node has seen of one group's service.
+// teller is what was heard of one placement of a group from its node, in one boot.
+type teller struct {
+	node  cluster.NodeID
+	boot  cluster.BootID
+	epoch cluster.Epoch
+	// When it first and last said that it serves, by its own clock: the sending of that heartbeat. 0: it has not.
+	first, last cluster.Instant
+	told        bool // Account is its own; else nothing but the above is known
+	account     cluster.Account
+}
+
+// tellersMax bounds what is kept of a group; the oldest placements go first.
+const tellersMax = 8
+
+func (t *teller) take(a cluster.Account) { t.told, t.account = true, a }
+
+// hear returns what is kept of a placement on a node, made if it is new.
+func (n *Node) hear(i int, id cluster.NodeID, boot cluster.BootID, epoch cluster.Epoch) *teller {
+	l := &n.groups[i]
+	if k := l.teller(id, boot, epoch); k >= 0 {
+		return &l.tellers[k]
+	}
+	if len(l.tellers) == tellersMax {
+		l.tellers = slices.Delete(l.tellers, 0, 1)
+	}
+	at := len(l.tellers)
+	for at > 0 && l.tellers[at-1].epoch > epoch {
+		at--
+	}
+	l.tellers = slices.Insert(l.tellers, at, teller{node: id, boot: boot, epoch: epoch})
+	return &l.tellers[at]
+}
+
+func (l *local) teller(id cluster.NodeID, boot cluster.BootID, epoch cluster.Epoch) int {
+	return slices.IndexFunc(l.tellers, func(t teller) bool { return t.node == id && t.boot == boot && t.epoch == epoch })
+}
+
+// hearAccounts takes what a heartbeat tells of services.
+func (n *Node) hearAccounts(k int, hb *wire.Heartbeat) {
+	p := &n.peers[k]
+	r := p.relate(hb.Boot)
+	r.came = keepMark(r.came, mark{hb.Sent, unbounded, n.now.Mono}, n.timing.H)
+	for i := range hb.Accounts {
+		g, ok := n.places.byKey[hb.Accounts[i].Key]
+		if !ok || n.state == nil {
+			continue
+		}
+		a := hb.Accounts[i].Account
+		a.Group = n.groups[g].spec.ID
+		t := n.hear(g, p.id, hb.Boot, a.Epoch)
+		if !t.told || t.account != a {
+			n.planDue = true
+		}
+		t.take(a)
+	}
+}
+
+// knowsAll notes that a heartbeat left out nothing of groups that this node does not know.
+func (n *Node) knowsAll(p *peer, hb *wire.Heartbeat) {
+	for i := range hb.Heard {
+		if hb.Heard[i].Node == n.id() && hb.Whole&(1<<i) != 0 {
+			p.whole = hb.Sent
+		}
+	}
+}
+
+// tellAccounts adds what is told of services here to a heartbeat that has room left: what is not on record, in turns.
+func (n *Node) tellAccounts(hb *wire.Heartbeat, room int) {
+	if n.state == nil || n.state.IsBlank() {
+		return
+	}
+	for range n.groups {
+		n.pulse.teller = (n.pulse.teller + 1) % len(n.groups)
+		if !n.unsettled(n.pulse.teller) {
+			continue
+		}
+		a := wire.Account{Key: n.telling.items[n.pulse.teller].key, Account: n.groups[n.pulse.teller].service.Account}
+		a.Group = ""
+		if room -= a.Size(); room < 0 {
+			n.pulse.teller-- // the next time it is the first
+			return
+		}
+		if hb.Accounts = append(hb.Accounts, a); len(hb.Accounts) == wire.MaxAccounts {
+			return
+		}
+	}
+}
+
+// heardLast notes that a peer's heartbeat was the last of its run, or the last under a lease.
+func (n *Node) heardLast(k int, hb *wire.Heartbeat) {
+	if hb == nil || n.state == nil {
+		return
+	}
+	p := &n.peers[k]
+	for i := range p.told {
+		n.servedLast(p, i, &p.told[i], hb.Boot)
+	}
+}
+
+// servedLast notes when a peer last said that it serves a group: by its word on it, or by a later heartbeat that would
+// have told otherwise.
+func (n *Node) servedLast(p *peer, place int, word *told, boot cluster.BootID) {
+	if word.seq == 0 || !answers(&word.report) {
+		return
+	}
+	if t := n.groups[place].teller(p.id, boot, word.report.Epoch); t >= 0 {
+		x := &n.groups[place].tellers[t]
+		x.last = max(x.last, word.sent, p.whole)
+	}
+}
+
+// answers tells whether clients get what they should, by a node's word.
+func answers(r *wire.GroupReport) bool { return r.Phase == wire.PhaseServing && !r.Cut && !r.Short }
+
+// watch is what this node has seen of one group's way back to service.
 type watch struct {
-	seen  bool           // serving, and nothing was missed since
-	node  cluster.NodeID // that was last seen serving
-	run   cluster.RunID  // of its agent then
-	epoch cluster.Epoch  // under which it served
-
-	down     cluster.Instant // since when nobody serves; 0: somebody does, or it is not known
-	silent   bool            // its end was not told, the node has fallen silent
-	began    cluster.WallTime
-	noticed  cluster.Instant // when the outage was noticed
+	serves   bool
+	noticed  cluster.Instant // when the outage was noticed; 0: there is none
 	assigned cluster.Instant // when a newer placement was applied here; 0: none yet
 	over     cluster.Instant // when every earlier placement was over; 0: not yet
-
-	owed *cluster.Served // an outage that has ended and is not on record
 }
 
 // watchService brings what is known of a group's service into line with what was heard.
 func (n *Node) watchService(i int) {
 	w, st := &n.groups[i].watch, &n.state.Groups[i]
 	k, epoch := n.server(i)
-	switch {
-	case k >= 0:
-		if w.down == 0 && w.seen && (w.node != n.peers[k].id || w.epoch != epoch) {
-			n.watchEnd(w) // it serves elsewhere already, and its end was missed
+	if k >= 0 {
+		w.serves = true
+		if k != n.self && st.Epoch == epoch && st.Last == n.peers[k].id {
+			hb := n.peers[k].hb
+			if t := n.hear(i, n.peers[k].id, hb.Boot, epoch); t.first == 0 {
+				t.first = n.peers[k].told[i].sent
+			}
 		}
-		if w.down != 0 && !n.wentOn(w, k, epoch) {
-			n.owe(w, i, k, epoch)
-		}
-		owed := w.owed
-		*w = watch{seen: true, node: n.peers[k].id, run: n.peers[k].run, epoch: epoch, owed: owed}
-	case w.down == 0 && w.seen:
-		n.watchEnd(w)
-	}
-	if w.down == 0 {
 		return
 	}
-	if w.assigned == 0 && st.Epoch > w.epoch && st.Owner != "" {
+	if w.serves || w.noticed == 0 {
+		*w = watch{noticed: n.now.Mono}
+	}
+	if w.assigned == 0 && st.Epoch > st.Service.Epoch && st.Owner != "" {
 		w.assigned = n.now.Mono
 	}
 	if w.assigned != 0 && w.over == 0 && n.formerOver(i) {
@@ -63,35 +167,11 @@ func (n *Node) server(i int) (node int, epoch cluster.Epoch) {
 		if k != n.self && n.peers[k].silentTold {
 			continue
 		}
-		if r, ok := n.groupReport(k, i); ok && r.Phase == wire.PhaseServing && r.Epoch >= epoch {
+		if r, ok := n.groupReport(k, i); ok && answers(&r) && r.Epoch >= epoch {
 			node, epoch = k, r.Epoch
 		}
 	}
 	return node, epoch
-}
-
-// watchEnd notes that nobody serves any more. It was so since the node's last word where that node has
-// fallen silent or booted anew, else since now.
-func (n *Node) watchEnd(w *watch) {
-	w.down, w.noticed = n.now.Mono, n.now.Mono
-	if k := n.index(w.node); k >= 0 && k != n.self { // else it has left the cluster, or this is the node
-		switch p := &n.peers[k]; {
-		case p.run != w.run:
-			w.down = p.formerAt
-		case p.silentTold:
-			w.down, w.silent = p.hbAt, true
-		}
-	}
-	if w.down == 0 {
-		w.down = n.now.Mono
-	}
-	w.began = n.now.Wall - cluster.WallTime(n.now.Mono.Sub(w.down))
-}
-
-// wentOn tells whether a service has only not been heard for a while: an owner whose lease ends never
-// serves under the same epoch again.
-func (n *Node) wentOn(w *watch, k int, epoch cluster.Epoch) bool {
-	return w.silent && w.node == n.peers[k].id && w.run == n.peers[k].run && w.epoch == epoch
 }
 
 // formerOver tells whether every placement before the group's newest is over, as far as heard here.
@@ -105,74 +185,200 @@ func (n *Node) formerOver(i int) bool {
 	return true
 }
 
-// owe notes an outage that has ended. One that is not on record yet is added to.
-func (n *Node) owe(w *watch, i, k int, epoch cluster.Epoch) {
-	noticed := max(w.noticed, w.down)
-	assigned := noticed
-	if w.assigned != 0 {
-		assigned = max(w.assigned, noticed)
-	}
-	over := assigned
-	if w.over != 0 {
-		over = max(w.over, assigned)
-	}
-	st := &n.state.Groups[i]
-	s := &cluster.Served{Group: st.ID, Node: n.peers[k].id, Epoch: epoch, Wall: n.now.Wall, Down: n.now.Mono.Sub(w.down), Planned: st.Service.Expected(w.began),
-		Phases: cluster.Phases{Detected: noticed.Sub(w.down), Decided: assigned.Sub(noticed), Waited: over.Sub(assigned), Started: n.now.Mono.Sub(over)}}
-	if w.owed != nil {
-		s.Down += w.owed.Down
-		s.Planned = s.Planned && w.owed.Planned
-		s.Phases = cluster.Phases{} // of more than one outage
-	}
-	w.owed = s
+// length is how long an outage was.
+type length struct {
+	most, least time.Duration
+	known       cluster.Known
+	from        cluster.Instant // since when, at the earliest, by this node's clock
+	ordered     bool
 }
 
-// recorded notes that a Served was applied. A node that has not seen that end of the outage knows no more
-// what is missing from the record, until it sees the group serve again.
-func (n *Node) recorded(s *cluster.Served) {
-	l := n.local(s.Group)
-	if l == nil {
-		return
+// and adds another outage. Of what is not known at all nothing is left to say.
+func (a length) and(b length) length {
+	d := length{most: a.most + b.most, least: a.least + b.least, known: a.known, from: a.from}
+	if a.from == 0 {
+		d.from = b.from
 	}
-	if l.watch.owed != nil {
-		l.watch.owed = nil
-		return
+	switch {
+	case a.known == cluster.NotKnown || b.known == cluster.NotKnown:
+		return length{known: cluster.NotKnown}
+	case a.known == cluster.Within:
+		d.known = b.known
+	case b.known != cluster.Within && b.known != a.known:
+		d.known = cluster.About
 	}
-	if l.watch.down != 0 {
-		l.watch = watch{}
-	}
+	return d
 }
 
-// restored forgets what was owed: the snapshot that was taken over tells of it, or of more.
-func (n *Node) restored() {
-	for i := range n.groups {
-		if w := &n.groups[i].watch; w.down != 0 {
-			*w = watch{}
-		} else {
-			w.owed = nil
+// tellersOf returns what was heard of a group's placements from an epoch on that were served, with this node's own.
+func (n *Node) tellersOf(i int, from cluster.Epoch) []teller {
+	l := &n.groups[i]
+	var out []teller
+	for _, t := range l.tellers {
+		if k := n.index(t.node); k >= 0 && k != n.self {
+			if hb := n.peers[k].hb; hb != nil && hb.Boot == t.boot {
+				if r, ok := n.groupReport(k, i); ok && answers(&r) && r.Epoch == t.epoch {
+					t.last = max(t.last, n.peers[k].told[i].sent, n.peers[k].whole)
+				}
+			}
+		}
+		own := t.node == n.id() && t.boot == n.boot && t.epoch == l.service.Epoch
+		if t.epoch >= from && (t.told || t.first != 0) && !own {
+			out = append(out, t)
 		}
 	}
+	if s := &l.service; s.Epoch != 0 && s.Epoch >= from {
+		out = append(out, teller{node: n.id(), boot: n.boot, epoch: s.Epoch, told: true, account: s.Account})
+	}
+	slices.SortStableFunc(out, func(a, b teller) int { return int(a.epoch) - int(b.epoch) })
+	return out
+}
+
+// ends returns between which instants of this node's clock clients were last served by a placement; known tells how well.
+func (n *Node) ends(t *teller) (from, to cluster.Instant, known cluster.Known) {
+	a := &t.account
+	switch {
+	case t.told && !a.Up && a.From >= t.last: // else it has served since, and its word of that was lost
+		f, _, ok := n.instants(t.node, t.boot, a.From)
+		_, l, also := n.instants(t.node, t.boot, a.To)
+		switch {
+		case !ok || !also:
+			return 0, 0, cluster.NotKnown
+		case a.Late:
+			return f, l, cluster.AtLeast
+		}
+		return f, l, cluster.Within
+	case t.last != 0 || t.told: // it told no end: it served until it was last heard, at least
+		last := max(t.last, a.Began)
+		f, _, ok := n.instants(t.node, t.boot, last)
+		if !ok {
+			return 0, 0, cluster.NotKnown
+		}
+		return f, cluster.Never, cluster.AtMost
+	}
+	return 0, 0, cluster.NotKnown
+}
+
+// begins returns between which instants of this node's clock clients were first served by a placement.
+func (n *Node) begins(t *teller) (from, to cluster.Instant, known cluster.Known) {
+	first, began := t.account.First, t.account.Began
+	if !t.told {
+		began = t.first
+	}
+	f, _, _ := n.instants(t.node, t.boot, first)
+	_, l, ok := n.instants(t.node, t.boot, began)
+	switch {
+	case !ok:
+		return 0, 0, cluster.NotKnown
+	case !t.told:
+		return 0, l, cluster.AtMost
+	}
+	return f, l, cluster.Within
+}
+
+// between returns how long nobody served from one placement to the next that served.
+func (n *Node) between(a, b *teller) length {
+	if a.node == b.node && a.boot == b.boot && a.told && b.told && !a.account.Up { // by one clock
+		known := cluster.Within
+		if a.account.Late {
+			known = cluster.AtLeast
+		}
+		from, _, _ := n.instants(a.node, a.boot, a.account.From)
+		return length{most: max(0, b.account.Began.Sub(a.account.From)), least: max(0, b.account.First.Sub(a.account.To)), known: known, from: from, ordered: a.account.Ordered}
+	}
+	from, to, ended := n.ends(a)
+	first, last, began := n.begins(b)
+	if ended == cluster.NotKnown || began == cluster.NotKnown {
+		return length{known: cluster.NotKnown}
+	}
+	d := length{most: max(0, last.Sub(from)), known: ended, from: from, ordered: a.told && !a.account.Up && a.account.Ordered}
+	switch {
+	case ended == cluster.Within && began == cluster.AtMost:
+		d.known = cluster.AtMost
+	case ended != cluster.AtMost && began == cluster.Within:
+		d.least = max(0, first.Sub(to))
+	}
+	return d
+}
+
+// ownerTells returns what the group's owner tells of its service, which goes on; nil: nothing, or it does not.
+func (n *Node) ownerTells(i int) *cluster.Account {
+	st := &n.state.Groups[i]
+	k := n.index(st.Owner)
+	if k < 0 {
+		return nil
+	}
+	if k == n.self {
+		if s := &n.groups[i].service; s.Up && s.Epoch == st.Epoch {
+			return &s.Account
+		}
+		return nil
+	}
+	hb := n.peers[k].hb
+	if hb == nil {
+		return nil
+	}
+	if r, ok := n.groupReport(k, i); !ok || !answers(&r) || r.Epoch != st.Epoch {
+		return nil
+	}
+	if t := n.groups[i].teller(st.Owner, hb.Boot, st.Epoch); t >= 0 {
+		if x := &n.groups[i].tellers[t]; x.told && x.account.Up {
+			return &x.account
+		}
+	}
+	return nil
+}
+
+// chain returns the placements that were served from the one on record to the present one; nil: what was heard does
+// not begin with that.
+func (n *Node) chain(i int) []teller {
+	st := &n.state.Groups[i]
+	all := slices.DeleteFunc(n.tellersOf(i, st.Service.Epoch), func(t teller) bool { return t.epoch > st.Epoch })
+	if len(all) < 2 || all[0].epoch != st.Service.Epoch || all[len(all)-1].epoch != st.Epoch {
+		return nil
+	}
+	return all
 }
 
 // toRecord returns what is to be put on record of a group once its owner says that it serves, or nil.
 func (n *Node) toRecord(i int) *cluster.Served {
-	w, st := &n.groups[i].watch, &n.state.Groups[i]
-	if !w.seen || w.down != 0 || w.epoch != st.Epoch {
+	st := &n.state.Groups[i]
+	x, a := &st.Service, n.ownerTells(i)
+	if a == nil || x.Epoch == st.Epoch && x.Ordered == a.OrderedGaps.Most && x.Other == a.OtherGaps.Most {
 		return nil
 	}
-	s := &cluster.Served{Group: st.ID, Node: w.node, Epoch: st.Epoch, Wall: n.now.Wall}
+	s := &cluster.Served{Group: st.ID, Node: st.Owner, Epoch: st.Epoch, Count: x.Count + 1, Wall: n.now.Wall, Ordered: a.OrderedGaps.Most, Other: a.OtherGaps.Most}
+	chain := n.chain(i)
+	var ordered, other length
 	switch {
-	case w.owed != nil && st.Service.Epoch == st.Epoch && !n.wellFor(i, w.node, min(w.owed.Down, time.Minute)):
-		return nil // in place: what comes and goes is one outage, not one for each attempt
-	case w.owed != nil:
-		*s = *w.owed
-	case st.Service.Epoch >= st.Epoch:
-		return nil
-	case st.Service.Count > 0 && n.lived != 0:
-		// Nobody who could tell has seen it end: the whole site was down, or this node began in the middle.
-		s.Down, s.Rough = max(0, time.Duration(n.now.Wall-n.lived)), true
+	case x.Count == 0:
+		return s
+	case x.Epoch == st.Epoch:
+		ordered, other = gapsSince(&a.OrderedGaps, x.Ordered), gapsSince(&a.OtherGaps, x.Other)
+		if other.most > 0 && !n.wellFor(i, st.Owner, min(other.most, time.Minute)) {
+			return nil // in place: what comes and goes is one outage, not one for each attempt
+		}
+	case chain == nil:
+		n.roughly(i, s)
+		return s
+	default:
+		ordered, other = n.outages(chain, x)
 	}
-	s.Count = st.Service.Count + 1
+	whole := ordered.and(other)
+	s.Down, s.Least, s.Known = whole.most, whole.least, whole.known
+	if n.flawed(OutagesHalved) {
+		s.Down, s.Least = s.Down/2, s.Least/2
+	}
+	s.Planned = other.most == 0 && other.known == cluster.Within && ordered.most > 0
+	if !s.Planned {
+		s.Share = ordered.most
+	}
+	if single := len(chain) == 2 && x.Epoch < st.Epoch && s.Share == 0; single && s.Down == n.between(&chain[0], &chain[1]).most {
+		if chain[1].epoch == chain[0].epoch+1 {
+			s.Before, s.Counted = chain[0].epoch, x.Ordered+x.Other
+		}
+		s.Phases = n.phases(i, &whole)
+	}
 	return s
 }
 
@@ -182,32 +388,124 @@ func (n *Node) wellFor(i int, node cluster.NodeID, d time.Duration) bool {
 	return since != 0 && n.now.Mono.Sub(since) >= d
 }
 
+// outages adds up, of a chain of placements, what lay between them and within them, as far as it is not on record.
+func (n *Node) outages(chain []teller, x *state.Service) (ordered, other length) {
+	for k := range chain {
+		if t := &chain[k]; t.told {
+			since, besides := time.Duration(0), time.Duration(0)
+			if k == 0 {
+				since, besides = x.Ordered, x.Other
+			}
+			ordered, other = ordered.and(gapsSince(&t.account.OrderedGaps, since)), other.and(gapsSince(&t.account.OtherGaps, besides))
+		}
+		if k == 0 {
+			continue
+		}
+		d := n.between(&chain[k-1], &chain[k])
+		if chain[k].epoch > chain[k-1].epoch+1 && d.known == cluster.Within { // one between may have served for a moment
+			d.known, d.least = cluster.AtMost, 0
+		}
+		if d.ordered {
+			ordered = ordered.and(d)
+		} else {
+			other = other.and(d)
+		}
+	}
+	return ordered, other
+}
+
+// gapsSince returns what gaps within a placement add up to beyond what is on record.
+func gapsSince(g *cluster.Gaps, recorded time.Duration) length {
+	if g.Most <= recorded {
+		return length{}
+	}
+	d := length{most: g.Most - recorded, least: max(0, g.Least-recorded)}
+	if g.Late {
+		d.known = cluster.AtLeast
+	}
+	return d
+}
+
+// roughly tells of an outage of which nobody here has heard how it began: the whole site was down, or this node began
+// in the middle. Where this run has heard nothing of the former service, its last write to the disk is the nearest.
+func (n *Node) roughly(i int, s *cluster.Served) {
+	s.Known = cluster.NotKnown
+	if x := &n.state.Groups[i].Service; n.lived >= x.Since && n.lived != 0 && n.groups[i].tellers == nil {
+		s.Down, s.Known = max(0, time.Duration(n.now.Wall-n.lived)), cluster.About
+	}
+}
+
+// phases divides an outage by what this node has seen of it.
+func (n *Node) phases(i int, d *length) cluster.Phases {
+	w := &n.groups[i].watch
+	end := d.from.Add(d.most)
+	if w.noticed == 0 || d.from == 0 {
+		return cluster.Phases{}
+	}
+	noticed := min(max(w.noticed, d.from), end)
+	assigned := min(max(w.assigned, noticed), end)
+	over := min(max(w.over, assigned), end)
+	return cluster.Phases{Detected: noticed.Sub(d.from), Decided: assigned.Sub(noticed), Waited: over.Sub(assigned), Started: end.Sub(over)}
+}
+
+// toAmend returns what puts the outage before the present placement right, once the node that had served before has
+// told until when, or nil.
+func (n *Node) toAmend(i int) *cluster.Amend {
+	st := &n.state.Groups[i]
+	x := st.Service.Open
+	if x == nil || x.Epoch != st.Epoch || n.ownerTells(i) == nil {
+		return nil
+	}
+	all := n.tellersOf(i, x.Before)
+	a := slices.IndexFunc(all, func(t teller) bool { return t.epoch == x.Before && t.told })
+	b := slices.IndexFunc(all, func(t teller) bool { return t.epoch == x.Epoch && t.told })
+	if a < 0 || b < 0 {
+		return nil
+	}
+	d := n.between(&all[a], &all[b])
+	if d.known == cluster.AtMost || d.known == cluster.NotKnown {
+		return nil
+	}
+	gaps := all[a].account.OtherGaps // which it had told nobody
+	gaps.Most, gaps.Least = gaps.Most+all[a].account.OrderedGaps.Most, gaps.Least+all[a].account.OrderedGaps.Least
+	ordered := d.ordered
+	d = d.and(gapsSince(&gaps, x.Counted))
+	return &cluster.Amend{Group: st.ID, Node: all[a].node, Epoch: x.Epoch, Count: x.Count, Planned: ordered, Down: d.most, Least: d.least, Known: d.known}
+}
+
 // serviceView tells how a group has served so far.
 func (n *Node) serviceView(i int) cluster.ServiceView {
-	w, st := &n.groups[i].watch, &n.state.Groups[i]
-	v := cluster.ServiceView{First: st.Service.First, Since: st.Service.Since, Planned: st.Service.Planned, Unplanned: st.Service.Unplanned, Moves: st.Service.Moves}
-	switch k, _ := n.server(i); {
-	case k >= 0:
-	case w.down != 0:
-		v.Down = n.now.Mono.Sub(w.down)
-	case v.First != 0:
-		v.Down = n.now.Mono.Sub(n.start)
+	w, x := &n.groups[i].watch, &n.state.Groups[i].Service
+	v := cluster.ServiceView{First: x.First, Since: x.Since, Planned: x.Planned, Unplanned: x.Unplanned, Moves: x.Moves, Open: x.Open != nil}
+	if k, _ := n.server(i); k >= 0 || v.First == 0 {
+		return v
 	}
+	v.Down = n.now.Mono.Sub(max(n.start, w.noticed))
+	if all := n.tellersOf(i, x.Epoch); len(all) > 0 {
+		if from, _, known := n.ends(&all[len(all)-1]); known != cluster.NotKnown {
+			v.Down = n.now.Mono.Sub(from)
+		}
+	}
+	v.Down = max(v.Down, 1) // it is down
 	return v
 }
 
-// roundTrip measures an answer on the link that it came over.
-func (n *Node) roundTrip(i, link int, a *wire.Ack) {
+// roundTrip measures an answer on the link that it came over, and takes the reading of the peer's clock that it holds.
+func (n *Node) roundTrip(i int, in *Packet, a *wire.Ack) {
 	p := &n.peers[i]
-	if a.Run != n.run || link < 0 || link >= len(p.trips) {
+	at, ok := n.holder.SentAt(a.Seq)
+	if a.Run != n.run || !ok {
 		return
 	}
-	at, ok := n.holder.SentAt(a.Seq)
-	if !ok {
+	if a.At != 0 && a.Seq > p.acked && in.Run == p.run && p.hb != nil {
+		r := p.relate(p.hb.Boot)
+		r.answered = keepMark(r.answered, mark{a.At, at, n.now.Mono}, n.timing.H)
+	}
+	if in.Link < 0 || in.Link >= len(p.trips) {
 		return
 	}
 	took := n.now.Mono.Sub(at)
-	if t := &p.trips[link]; *t == 0 {
+	if t := &p.trips[in.Link]; *t == 0 {
 		*t = took
 	} else {
 		*t = (7**t + took) / 8

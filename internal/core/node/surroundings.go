@@ -62,6 +62,7 @@ func (n *Node) lack(l *local) string {
 // majority of the voters: how long it slept is known by a coarse clock only (protocol.md, "Taking a lease
 // away", 7). What it had is given up only if no such ack comes before its lease would have ended.
 func (n *Node) suspend() {
+	n.sleptAt = n.now.Mono
 	n.resumed = max(n.resumed, n.holder.End())
 	n.holder.Suspend()
 	for i := range n.groups {

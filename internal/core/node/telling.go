@@ -59,12 +59,14 @@ type hearing struct {
 	has     []uint64 // the version of each item that it has acked
 	missing int      // how many items it has not acked as they are
 	told    []told
-	others  []told // of groups that this node does not know yet
+	others  []told          // of groups that this node does not know yet
+	whole   cluster.Instant // when it sent the newest heartbeat that left out nothing that this node had not acked, by its clock
 }
 
 // told is the last word of a peer on a group.
 type told struct {
-	seq    uint64 // of the heartbeat that brought it; 0: nothing was told
+	seq    uint64          // of the heartbeat that brought it; 0: nothing was told
+	sent   cluster.Instant // when that was sent, by the peer's clock
 	report wire.GroupReport
 }
 
@@ -81,7 +83,7 @@ func (n *Node) retell() {
 	for i := range n.peers {
 		p := &n.peers[i]
 		heard := append(slices.Clone(p.told), p.others...)
-		p.hearing = hearing{has: make([]uint64, len(n.groups)), told: make([]told, len(n.groups))}
+		p.hearing = hearing{has: make([]uint64, len(n.groups)), told: make([]told, len(n.groups)), whole: p.whole}
 		for _, h := range heard {
 			if h.seq == 0 {
 				continue
@@ -97,7 +99,7 @@ func (n *Node) retell() {
 func (h *hearing) forget(items []item) {
 	clear(h.has)
 	clear(h.told)
-	h.others, h.missing = nil, 0
+	h.others, h.missing, h.whole = nil, 0, 0
 	for i := range items {
 		if items[i].version != 0 {
 			h.missing++
@@ -200,8 +202,26 @@ func (n *Node) tellGroups(hb *wire.Heartbeat, to []int) {
 	if slices.ContainsFunc(to, func(i int) bool { return n.peers[i].missing > 0 }) {
 		t.again = f.walk(t.again, len(t.items), lacking)
 	}
+	n.nameKnowing(hb, to, !t.unsent && !f.full)
 	t.gone = f.walk(t.gone, len(t.items), func(k int) bool { return len(t.items[k].released) > 0 })
 	t.turn = f.walk(t.turn, refreshMax, func(k int) bool { return t.items[k].version != 0 })
+	n.tellAccounts(hb, f.room)
+}
+
+// nameKnowing names those who know by this heartbeat all that there is to tell of groups: they have acked it, or (all)
+// find here what they have not. To whom is not heard, what he lacks is not told.
+func (n *Node) nameKnowing(hb *wire.Heartbeat, to []int, all bool) {
+	for _, i := range to {
+		p := &n.peers[i]
+		if p.missing > 0 && !(all && p.hb != nil && !p.silentTold) {
+			continue
+		}
+		for k := range hb.Heard {
+			if hb.Heard[k].Node == p.id {
+				hb.Whole |= 1 << k
+			}
+		}
+	}
 }
 
 // filling is a heartbeat that is being filled.
@@ -210,6 +230,7 @@ type filling struct {
 	hb   *wire.Heartbeat
 	part *part
 	room int
+	full bool // something had no room
 }
 
 // walk puts in, from a place on and around, items that are wanted, at most so many, as long as there is room. It
@@ -257,6 +278,7 @@ func (f *filling) put(place int) bool {
 		}
 	}
 	if size() > f.room {
+		f.full = true
 		return false
 	}
 	f.room -= size()
@@ -283,8 +305,13 @@ func (p *hearing) lacksPart(hb *wire.Heartbeat, places map[wire.GroupKey]int) bo
 func (n *Node) toldBy(p *peer, hb *wire.Heartbeat) bool {
 	news := false
 	for _, r := range hb.Groups {
-		if place, fresh := p.hear(told{hb.Seq, r}, n.places.byKey); fresh && place >= 0 {
+		former := told{}
+		if k, ok := n.places.byKey[r.Group]; ok {
+			former = p.told[k]
+		}
+		if place, fresh := p.hear(told{hb.Seq, hb.Sent, r}, n.places.byKey); fresh && place >= 0 {
 			n.due(place)
+			n.servedLast(p, place, &former, hb.Boot)
 			news = true
 		}
 	}

@@ -215,10 +215,11 @@ func (n *Node) tendGroup(i int) {
 	if mine && s.MayServe && l.outcome.Ready && l.open != st.Epoch {
 		l.open = st.Epoch
 		n.gate(l, l.open, n.holder.End())
-		l.openN = n.gateN
+		l.openN, l.openAt = n.gateN, n.now.Mono
 		n.groupEvent("serving", st.ID, "%s serves %s, epoch %d", n.id(), st.ID, st.Epoch)
 	}
 	l.phase, l.reason = n.phase(l, mine, st.Epoch)
+	n.tendService(i, mine, len(s.Held) > 0)
 	n.tendTasks(l, mine, st.Epoch)
 }
 
@@ -418,7 +419,7 @@ func (n *Node) tendRecord() {
 	for i := range n.spec.Groups { // in the file's order: the map is copied, not walked
 		id := n.spec.Groups[i].ID
 		if g, ok := n.rec.Groups[id]; ok {
-			r.Groups[id] = cluster.GroupRecord{Activated: g.Activated, Released: slices.Clone(g.Released), Instructed: g.Instructed}
+			r.Groups[id] = cluster.GroupRecord{Activated: g.Activated, Released: slices.Clone(g.Released), Instructed: g.Instructed, Account: g.Account}
 		}
 	}
 	n.out.Record = &Record{N: n.recN, Record: r}
@@ -469,7 +470,7 @@ func shorten(s string, limit int) string {
 func (n *Node) reportOn(i int) wire.GroupReport {
 	l := &n.groups[i]
 	r := wire.GroupReport{Epoch: n.state.Groups[i].Epoch, Phase: l.phase,
-		Cut: slices.Contains(n.cut, l.spec.ID), Hot: l.outcome.Hot, Lacks: l.phase == wire.PhaseFailed && l.outcome.Lacks, Reason: l.reason,
+		Cut: n.isCut(l.spec.ID), Short: l.short, Hot: l.outcome.Hot, Lacks: l.phase == wire.PhaseFailed && l.outcome.Lacks, Reason: l.reason,
 		Probe: l.outcome.Probe.Says, Brief: l.outcome.Probe.Brief}
 	if why := n.lack(l); why != "" {
 		r.Lacks = true

@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"baton/internal/core/cluster"
@@ -16,8 +17,13 @@ type Service struct {
 	Planned   time.Duration      `json:"planned,omitempty"`
 	Unplanned time.Duration      `json:"unplanned,omitempty"`
 	Moves     cluster.MoveCounts `json:"moves,omitzero"`
-	// Asked is when somebody last asked for what takes the service away; 0: nobody has since it last began.
-	Asked cluster.WallTime `json:"asked,omitempty"`
+	// What is on record of gaps in the service under Epoch, as its owner has told it.
+	Ordered time.Duration `json:"ordered,omitempty"`
+	Other   time.Duration `json:"other,omitempty"`
+	// Open is the outage before Epoch, of which it is not known yet when it began; nil: it is, or never will be.
+	Open *cluster.Served `json:"open,omitempty"`
+	// Asked is the newest epoch whose placement somebody ordered.
+	Asked cluster.Epoch `json:"asked,omitempty"`
 }
 
 func (s *State) served(v *cluster.Served) string {
@@ -31,35 +37,68 @@ func (s *State) served(v *cluster.Served) string {
 		return "it is on record already"
 	}
 	x := &g.Service
-	x.Count, x.Epoch, x.Since, x.Asked = v.Count, v.Epoch, v.Wall, 0
+	if v.Epoch != x.Epoch {
+		x.Open = nil // whose epoch serves no more: nobody will tell when it began to
+	}
+	x.Count, x.Epoch, x.Since = v.Count, v.Epoch, v.Wall
+	x.Ordered, x.Other = v.Ordered, v.Other
 	if x.First == 0 {
 		x.First = v.Wall
 	}
-	if v.Planned {
-		x.Planned += v.Down
-	} else {
-		x.Unplanned += v.Down
+	x.add(v.Planned, v.Down-v.Share)
+	x.Planned += v.Share
+	if v.Known == cluster.AtMost && v.Before != 0 {
+		c := *v
+		x.Open = &c
 	}
 	return ""
 }
 
-// How long before an outage somebody may have asked for it; and by how much clocks of two nodes may differ.
-const (
-	expectFor = 2 * time.Minute
-	clockSlip = 5 * time.Second
-)
+func (x *Service) add(planned bool, d time.Duration) {
+	if planned {
+		x.Planned += d
+	} else {
+		x.Unplanned += d
+	}
+}
 
-// Expected tells whether an outage that began at a wall time was asked for.
-func (x *Service) Expected(began cluster.WallTime) bool {
-	return x.Asked != 0 && began >= x.Asked-cluster.WallTime(clockSlip) && began <= x.Asked+cluster.WallTime(expectFor)
+// amend puts an outage right, in what it adds up to and where history tells of it.
+func (s *State) amend(a *cluster.Amend) string {
+	g := s.Group(a.Group)
+	if g == nil {
+		return "no such group"
+	}
+	x := &g.Service
+	if x.Open == nil || x.Open.Count != a.Count {
+		return "nothing of that outage is open"
+	}
+	was := x.Open
+	x.add(was.Planned, -was.Down)
+	x.add(a.Planned, a.Down)
+	x.Open = nil
+	for i := range s.Journal {
+		l := &s.Journal[i]
+		k := slices.IndexFunc(l.Served, func(v cluster.Served) bool { return v.Group == a.Group && v.Count == a.Count })
+		if k < 0 {
+			continue
+		}
+		l.Did, l.Served = slices.Clone(l.Did), slices.Clone(l.Served) // whoever was given the line before keeps it as it was
+		v := &l.Served[k]
+		before := v.String()
+		v.Planned, v.Down, v.Least, v.Known, v.Phases = a.Planned, a.Down, a.Least, a.Known, v.Phases.Shorten(a.Down)
+		if d := slices.Index(l.Did, before); d >= 0 {
+			l.Did[d] = v.String()
+		}
+	}
+	return ""
 }
 
 // placed counts a placement before it is applied: why it comes, and whether it brings the group elsewhere.
-func (g *Group) placed(a *cluster.Assign, now cluster.WallTime) {
+func (g *Group) placed(a *cluster.Assign) {
 	x := &g.Service
 	asked := g.Move != nil && g.Move.Assigned == 0 && g.Move.To == a.To && g.Owner != "" // else its owner was lost meanwhile
 	if asked {
-		x.Asked = now
+		x.Asked = a.Epoch
 	}
 	switch {
 	case g.Last == "" || g.Last == a.To:
@@ -69,19 +108,5 @@ func (g *Group) placed(a *cluster.Assign, now cluster.WallTime) {
 		x.Moves.Switchovers++
 	default:
 		x.Moves.Failovers++
-	}
-}
-
-// asked notes that a person's instruction stops or restarts a group: the outage that follows is planned.
-func (s *State) asked(p cluster.Part, now cluster.WallTime) {
-	id := cluster.GroupID("")
-	switch {
-	case p.Stop != nil:
-		id = p.Stop.Group
-	case p.Restart != nil:
-		id = p.Restart.Group
-	}
-	if g := s.Group(id); g != nil {
-		g.Service.Asked = now
 	}
 }

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -8,7 +9,7 @@ import (
 )
 
 func serves(node cluster.NodeID, e cluster.Epoch, count uint64, down time.Duration, planned bool) cluster.Part {
-	return cluster.Part{Served: &cluster.Served{Group: "web", Node: node, Epoch: e, Count: count, Wall: cluster.WallTime(count) * cluster.WallTime(time.Hour), Down: down, Planned: planned}}
+	return cluster.Part{Served: &cluster.Served{Group: "web", Node: node, Epoch: e, Count: count, Wall: cluster.WallTime(count) * cluster.WallTime(time.Hour), Down: down, Least: down, Planned: planned}}
 }
 
 // What a group's outages add up to outlives the journal, and a snapshot.
@@ -39,39 +40,65 @@ func TestOutagesAddUp(t *testing.T) {
 	}
 }
 
-// A move is counted by what asked for it, and asks for the outage that follows; one whose owner is lost
+// A move is counted by what asked for it, which makes the placement one that was ordered; one whose owner is lost
 // before is no switchover any more.
 func TestMovesAreCountedByReason(t *testing.T) {
-	asked := cluster.WallTime(time.Hour)
 	move := func(id string, from, to cluster.NodeID, e cluster.Epoch, failback bool) cluster.Part {
 		return cluster.Part{Move: &cluster.Move{ID: id, Group: "web", From: from, To: to, Epoch: e, Failback: failback}}
 	}
 	s := begin(t)
 	entry := func(parts ...cluster.Part) {
 		t.Helper()
-		if l := s.Apply(s.Applied+1, &cluster.Entry{By: "test", Wall: asked, Parts: parts}); len(l.Dropped) > 0 {
+		if l := s.Apply(s.Applied+1, &cluster.Entry{By: "test", Parts: parts}); len(l.Dropped) > 0 {
 			t.Fatalf("dropped %q", l.Dropped)
 		}
 	}
-	expected := func(began cluster.WallTime, want bool) {
+	ordered := func(want bool) {
 		t.Helper()
-		if x := s.Group("web").Service; x.Expected(began) != want {
-			t.Errorf("an outage that began %v after it was asked for: expected %v, want %v", time.Duration(began-asked), !want, want)
+		if g := s.Group("web"); (g.Service.Asked == g.Epoch) != want {
+			t.Errorf("epoch %d, the newest that was ordered is %d: want ordered %v", g.Epoch, g.Service.Asked, want)
 		}
 	}
-	expected(asked, false)
+	ordered(false)
 	entry(move("m1", "alpha", "beta", 1, false), assign("beta", 1, 2))
-	expected(asked+cluster.WallTime(time.Second), true)
-	expected(asked+cluster.WallTime(time.Hour), false)
+	ordered(true)
 	entry(serves("beta", 2, 1, 0, true))
-	expected(asked, false)
 	entry(released(1), cluster.Part{MoveEnd: &cluster.MoveEnd{Group: "web", ID: "m1", Done: true}})
 	entry(move("m2", "beta", "alpha", 2, true), assign("alpha", 1, 3))
 	entry(serves("alpha", 3, 2, 0, true), released(2), cluster.Part{MoveEnd: &cluster.MoveEnd{Group: "web", ID: "m2", Done: true}})
 	entry(move("m3", "alpha", "beta", 3, false))
 	entry(evict("alpha", 1), assign("beta", 1, 4))
-	expected(asked, false)
+	ordered(false)
 	if got, want := s.Group("web").Service.Moves, (cluster.MoveCounts{Switchovers: 1, Failbacks: 1, Failovers: 1}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// A node that is back tells until when it served: what stood on record as "at most" is put right, in the sum and in
+// history, for whoever was given that history before too.
+func TestOutageIsAmended(t *testing.T) {
+	s := begin(t)
+	apply(t, s, "", serves("alpha", 1, 1, 0, false))
+	apply(t, s, "", evict("alpha", 1), assign("beta", 1, 2))
+	open := serves("beta", 2, 2, 976*time.Millisecond, false)
+	open.Served.Least, open.Served.Known, open.Served.Before = 0, cluster.AtMost, 1
+	open.Served.Phases = cluster.Phases{Detected: 900 * time.Millisecond, Started: 76 * time.Millisecond}
+	apply(t, s, "", open)
+	given := s.Journal[len(s.Journal)-1]
+	if want := "web serves on beta, epoch 2, after unplanned outage of at most 976 ms: detected 900 ms, decided 0 ms, waited 0 ms, started 76 ms"; given.Did[0] != want {
+		t.Errorf("got %q, want %q", given.Did[0], want)
+	}
+	amend := cluster.Part{Amend: &cluster.Amend{Group: "web", Node: "alpha", Epoch: 2, Count: 2, Down: 7 * time.Millisecond, Least: 7 * time.Millisecond}}
+	apply(t, s, "", amend)
+	apply(t, s, "nothing of that outage is open", amend)
+	if x := s.Group("web").Service; x.Unplanned != 7*time.Millisecond || x.Planned != 0 || x.Open != nil {
+		t.Errorf("got %+v", x)
+	}
+	line := s.Journal[slices.IndexFunc(s.Journal, func(l cluster.Line) bool { return l.Index == given.Index })]
+	if want := "web serves on beta, epoch 2, after unplanned outage of 7 ms: detected 0 ms, decided 0 ms, waited 0 ms, started 7 ms"; line.Did[0] != want || line.Served[0].Down != 7*time.Millisecond {
+		t.Errorf("got %q, want %q", line.Did[0], want)
+	}
+	if given.Served[0].Down != 976*time.Millisecond {
+		t.Error("a line that was given away has changed")
 	}
 }

@@ -41,8 +41,7 @@ type State struct {
 	Asked        []Asked              `json:"asked,omitempty"` // answers to commands, oldest first
 
 	flaws     Flaws
-	lines     int              // bytes that Journal has, about; 0: not counted yet
-	wall      cluster.WallTime // of the entry that is being applied
+	lines     int // bytes that Journal has, about; 0: not counted yet
 	read      Reader
 	spec      *cluster.Spec // of the revision that counts
 	draftSpec *cluster.Spec
@@ -186,7 +185,7 @@ func (s *State) Group(id cluster.GroupID) *Group {
 // Apply changes the state by one entry and returns the line that it adds to the history.
 func (s *State) Apply(index uint64, e *cluster.Entry) cluster.Line {
 	cluster.Assert(index > s.Applied, "entry %d is applied after %d", index, s.Applied)
-	s.Applied, s.wall = index, e.Wall
+	s.Applied = index
 	j := cluster.Line{Index: index, Wall: e.Wall, By: e.By, Rule: e.Rule, Why: e.Why, Evidence: e.Evidence, Rejected: e.Rejected}
 	if e.ID != "" && s.Answer(e.ID) != nil {
 		j.Dropped = append(j.Dropped, "the same command again")
@@ -199,7 +198,6 @@ func (s *State) Apply(index uint64, e *cluster.Entry) cluster.Line {
 		}
 		j.Did = append(j.Did, p.String())
 		note(&j, p)
-		s.asked(p, e.Wall)
 	}
 	if e.ID != "" {
 		s.answer(index, e.ID, j.Dropped)
@@ -281,6 +279,9 @@ func note(j *cluster.Line, p cluster.Part) {
 		group(p.Served.Group)
 		node(p.Served.Node)
 		j.Served = append(j.Served, *p.Served)
+	case p.Amend != nil:
+		group(p.Amend.Group)
+		node(p.Amend.Node)
 	case p.Voter != nil:
 		node(p.Voter.Node)
 	case p.Carried != nil:
@@ -313,6 +314,8 @@ func (s *State) applyPart(index uint64, e *cluster.Entry, p cluster.Part) string
 		return s.shared(p.Shared)
 	case p.Served != nil:
 		return s.served(p.Served)
+	case p.Amend != nil:
+		return s.amend(p.Amend)
 	case p.Draft != nil:
 		return s.draft(e, p.Draft)
 	case p.Adopt != nil:
@@ -410,7 +413,7 @@ func (s *State) assign(index uint64, a *cluster.Assign) string {
 	if n.Number != a.Number && !(cluster.Planted && s.flaws.ApplyStale) {
 		return fmt.Sprintf("the target holds number %d, not %d", n.Number, a.Number)
 	}
-	g.placed(a, s.wall)
+	g.placed(a)
 	g.Owner, g.Last, g.Epoch, g.Index = a.To, a.To, a.Epoch, index
 	g.Tenures = append(g.Tenures, Tenure{a.Epoch, a.To, n.Number})
 	if g.Move != nil {

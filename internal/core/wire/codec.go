@@ -34,6 +34,8 @@ const (
 	MaxLeases  = 16       // elements of Heartbeat.Said
 	MaxLinks   = 16       // elements of Sight.Links
 	MaxGroups  = 128      // elements of Heartbeat.Groups and of Heartbeat.Released: more don't fit a datagram
+	// MaxAccounts bounds the elements of Heartbeat.Accounts, which take turns: they must leave room for all else.
+	MaxAccounts = 4
 )
 
 // Kinds on the wire. A number never changes its meaning and is never used again.
@@ -69,6 +71,7 @@ func Append(dst []byte, m Message) ([]byte, error) {
 		e.uint(uint64(m.Number))
 		e.uint(m.Seq)
 		e.uint(uint64(m.Newest))
+		e.b = binary.AppendVarint(e.b, int64(m.At))
 	case *Raft:
 		e.head(kindRaft)
 		e.raft(m.Msg)
@@ -212,6 +215,11 @@ func (e *encoder) heartbeat(m *Heartbeat) {
 	for i := range m.Groups {
 		e.groupReport(&m.Groups[i])
 	}
+	e.uint(m.Whole)
+	e.count("accounts", len(m.Accounts), MaxAccounts)
+	for i := range m.Accounts {
+		e.account(&m.Accounts[i])
+	}
 }
 
 func (e *encoder) sight(s *Sight) {
@@ -245,11 +253,26 @@ func (e *encoder) groupReport(g *GroupReport) {
 	e.fixed(uint64(g.Group))
 	e.uint(uint64(g.Epoch))
 	e.b = append(e.b, byte(g.Phase))
-	e.bits(g.Hot, g.Cut, g.Lacks, g.Brief, g.Probe != 0)
+	e.bits(g.Hot, g.Cut, g.Lacks, g.Brief, g.Probe != 0, g.Short)
 	if g.Probe != 0 {
 		e.fixed(g.Probe)
 	}
 	e.string(cut(g.Reason, MaxReason))
+}
+
+// account appends what is told of a service: instants as differences, since most lie close together.
+func (e *encoder) account(a *Account) {
+	e.fixed(uint64(a.Key))
+	e.uint(uint64(a.Epoch))
+	e.bits(a.Up, a.Ordered, a.Late, a.OrderedGaps.Late, a.OtherGaps.Late)
+	e.b = binary.AppendVarint(e.b, int64(a.First))
+	e.b = binary.AppendVarint(e.b, int64(a.Began-a.First))
+	e.b = binary.AppendVarint(e.b, int64(a.From))
+	e.b = binary.AppendVarint(e.b, int64(a.To-a.From))
+	for _, g := range []*cluster.Gaps{&a.OrderedGaps, &a.OtherGaps} {
+		e.duration("accounts.gaps", g.Most)
+		e.duration("accounts.gaps", g.Least)
+	}
 }
 
 // cut shortens s to at most limit bytes without splitting a character.
@@ -327,6 +350,7 @@ func Decode(b []byte) (Message, error) {
 			Number:      cluster.Number(d.uint("number")),
 			Seq:         d.uint("seq"),
 			Newest:      cluster.Number(d.uint("newest")),
+			At:          cluster.Instant(d.int("at")),
 		}
 	case kindRaft:
 		m = d.raft()
@@ -515,7 +539,28 @@ func (d *decoder) heartbeat() *Heartbeat {
 	for i := range m.Groups {
 		d.groupReport(&m.Groups[i])
 	}
+	m.Whole = d.uint("whole")
+	if n := d.count("accounts", MaxAccounts, 18); n > 0 {
+		m.Accounts = make([]Account, n)
+	}
+	for i := range m.Accounts {
+		d.account(&m.Accounts[i])
+	}
 	return m
+}
+
+func (d *decoder) account(a *Account) {
+	a.Key = GroupKey(d.fixed("accounts.group"))
+	a.Epoch = cluster.Epoch(d.uint("accounts.epoch"))
+	flags := d.byte("accounts.flags")
+	a.Up, a.Ordered, a.Late, a.OrderedGaps.Late, a.OtherGaps.Late = flags&1 != 0, flags&2 != 0, flags&4 != 0, flags&8 != 0, flags&16 != 0
+	a.First = cluster.Instant(d.int("accounts.first"))
+	a.Began = a.First + cluster.Instant(d.int("accounts.began"))
+	a.From = cluster.Instant(d.int("accounts.from"))
+	a.To = a.From + cluster.Instant(d.int("accounts.to"))
+	for _, g := range []*cluster.Gaps{&a.OrderedGaps, &a.OtherGaps} {
+		g.Most, g.Least = d.duration("accounts.gaps"), d.duration("accounts.gaps")
+	}
 }
 
 func (d *decoder) sight(s *Sight) {
@@ -550,7 +595,7 @@ func (d *decoder) groupReport(g *GroupReport) {
 		d.fail("groups.phase", fmt.Errorf("%d is unknown", g.Phase))
 	}
 	flags := d.byte("groups.flags")
-	g.Hot, g.Cut, g.Lacks, g.Brief = flags&1 != 0, flags&2 != 0, flags&4 != 0, flags&8 != 0
+	g.Hot, g.Cut, g.Lacks, g.Brief, g.Short = flags&1 != 0, flags&2 != 0, flags&4 != 0, flags&8 != 0, flags&32 != 0
 	if flags&16 != 0 {
 		g.Probe = d.fixed("groups.probe")
 	}

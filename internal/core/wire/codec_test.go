@@ -60,13 +60,20 @@ func drawHeartbeat(t *rapid.T) *Heartbeat {
 		Groups: drawList(t, "groups", 4, func() GroupReport {
 			return GroupReport{
 				Group: GroupKey(u("group")), Epoch: cluster.Epoch(u("epoch")),
-				Phase: Phase(rapid.IntRange(0, 5).Draw(t, "phase")), Cut: b("cut"), Hot: b("hot"), Lacks: b("lacks"), Brief: b("brief"), Probe: u("probe"),
+				Phase: Phase(rapid.IntRange(0, 5).Draw(t, "phase")), Cut: b("cut"), Hot: b("hot"), Lacks: b("lacks"), Short: b("short"), Brief: b("brief"), Probe: u("probe"),
 				Reason: rapid.StringN(0, 40, 60).Draw(t, "reason"),
 			}
 		}),
 		Revision: cluster.Revision(u("revision")),
 		Sight: Sight{Revision: cluster.Revision(u("of")), Reached: u("reached"), Missed: u("missed"),
 			Links: drawList(t, "links", 4, func() LinkSight { return LinkSight{u("heard"), u("lost")} })},
+		Whole: u("whole"),
+		Accounts: drawList(t, "accounts", MaxAccounts, func() Account {
+			gaps := func() cluster.Gaps { return cluster.Gaps{Most: span("most"), Least: span("least"), Late: b("late")} }
+			at := func(label string) cluster.Instant { return cluster.Instant(rapid.Int64().Draw(t, label)) }
+			return Account{GroupKey(u("group")), cluster.Account{Epoch: cluster.Epoch(u("epoch")), Up: b("up"), First: at("first"), Began: at("began"),
+				From: at("from"), To: at("to"), Ordered: b("ordered"), Late: b("late"), OrderedGaps: gaps(), OtherGaps: gaps()}}
+		}),
 	}
 }
 
@@ -78,7 +85,7 @@ func drawMessage(t *rapid.T) Message {
 	case 1:
 		return drawHeartbeat(t)
 	case 2:
-		return &Ack{cluster.Incarnation(u("inc")), cluster.RunID(u("run")), cluster.Number(u("number")), u("seq"), cluster.Number(u("newest"))}
+		return &Ack{cluster.Incarnation(u("inc")), cluster.RunID(u("run")), cluster.Number(u("number")), u("seq"), cluster.Number(u("newest")), cluster.Instant(rapid.Int64().Draw(t, "at"))}
 	case 3:
 		return &Raft{&raftpb.Message{
 			Type: raftpb.MessageType_MsgApp.Enum(), From: id("from"), To: id("to"), Term: id("term"), Commit: id("commit"),

@@ -39,6 +39,16 @@ type Heartbeat struct {
 	// Of groups, as many in turns as fit (protocol.md, "Quorum leases", 7).
 	Released []Tenure
 	Groups   []GroupReport
+	// Whole names, by their places in Heard, those who have acked all that the sender has to tell of groups, or find here
+	// what they have not: bit i is Heard[i].
+	Whole    uint64
+	Accounts []Account // of how clients were served, as far as they are not on record; in turns
+}
+
+// Account is how a group's clients were served by one placement on the sender.
+type Account struct {
+	Key             GroupKey
+	cluster.Account // Group is empty on the wire
 }
 
 // Sight is how the sender sees the networks by which clients come. Its places are those of one revision of the
@@ -123,6 +133,7 @@ type GroupReport struct {
 	Lacks  bool   // this host lacks something that it needs to run; Reason says what
 	Brief  bool   // it failed before it had been well for a while
 	Probe  uint64 // what a probe says against it, as one number; 0: nothing. If it has not failed, only the last try has
+	Short  bool   // it is open, and clients don't get what they should: a person has stopped a resource, or the kernel's gate has run out
 	Reason string // of a failure, or what else is to be told; at most 200 bytes
 }
 
@@ -136,6 +147,9 @@ type Ack struct {
 	// Newest is the newest lease number of the heartbeat's sender in the voter's log: one that is higher than its
 	// own tells it that its own is over.
 	Newest cluster.Number
+	// At is the voter's own clock when it sent this: with it the receiver bounds how the two clocks relate. No promise
+	// may count from it.
+	At cluster.Instant
 }
 
 // Raft carries one message of Raft.

@@ -2,8 +2,8 @@ package wire
 
 // A heartbeat is one datagram: its sender puts in as much of its groups as the rest leaves room for.
 
-// countsGrow is what the two counts of lists may take beyond the byte each that an empty list has.
-const countsGrow = 2
+// countsGrow is what the two counts of lists, and the bits of those who know all, may take beyond a byte each.
+const countsGrow = 4
 
 // Room returns how many bytes of group reports and releases a heartbeat still has room for. It appends the encoded
 // message to scratch, whose room may be used again; a heartbeat that can't be encoded has none.
@@ -34,4 +34,14 @@ func varintSize(v uint64) int {
 		n++
 	}
 	return n
+}
+
+// accountRoom is more than what anything takes in an account.
+const accountRoom = 128
+
+// Size returns how many bytes an account takes in a heartbeat.
+func (a *Account) Size() int {
+	e := encoder{b: make([]byte, 0, accountRoom)}
+	e.account(a)
+	return len(e.b)
 }

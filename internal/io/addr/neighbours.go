@@ -17,12 +17,12 @@ const (
 	neighboursMax = 4096
 	// returnsEvery is the least time between two words of WatchNeighbours: the announcements that follow from one go on
 	// for longer.
-	returnsEvery = time.Second
+	returnsEvery = 5 * time.Second
 )
 
 // WatchNeighbours tells when a neighbour that the kernel could not reach is there again, or has another hardware
 // address than before, until the context ends; then it returns nil. What was announced meanwhile, it did not hear. It
-// calls changed from its own goroutine, which is the caller's, once a second at most.
+// calls changed from its own goroutine, which is the caller's, each 5 s at most.
 func WatchNeighbours(ctx context.Context, changed func()) error {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_NEIGH)
 	if err != nil {

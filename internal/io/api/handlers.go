@@ -236,7 +236,9 @@ func (h *handlers) Explain(ctx context.Context, r *batonv1.ExplainRequest) (*bat
 	}
 	s, g, err := h.group(ctx, r.Subject)
 	if err == nil {
-		return &batonv1.ExplainResponse{Status: s, Group: g, History: about(lines, cluster.GroupID(r.Subject), explainLines)}, nil
+		x := &batonv1.ExplainResponse{Status: s, Group: g, History: about(lines, cluster.GroupID(r.Subject), explainLines), ResourcesOf: s.Node}
+		h.askOwner(ctx, x)
+		return x, nil
 	}
 	index, bad := strconv.ParseUint(strings.TrimPrefix(r.Subject, "#"), 10, 64)
 	if bad != nil {
@@ -252,6 +254,39 @@ func (h *handlers) Explain(ctx context.Context, r *batonv1.ExplainRequest) (*bat
 	}
 	return nil, failure(connect.CodeNotFound, "baton history lists the entries", "the history has no entry %d: it reaches from %d to %d, and not every number has one",
 		index, lines[0].Index, lines[len(lines)-1].Index)
+}
+
+// ownerAnswers is how long the owner of a group may take to tell of its resources.
+const ownerAnswers = 2 * time.Second
+
+// askOwner puts in how a group's resources are on its owner, which alone knows.
+func (h *handlers) askOwner(ctx context.Context, x *batonv1.ExplainResponse) {
+	owner := x.Group.Owner
+	others, ok := h.backend.(interface {
+		Peer(ctx context.Context, node cluster.NodeID) (*Client, error)
+	})
+	if owner == "" || owner == x.Status.Node || !ok {
+		return
+	}
+	x.ResourcesOf, x.Group.Resources = owner, nil
+	ctx, cancel := context.WithTimeout(ctx, ownerAnswers)
+	defer cancel()
+	peer, err := others.Peer(ctx, cluster.NodeID(owner))
+	if err != nil {
+		x.ResourcesMissing = owner + " can't be asked: " + err.Error()
+		return
+	}
+	defer peer.Close()
+	s, err := peer.Status(ctx, &batonv1.StatusRequest{})
+	if err != nil {
+		x.ResourcesMissing = owner + " does not answer: " + Explain(err).Text
+		return
+	}
+	for _, g := range s.Groups {
+		if g.Name == x.Group.Name {
+			x.Group.Resources = g.Resources
+		}
+	}
 }
 
 func (h *handlers) Version(context.Context, *batonv1.VersionRequest) (*batonv1.VersionResponse, error) {

@@ -39,6 +39,7 @@ func statusOf(o *cluster.Overview, now time.Time, version string) *batonv1.Statu
 	}
 	s.Joining, s.Revision, s.Voters, s.VotersHeard = o.Joining, uint64(o.Revision), uint32(o.Voters), uint32(o.VotersHeard)
 	s.Left = o.Left
+	s.TermSince, s.TermWhy = stamp(o.TermSince), o.TermWhy
 	if d := o.Draft; d != nil {
 		s.Draft = draftOf(d)
 	}
@@ -84,7 +85,7 @@ func nodeOf(v *cluster.NodeView, links []string) *batonv1.Node {
 func groupOf(v *cluster.GroupView) *batonv1.Group {
 	g := &batonv1.Group{
 		Name: string(v.ID), Owner: string(v.Owner), Last: string(v.Last), Epoch: uint64(v.Epoch), Serving: v.Serving, Failover: v.Policy,
-		Failback: v.Failback, Next: string(v.Next), NextBanned: v.NextBanned, Decision: v.Decision, Rule: v.Rule, Evidence: v.Evidence, Rejected: v.Rejected,
+		Failback: v.Failback, Next: string(v.Next), NextBanned: v.NextBanned, Decision: v.Decision, Rule: v.Rule, Evidence: v.Evidence, Rejected: v.Rejected, Degraded: v.Degraded,
 	}
 	if m := v.Move; m != nil {
 		g.Move = &batonv1.Move{Id: m.ID, From: string(m.From), To: string(m.To), Epoch: uint64(m.Epoch), Failback: m.Failback, Assigned: uint64(m.Assigned)}
@@ -93,7 +94,7 @@ func groupOf(v *cluster.GroupView) *batonv1.Group {
 		g.Bans = append(g.Bans, &batonv1.Ban{Node: string(b.Node), Until: stamp(b.Until), Reason: b.Reason})
 	}
 	for _, n := range v.Nodes {
-		g.Nodes = append(g.Nodes, &batonv1.GroupNode{Node: string(n.Node), Phase: n.Phase, Hot: n.Hot, Epoch: uint64(n.Epoch), Reason: n.Reason, Refusal: n.Can})
+		g.Nodes = append(g.Nodes, &batonv1.GroupNode{Node: string(n.Node), Phase: n.Phase, Hot: n.Hot, Epoch: uint64(n.Epoch), Reason: n.Reason, Refusal: n.Can, InNeed: n.InNeed})
 	}
 	for _, r := range v.Own {
 		g.Resources = append(g.Resources, &batonv1.Resource{Name: string(r.ID), Kind: r.Kind, Status: r.Status.String(), Depth: r.Depth.String(), Reason: r.Reason})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strings"
 
 	"baton/internal/core/cluster"
 )
@@ -30,7 +31,8 @@ type answer struct {
 	Group   cluster.GroupID `json:"group,omitempty"`
 	Owner   cluster.NodeID  `json:"owner,omitempty"`
 	Epoch   cluster.Epoch   `json:"epoch,omitempty"`
-	Serving bool            `json:"serving,omitempty"` // by the owner's own word
+	Serving bool            `json:"serving,omitempty"` // clients get what they should, by the owner's own word
+	Why     string          `json:"why,omitempty"`     // not, though it is open
 }
 
 func (a answer) write(w http.ResponseWriter, bad int) {
@@ -61,7 +63,8 @@ func (p *plain) healthy(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// ready: the cluster is founded, this node hears a majority, and it is not sick.
+// ready: the cluster is founded, this node hears a majority, it is not sick, and clients of the groups that it has open
+// get what they should.
 func (p *plain) ready(w http.ResponseWriter, r *http.Request) {
 	o := p.look(w, r)
 	switch {
@@ -72,9 +75,22 @@ func (p *plain) ready(w http.ResponseWriter, r *http.Request) {
 		answer{Text: "no majority of the voters is heard", Node: o.Node}.write(w, http.StatusServiceUnavailable)
 	case slices.ContainsFunc(o.Nodes, func(n cluster.NodeView) bool { return n.ID == o.Node && n.Sick }):
 		answer{Text: "this node is sick: its disk, run record or gate takes no write", Node: o.Node}.write(w, http.StatusServiceUnavailable)
+	case degradedHere(o) != "":
+		answer{Text: "this node does not serve what it has: " + degradedHere(o), Node: o.Node}.write(w, http.StatusServiceUnavailable)
 	default:
 		answer{OK: true, Text: "this node belongs to a majority", Node: o.Node}.write(w, 0)
 	}
+}
+
+// degradedHere tells of which groups this node serves their clients less than they should get; empty: of none.
+func degradedHere(o *cluster.Overview) string {
+	var out []string
+	for _, g := range o.Groups {
+		if g.Owner == o.Node && g.Degraded != "" {
+			out = append(out, string(g.ID)+" is degraded: "+g.Degraded)
+		}
+	}
+	return strings.Join(out, "; ")
 }
 
 // primary: this node serves the group.
@@ -88,10 +104,12 @@ func (p *plain) primary(w http.ResponseWriter, r *http.Request) {
 		if g.ID != id {
 			continue
 		}
-		a := answer{Node: o.Node, Group: id, Owner: g.Owner, Epoch: g.Epoch, Serving: g.Serving}
+		a := answer{Node: o.Node, Group: id, Owner: g.Owner, Epoch: g.Epoch, Serving: g.Serving, Why: g.Degraded}
 		switch {
 		case g.Owner == o.Node && g.Serving:
 			a.OK, a.Text = true, "this node serves"
+		case g.Owner == o.Node && g.Degraded != "":
+			a.Text = "this node has it, degraded: " + g.Degraded
 		case g.Owner == o.Node:
 			a.Text = "this node is to serve, and does not yet"
 		case g.Owner == "":

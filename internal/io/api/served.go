@@ -38,8 +38,9 @@ func servedOf(all []cluster.Served) []*batonv1.Served {
 		s := &all[i]
 		out = append(out, &batonv1.Served{
 			Group: string(s.Group), Node: string(s.Node), Epoch: uint64(s.Epoch), Time: stamp(s.Wall), Planned: s.Planned,
-			Down: durationpb.New(s.Down), Rough: s.Rough, Detected: durationpb.New(s.Phases.Detected), Decided: durationpb.New(s.Phases.Decided),
+			Down: durationpb.New(s.Down), Rough: s.Known != cluster.Within && s.Known != cluster.AtMost && s.Known != cluster.AtLeast, Detected: durationpb.New(s.Phases.Detected), Decided: durationpb.New(s.Phases.Decided),
 			Waited: durationpb.New(s.Phases.Waited), Started: durationpb.New(s.Phases.Started),
+			Least: durationpb.New(s.Least), Known: string(s.Known), Share: durationpb.New(s.Share),
 		})
 	}
 	return out
