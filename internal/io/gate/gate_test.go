@@ -314,7 +314,13 @@ func (w *world) listen(t *testing.T, address string) *net.UDPConn {
 	t.Helper()
 	var c *net.UDPConn
 	var err error
-	in(t, w.node, func() { c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(address))) })
+	listen := func() { c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(address))) }
+	// A socket that was closed stays for a moment in a child that another test forks, until that runs its program.
+	for end := time.Now().Add(long); ; time.Sleep(time.Millisecond) {
+		if in(t, w.node, listen); !errors.Is(err, unix.EADDRINUSE) || time.Now().After(end) {
+			break
+		}
+	}
 	must(t, err)
 	t.Cleanup(func() { c.Close() })
 	return c
