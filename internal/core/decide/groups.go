@@ -108,7 +108,12 @@ var groupRules = []groupRule{
 		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 			r := reportOf(p, g, g.Owner)
 			d.Evidence = append(d.Evidence, fmt.Sprintf("%s: %s", g.Owner, r.Reason))
-			return append(place(p, g, d), p.ban(g, r.Reason, r.Reason))
+			parts := append(place(p, g, d), p.ban(g, r.Reason, r.Reason))
+			if o := p.f.Node(g.Owner); o.Sick { // as in G32
+				d.Evidence = append(d.Evidence, fmt.Sprintf("%s is sick: its disk, run record or gate does not answer", o.ID))
+				parts = append(evict(o), parts...)
+			}
+			return parts
 		}},
 	{id: "G32", verdict: Move, why: "its node has lost its uplink or is sick, and another can take it",
 		when: func(p *planner, g *cluster.GroupFacts) bool {
@@ -319,7 +324,7 @@ func (p *planner) refusal(g *cluster.GroupFacts, to cluster.NodeID) string {
 	if b := p.banned(g, to); b != nil && !p.report(g, to).Hot {
 		return "is banned after a failure: " + b.Reason
 	}
-	if p.saysSame(g, to, reportOf(p, g, g.Owner)) {
+	if p.saysSame(g, to, g.Owner) {
 		return "says the same of the same probe"
 	}
 	if g.Owner != "" && p.f.Node(to).Late {
@@ -448,7 +453,7 @@ func (p *planner) choose(g *cluster.GroupFacts) (*cluster.NodeFacts, []Alternati
 			rejected = append(rejected, Alternative{id, "has just failed it: " + ban.Reason})
 			continue
 		}
-		if p.saysSame(g, id, reportOf(p, g, g.Owner)) {
+		if p.saysSame(g, id, g.Owner) {
 			rejected = append(rejected, Alternative{id, "says the same of the same probe"})
 			continue
 		}

@@ -25,7 +25,7 @@ func (p *planner) shared(g *cluster.GroupFacts, at cluster.NodeID) bool {
 		if id == at || p.inability(g, id) != "" || p.f.Instructions.Drain(id) != nil {
 			continue
 		}
-		if !p.saysSame(g, id, here) {
+		if !p.saysSame(g, id, at) {
 			return false
 		}
 		others++
@@ -36,13 +36,18 @@ func (p *planner) shared(g *cluster.GroupFacts, at cluster.NodeID) bool {
 // saysSame tells whether a node says of a probe what another says that has failed: it has failed there as well, or its
 // last try has; or it failed there a moment ago, when the group ran there. What a node said is over once the group has
 // been well for a while, there or where it went: where all said the same, not all find it mended at the same moment.
-func (p *planner) saysSame(g *cluster.GroupFacts, id cluster.NodeID, here cluster.Report) bool {
+// Where a fault of its own explains why the other does not find it mended, only what is said now counts.
+func (p *planner) saysSame(g *cluster.GroupFacts, id, at cluster.NodeID) bool {
+	here := reportOf(p, g, at)
 	if !here.Failed || here.Probe == 0 {
 		return false
 	}
 	there := p.report(g, id)
 	if there.Probe == here.Probe {
 		return true
+	}
+	if here.Cut || p.f.Node(at).Sick || p.nearer(g, id, at) {
+		return false
 	}
 	if g.Shared != nil && g.Shared.Probe == here.Probe && there.Hot && !there.Failed && there.Well < SharedOver {
 		return true
