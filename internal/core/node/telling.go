@@ -39,6 +39,7 @@ type item struct {
 	reports  bool            // there is a report
 	released []cluster.Epoch // until the log has them
 	version  uint64          // the change that made it so; 0: there was nothing to tell yet
+	freed    uint64          // the newest change that released something
 	sent     uint64          // the newest version that was sent
 	seq      uint64          // the newest heartbeat that it is in
 }
@@ -150,6 +151,9 @@ func (n *Node) tell(place int, report wire.GroupReport, reports bool, released [
 			p.missing++
 		}
 	}
+	if len(released) > 0 && !slices.Equal(x.released, released) {
+		x.freed = t.changes
+	}
 	x.report, x.reports, x.released, x.version = report, reports, released, t.changes
 	t.unsent = true
 	return true
@@ -179,7 +183,8 @@ func (n *Node) hasHeard(p *peer, seq uint64) {
 }
 
 // tellGroups fills a heartbeat with what it tells of groups: what has changed first, then what one of the peers that
-// it goes to lacks, then releases, then the others in turn.
+// it goes to lacks, then releases, then the others in turn. Of the first two, releases come first: another node waits
+// for them to serve.
 func (n *Node) tellGroups(hb *wire.Heartbeat, to []int) {
 	t := &n.telling
 	room := 0
@@ -188,18 +193,13 @@ func (n *Node) tellGroups(hb *wire.Heartbeat, to []int) {
 	*x = part{seq: hb.Seq, items: x.items[:0]}
 	f := filling{t: t, hb: hb, part: x, room: room}
 	if t.unsent {
-		t.unsent = false
-		for k := range t.items {
-			if i := &t.items[k]; i.sent < i.version && !f.put(k) {
-				t.unsent = true
-				break
-			}
-		}
+		t.unsent = !f.putAll(func(x *item) bool { return x.sent < x.freed }) || !f.putAll(func(x *item) bool { return x.sent < x.version })
 	}
 	lacking := func(k int) bool {
 		return slices.ContainsFunc(to, func(i int) bool { return n.peers[i].lacks(k, t.items[k].version) })
 	}
 	if slices.ContainsFunc(to, func(i int) bool { return n.peers[i].missing > 0 }) {
+		t.gone = f.walk(t.gone, len(t.items), func(k int) bool { return len(t.items[k].released) > 0 && lacking(k) })
 		t.again = f.walk(t.again, len(t.items), lacking)
 	}
 	n.nameKnowing(hb, to, !t.unsent && !f.full)
@@ -231,6 +231,16 @@ type filling struct {
 	part *part
 	room int
 	full bool // something had no room
+}
+
+// putAll puts in all items that are wanted; false: not all had room.
+func (f *filling) putAll(wanted func(x *item) bool) bool {
+	for k := range f.t.items {
+		if wanted(&f.t.items[k]) && !f.put(k) {
+			return false
+		}
+	}
+	return true
 }
 
 // walk puts in, from a place on and around, items that are wanted, at most so many, as long as there is room. It

@@ -123,6 +123,37 @@ func TestOvertakenHeartbeatTellsOfGroups(t *testing.T) {
 	check(t, got.Reason == "late", "an older word than the last counts: %q", got.Reason)
 }
 
+// A release is in the very next heartbeat, however many reports have changed before it in the file; and where that was
+// lost, it comes again before what else is missing.
+func TestReleaseIsToldFirst(t *testing.T) {
+	r := serving(t, file("a", many(300)))
+	r.until("all is known", 5*time.Second, func() bool { return knows(r, "beta", "alpha") && knows(r, "gamma", "alpha") })
+	n := r.at("alpha").n
+	last := len(n.groups) - 1
+	for k := range n.groups {
+		report := n.telling.items[k].report
+		report.Reason = strings.Repeat("r", 100)
+		var released []cluster.Epoch
+		if k == last {
+			released = []cluster.Epoch{7}
+		}
+		n.tell(k, report, true, released)
+	}
+	to := []int{n.index("beta"), n.index("gamma")}
+	hb := &wire.Heartbeat{Seq: 1 << 40}
+	beat := func() bool {
+		hb = &wire.Heartbeat{Seq: hb.Seq + 1}
+		n.tellGroups(hb, to)
+		return slices.Contains(hb.Released, wire.Tenure{Group: wire.KeyOf(n.groups[last].spec.ID), Epoch: 7})
+	}
+	check(t, beat(), "the next heartbeat tells of the release")
+	check(t, n.telling.unsent, "one heartbeat has room for all: the test shows nothing")
+	for n.telling.unsent {
+		beat()
+	}
+	check(t, beat(), "the release was lost, and is not the first to come again")
+}
+
 func BenchmarkStep(b *testing.B) {
 	for _, count := range []int{10, 500} {
 		b.Run(fmt.Sprint(count), func(b *testing.B) {
