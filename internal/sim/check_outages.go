@@ -19,6 +19,7 @@ type outages struct {
 type outage struct {
 	up      int   // machine whose clients are served; -1: nobody's are
 	begun   bool  // they ever were
+	unseen  bool  // they are not since the machine's uplink went while no agent ran there: nobody can know
 	since   int64 // since when nobody's are
 	upSince int64
 	end     cluster.Instant // of the gate, by the machine's clock
@@ -92,7 +93,7 @@ func (o *outages) look(w *world) {
 			if end := max(x.end, m.gates[g].end); end > 0 && end <= m.clock.read(w.now) && m.powered && !m.still {
 				x.since = min(w.now, m.clock.when(end)) // it ran out between two events
 			}
-			x.up = -1
+			x.up, x.unseen = -1, m.agent == nil && m.uplinkDown()
 		}
 		for i, m := range w.machines {
 			if !m.answers(g) {
@@ -101,7 +102,7 @@ func (o *outages) look(w *world) {
 			if x.begun {
 				x.total += w.now - x.since
 			}
-			if x.since < o.untold {
+			if x.since < o.untold || x.unseen {
 				x.forgive()
 			}
 			x.up, x.begun, x.upSince, x.end = i, true, w.now, m.gates[g].end

@@ -125,7 +125,7 @@ func (n *Node) serviceEnds(i int, mine bool) {
 	s := &l.service
 	switch stopped := n.state.Instructions.Stop(st.ID, "") != nil; {
 	case n.sleptAt == n.now.Mono:
-		s.Up, s.From, s.To, s.vague = false, n.last, n.now.Mono, true // while it slept
+		s.Up, s.From, s.open, s.vague = false, n.last, true, true // while it slept, and until its gate is known to be shut
 	case !n.leaseRuns() || n.ranOut(l):
 		n.serviceRanOut(l)
 	case l.open == 0 && !mine: // the log has given it to another, or to nobody
@@ -184,7 +184,7 @@ func (n *Node) resumeService(l *local, a cluster.Account, gates []cluster.GateSt
 	case !up:
 		s.Up, s.From, s.To, s.Late = false, end, end, true
 	case l.stands <= n.now.Mono:
-		s.Up, s.From, s.To = false, end.Add(-gateSlip), end
+		s.Up, s.From, s.To, s.Late = false, end.Add(-gateSlip), end, true // nobody watched what is around it meanwhile
 	}
 }
 
