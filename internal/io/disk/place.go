@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -74,18 +75,48 @@ func allocated(info fs.FileInfo) bool {
 	return !ok || s.Blocks*512 >= info.Size()
 }
 
-// errGone says that the log, or its directory, was deleted or replaced.
-var errGone = errors.New("its file was deleted or replaced")
+var (
+	// errGone says that the log, or its directory, was deleted or replaced.
+	errGone = errors.New("its file was deleted or replaced")
+	// errAltered says that somebody else has written to the log, or cut it.
+	errAltered = errors.New("its file was altered by something else than this agent")
+)
 
-// misplaced tells why what this store has open is not what stands in the directory; nil: it is. What is written to a
-// file without a name is lost with the agent.
+// misplaced tells why what this store has open is not what stands in the directory, or does not hold what was written;
+// nil: it does. What is written to a file without a name is lost with the agent.
 func (s *Store) misplaced() error {
 	for name, f := range map[string]*os.File{logName: s.file, lockName: s.lock} {
 		if !s.named(name, f) {
 			return errGone
 		}
 	}
-	return nil
+	info, err := s.file.Stat()
+	if err != nil || info.Size() == s.size && (s.lost || info.ModTime().Equal(s.written) || s.intact()) {
+		return nil // what can't be looked at the write itself will tell
+	}
+	return errAltered
+}
+
+// intact tells whether the log holds what was written to it. It reads all of it, so it is asked only where the time of
+// the last write is not that of this store's own: a time alone can be set without a write.
+func (s *Store) intact() bool {
+	b, err := bounded.ReadAll(io.NewSectionReader(s.file, 0, s.size), maxLog)
+	if err != nil {
+		return false
+	}
+	c, err := readLog(s.file.Name(), b)
+	return err == nil && c.tail.at == s.tail.at && c.tail.crc == s.tail.crc && (s.waits || !c.report.Torn)
+}
+
+// mark notes when the log was last written to, by this store: what is written later, by the tick of the file system's
+// clock (some ms), is somebody else's.
+func (s *Store) mark() {
+	if s.file == nil {
+		return
+	}
+	if info, err := s.file.Stat(); err == nil {
+		s.written = info.ModTime()
+	}
 }
 
 // named tells whether a name in the directory is that of an open file. What can't be looked at counts as well: the
@@ -131,6 +162,7 @@ func (s *Store) place() error {
 	if err := s.rewrite(); err != nil {
 		return err
 	}
+	s.spare = false // what had the name may have been cut
 	if before != nil {
 		return s.syncDir(filepath.Dir(filepath.Clean(s.dir)))
 	}

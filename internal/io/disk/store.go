@@ -10,7 +10,7 @@
 // nobody from writing.
 //
 // The whole content is also in memory: a node's log is short, since the core takes snapshots. So a log that was
-// deleted, or that the disk failed to write, is made anew while the agent runs.
+// deleted or altered, or that the disk failed to write, is made anew while the agent runs.
 package disk
 
 import (
@@ -90,7 +90,8 @@ type Store struct {
 	file     *os.File
 	image    cluster.DiskImage // what the file says, with every write so far
 	tail     tail
-	size     int64 // of the file; records never go beyond it
+	size     int64     // of the file; records never go beyond it
+	written  time.Time // when the file was last written to, by its own clock
 	buf      []byte
 	syncTime time.Duration
 	report   Report
@@ -144,6 +145,7 @@ func (s *Store) open() error {
 	if err := s.measureSync(); err != nil {
 		return fmt.Errorf("measure how long a sync takes: %w", err)
 	}
+	s.mark()
 	s.reserve()
 	return nil
 }
@@ -313,6 +315,7 @@ func (s *Store) Write(p cluster.Persist) error {
 		}
 	}
 	err := s.write(p)
+	s.mark()
 	if err == nil {
 		s.waits = false
 		s.reserve()

@@ -302,6 +302,72 @@ func TestDeletedDirectoryIsMadeAnew(t *testing.T) {
 	}
 }
 
+// The log is written to in its place by somebody else, below a running store: the next write puts it right, whole.
+func TestAlteredLogIsMadeAnew(t *testing.T) {
+	for name, harm := range map[string]func(log string, old []byte) error{
+		"emptied":        func(log string, _ []byte) error { return os.Truncate(log, 0) },
+		"cut":            func(log string, _ []byte) error { return os.Truncate(log, testSize-1) },
+		"longer":         func(log string, _ []byte) error { return os.Truncate(log, testSize+1) },
+		"an older state": func(log string, old []byte) error { return os.WriteFile(log, old, 0) }, // as cp does
+		"zeros":          func(log string, old []byte) error { return os.WriteFile(log, make([]byte, len(old)), 0) },
+		"one byte":       func(log string, old []byte) error { return overwrite(log, []byte{old[40] ^ 1}, 40) },
+		"touched":        func(log string, _ []byte) error { return os.Chtimes(log, time.Time{}, time.Now().Add(time.Hour)) },
+		"the same again": func(log string, _ []byte) error {
+			now, err := os.ReadFile(log)
+			return errors.Join(err, os.WriteFile(log, now, 0))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			log := filepath.Join(dir, logName)
+			told := 0
+			s, _, err := Open(dir, Options{Size: testSize, Told: func(string, error) { told++ }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, s, cluster.Persist{Entries: entries(1, 3, 1), Sync: true})
+			old, err := os.ReadFile(log)
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, s, cluster.Persist{Entries: entries(4, 5, 1), Sync: true})
+			time.Sleep(20 * time.Millisecond) // the file system's clock goes by ticks
+			if err := harm(log, old); err != nil {
+				t.Fatal(err)
+			}
+			for term := range uint64(3) {
+				write(t, s, cluster.Persist{Hard: &cluster.HardState{Term: 3 + term}, Sync: true})
+			}
+			want := 1
+			if name == "touched" || name == "the same again" {
+				want = 0
+			}
+			if told != want {
+				t.Errorf("told of %d times, want %d", told, want)
+			}
+			if info, err := os.Stat(filepath.Join(dir, tempName)); err != nil || info.Size() < testSize || !allocated(info) && name != "longer" {
+				t.Errorf("the spare: %v", err)
+			}
+			after := clone(s.image)
+			s.file.Close() // killed
+			s.lock.Close()
+			if _, got := open(t, dir); !equal(got, after) || len(got.Entries) != 5 || got.Hard.Term != 5 {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+// overwrite writes bytes into a file, in its place.
+func overwrite(name string, b []byte, at int64) error {
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(b, at)
+	return errors.Join(err, f.Close())
+}
+
 // Another node's directory in the place of this one is left alone, and no write counts meanwhile.
 func TestOtherDirectoryInItsPlace(t *testing.T) {
 	root := t.TempDir()
