@@ -45,7 +45,7 @@ func checkReach(u *checkup, spec *cluster.Spec, self *cluster.NodeSpec) {
 	ctx, cancel := context.WithTimeout(context.Background(), checkTargets)
 	defer cancel()
 	var missed []netip.Addr
-	reach.Watch(ctx, func() reach.Questions { return q }, func(_, doubted, no []netip.Addr) {
+	reach.Watch(ctx, func() reach.Questions { return q }, nil, func(_, doubted, no []netip.Addr) {
 		if missed = no; len(doubted) == 0 {
 			cancel()
 		}

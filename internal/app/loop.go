@@ -137,6 +137,7 @@ func (a *agent) give(now cluster.Now, in node.Input) (answer node.Input, wake cl
 	}
 	if out.Ask != nil {
 		a.others.Store(out.Ask)
+		a.askAnew()
 	}
 	if out.Left && a.leftAt == 0 {
 		a.left(now.Mono, fail(exitLeft, wayBack(string(a.self), a.opt.DataDir), "%s has left the cluster: it serves and votes no longer", a.self))

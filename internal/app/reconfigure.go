@@ -24,6 +24,7 @@ const (
 type fitting struct {
 	shared     atomic.Pointer[cluster.Spec] // what counts, for all but the loop
 	others     atomic.Pointer[node.Ask]     // whom the core wants asked
+	asked      chan struct{}                // holds one token: whom to ask may have changed
 	interfaces interfaces
 
 	leftAt  cluster.Instant // when this node learned that it has left the cluster; 0: it has not
@@ -53,7 +54,7 @@ type fitting struct {
 }
 
 func newFitting() *fitting {
-	f := &fitting{settled: make(chan struct{}), lacks: newLacks(), guardAt: cluster.Never, interfaces: newInterfaces()}
+	f := &fitting{settled: make(chan struct{}), lacks: newLacks(), asked: make(chan struct{}, 1), guardAt: cluster.Never, interfaces: newInterfaces()}
 	close(f.settled)
 	f.life, f.letGo = context.WithCancel(context.Background())
 	return f
@@ -83,6 +84,7 @@ func (a *agent) reconfigure(spec *cluster.Spec) error {
 	a.printing.limit = outputLimit(spec, a.self)
 	a.outputs.Limit(a.printing.limit)
 	a.shared.Store(spec)
+	a.askAnew()
 	if err := a.links.Reconfigure(spec.Links); err != nil {
 		a.log.Error("the links can't be changed", "cause", err)
 	}

@@ -14,7 +14,7 @@ import (
 // nodes that it has asked for.
 func (a *agent) watchTargets(ctx context.Context) {
 	var missed []netip.Addr
-	reach.Watch(ctx, a.toReach, func(yes, doubt, no []netip.Addr) {
+	reach.Watch(ctx, a.toReach, a.asked, func(yes, doubt, no []netip.Addr) {
 		for _, t := range no {
 			if !slices.Contains(missed, t) && slices.Contains(a.shared.Load().Targets, t) {
 				a.log.Warn("an address under reach does not answer", "address", t)
@@ -28,6 +28,14 @@ func (a *agent) watchTargets(ctx context.Context) {
 		missed = no
 		a.inbox.put(&node.Reach{Reached: yes, Doubted: doubt, Missed: no})
 	}, a.log)
+}
+
+// askAnew is called after a change of what toReach works out.
+func (a *agent) askAnew() {
+	select {
+	case a.asked <- struct{}{}:
+	default: // one token is there
+	}
 }
 
 // toReach works out what to ask, by the configuration that counts.

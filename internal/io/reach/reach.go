@@ -49,15 +49,19 @@ type Questions struct {
 
 // Watch asks until the context ends. Before each round it asks look for the questions, and after it tells what answers,
 // what does not for the moment, and what is missed; both are called from its goroutine, whose network namespace it works in. What can't be asked,
-// since there is no way to it, does not answer.
-func Watch(ctx context.Context, look func() Questions, tell func(reached, doubted, missed []netip.Addr), log *slog.Logger) {
+// since there is no way to it, does not answer. While there is nobody to ask it waits for a token of changed, which is
+// to come after each change of what look returns; it may be nil where there always is.
+func Watch(ctx context.Context, look func() Questions, changed <-chan struct{}, tell func(reached, doubted, missed []netip.Addr), log *slog.Logger) {
 	a := &asker{log: log, answered: map[netip.Addr]bool{}, misses: map[netip.Addr]int{}}
 	defer a.close()
 	for ctx.Err() == nil {
 		q := look()
 		a.take(q)
 		if len(q.Targets) == 0 {
-			pause(ctx, q.Round)
+			select {
+			case <-ctx.Done():
+			case <-changed:
+			}
 			continue
 		}
 		began := time.Now()

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -106,7 +107,7 @@ func (l *lan) watch(host string, q Questions) *word {
 			l.t.Error(err)
 			return
 		}
-		Watch(ctx, func() Questions { return q }, func(reached, _, missed []netip.Addr) {
+		Watch(ctx, func() Questions { return q }, nil, func(reached, _, missed []netip.Addr) {
 			w.mu.Lock()
 			w.reached, w.missed = reached, missed
 			w.rounds++
@@ -218,5 +219,56 @@ func TestCount(t *testing.T) {
 	a.take(Questions{})
 	if len(a.misses) != 0 {
 		t.Error("what is asked no more is not forgotten")
+	}
+}
+
+// While there is nobody to ask nothing is done, until it is told of a change; and so again afterwards.
+func TestNobodyToAsk(t *testing.T) {
+	var looks, rounds atomic.Int32
+	var q atomic.Pointer[Questions]
+	none, some := &Questions{Round: roundLeast}, &Questions{Round: roundLeast, Targets: []Target{{Addr: addrs("127.0.0.1")[0]}}}
+	changed := make(chan struct{}, 1)
+	q.Store(none)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		Watch(ctx, func() Questions { looks.Add(1); return *q.Load() }, changed, func(_, _, _ []netip.Addr) { rounds.Add(1) }, slog.New(slog.DiscardHandler))
+	}()
+	defer func() { cancel(); <-done }()
+	idle := func() {
+		t.Helper()
+		time.Sleep(2 * roundLeast) // what goes on may end
+		before := looks.Load()
+		time.Sleep(15 * roundLeast)
+		if n := looks.Load() - before; n != 0 {
+			t.Errorf("with nobody to ask it looked %d times", n)
+		}
+	}
+	await := func(what string, so func() bool) {
+		t.Helper()
+		for end := time.Now().Add(soon); !so(); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal(what)
+			}
+		}
+	}
+	turn := func(to *Questions) {
+		q.Store(to)
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+	await("it never looks", func() bool { return looks.Load() > 0 })
+	idle()
+	for range 2 {
+		before := rounds.Load()
+		turn(some)
+		await("nobody is asked after the change", func() bool { return rounds.Load() > before+2 })
+		turn(none)
+		now := rounds.Load()
+		await("it does not look any more", func() bool { time.Sleep(3 * roundLeast); was := now; now = rounds.Load(); return was == now })
+		idle()
 	}
 }
