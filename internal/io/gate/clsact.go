@@ -392,6 +392,7 @@ func (g *clsact) Guard(groups []Group) error {
 	} else {
 		err = errors.Join(g.fill(r), g.hooks.sweep(g.state))
 	}
+	g.hooks.hasty = false // only this sweep is waited for
 	if err == nil {
 		g.groups = groups
 		err = g.reinforce(true)
@@ -724,6 +725,7 @@ func (g *clsact) Sweep() error {
 	if g.help != nil {
 		err = errors.Join(err, g.help.Sweep())
 	}
+	g.moveOn()
 	g.tell(err)
 	g.warn()
 	return err
@@ -859,6 +861,7 @@ func (g *clsact) heard(n news) error {
 	if err == nil {
 		err = g.reinforce(false)
 	}
+	g.moveOn()
 	if len(g.hooks.taken) == 0 && err == nil && !g.unwhole {
 		g.work.Unlock()
 		return nil

@@ -289,7 +289,7 @@ func (h *hooks) attach(s *state, link netlink.Link) error {
 			h.taken = append(h.taken, link.Attrs().Name+" "+hook)
 		}
 	}
-	if err == nil {
+	if err == nil && !h.later[index] {
 		h.known[index] = true
 	}
 	return err
@@ -352,7 +352,6 @@ func (h *hooks) exchange(link netlink.Link) error {
 
 // toTCX is called when an interface may go over to tcx: its programs run there before their filters go.
 func (h *hooks) toTCX(s *state, index int) error {
-	h.hasty = false
 	defer delete(h.later, index)
 	delete(h.known, index) // what is missing was not taken off
 	err := h.one(s, index)
