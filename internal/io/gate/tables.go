@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -163,7 +164,7 @@ func exists(conn *nftables.Conn, name string) (bool, error) {
 
 func newTables(name string) (*tables, error) {
 	t := &tables{name: name, slots: map[cluster.GroupID]*slot{}, sets: newSets(name), log: slog.New(slog.DiscardHandler)}
-	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(t.notePort))
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(t.prepare))
 	if err != nil {
 		return nil, fmt.Errorf("open nfnetlink: %w", err)
 	}
@@ -182,7 +183,15 @@ func newTables(name string) (*tables, error) {
 	return t, nil
 }
 
-func (t *tables) notePort(conn *netlink.Conn) error {
+// room is what a socket may hold of one transaction: the kernel answers each message of it before it returns, and one
+// answer takes some 800 bytes.
+const room = 4 << 20
+
+// prepare makes room, as far as this process may, and notes the socket's port id.
+func (t *tables) prepare(conn *netlink.Conn) error {
+	if err := errors.Join(conn.SetReadBuffer(room), conn.SetWriteBuffer(room)); err != nil {
+		return fmt.Errorf("make room for the kernel's answers: %w", err)
+	}
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
@@ -336,10 +345,11 @@ func (t *tables) build(r *rules) error {
 		err = errors.Join(err, t.conn.AddSet(s, nil))
 		t.conn.FlushSet(s)
 	}
+	var groups []nftables.SetElement
 	for name, s := range t.slots {
-		err = errors.Join(err, t.conn.SetAddElements(t.sets.groups, s.element(name)))
+		groups = append(groups, s.element(name)...)
 	}
-	err = errors.Join(err, t.lead(r))
+	err = errors.Join(err, t.addAll(t.sets.groups, groups), t.lead(r))
 	t.rules()
 	if err = errors.Join(err, t.conn.Flush()); err != nil {
 		return fmt.Errorf("write table %s: %w", t.name, err)
@@ -377,9 +387,9 @@ func (t *tables) allot(r *rules) error {
 
 // lead adds the elements that lead from addresses and ports to slots.
 func (t *tables) lead(r *rules) error {
-	var err error
+	to := map[*nftables.Set][]nftables.SetElement{}
 	add := func(s *nftables.Set, key []byte, group cluster.GroupID) {
-		err = errors.Join(err, t.conn.SetAddElements(s, []nftables.SetElement{{Key: key, Val: t.slots[group].key()}}))
+		to[s] = append(to[s], nftables.SetElement{Key: key, Val: t.slots[group].key()})
 	}
 	for a, group := range r.addresses {
 		if strings.HasPrefix(string(a[:]), mapped4) {
@@ -395,6 +405,22 @@ func (t *tables) lead(r *rules) error {
 			set = t.sets.tcp
 		}
 		add(set, []byte{byte(p.Number >> 8), byte(p.Number)}, group)
+	}
+	var err error
+	for s, elements := range to {
+		err = errors.Join(err, t.addAll(s, elements))
+	}
+	return err
+}
+
+// perMessage is how many elements go in one message: less than the 64 KiB that a list of them can hold.
+const perMessage = 100
+
+// addAll adds elements in as few messages as can be, since each is answered.
+func (t *tables) addAll(s *nftables.Set, elements []nftables.SetElement) error {
+	var err error
+	for some := range slices.Chunk(elements, perMessage) {
+		err = errors.Join(err, t.conn.SetAddElements(s, some))
 	}
 	return err
 }
