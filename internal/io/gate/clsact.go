@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
@@ -157,16 +156,19 @@ type clsact struct {
 	groups  []Group         // of the last Guard
 	unwhole bool            // the owner was told that something is off
 	adopted bool            // a predecessor's gate was taken over
-	next    time.Time       // before it, Look has nothing to do
-	odd     chan struct{}   // holds one token: a link is not as it should be
-	mending atomic.Bool     // what is off is being put back
 	ahead   map[hook]string // which programs of others run before the gate's
 	once    sync.Once
 	inside  func(func() error) error // runs a function in the gate's network namespace
 
+	view  atomic.Pointer[view]
+	next  atomic.Int64   // the wall clock's nanoseconds before which Look has nothing to do
+	odd   chan struct{}  // holds one token: check is to look now
+	looks sync.WaitGroup // begun under mu, and only before Close
+
 	mu    sync.Mutex // guards what Set uses
-	state *state     // nil after Close
-	old   *maps      // keeps the state's map of another layout open until Guard replaces it
+	last  *look
+	state *state // nil after Close
+	old   *maps  // keeps the state's map of another layout open until Guard replaces it
 	slots map[cluster.GroupID]int
 	help  *tables // guards as well where some hook can't be had; else nil
 }
@@ -244,6 +246,7 @@ func (g *clsact) open() error {
 			return err
 		}
 	}
+	defer g.publish()
 	if g.state != nil { // and nothing else is done now, because the lease must be renewed soon
 		g.adopted = true
 		g.slots = g.state.taken()
@@ -386,7 +389,10 @@ func (g *clsact) Guard(groups []Group) error {
 	if g.state == nil {
 		return fmt.Errorf("guard: %w", ErrClosed)
 	}
+	defer g.publish()
 	g.hooks.hasty = g.adopted || g.hooks.active
+	g.hooks.unsure = g.hooks.unsure || !g.hooks.hasty
+	g.publish()
 	if g.maps == nil {
 		err = g.replaceLayout(r)
 	} else {
@@ -477,6 +483,7 @@ func (g *clsact) moveOn() {
 			if err := g.hooks.toTCX(g.state, index); err != nil {
 				g.log.Error("an interface can't go over to tcx: its filters stay", "index", index, "cause", err)
 			}
+			g.publish()
 			g.work.Unlock()
 		}
 	})
@@ -664,30 +671,10 @@ func (g *clsact) Set(group cluster.GroupID, epoch cluster.Epoch, deadlineBoottim
 			return fmt.Errorf("set the gate of %s in nftables, which guards as well: %w", group, err)
 		}
 	}
-	if deadlineBoottime <= 0 && g.isOff() {
+	if deadlineBoottime <= 0 && !g.isWhole() {
 		return fmt.Errorf("close the gate of %s: %w", group, ErrOff)
 	}
 	return nil
-}
-
-// isOff tells whether something of the gate's is known to be off, and has that put back.
-func (g *clsact) isOff() bool {
-	if !g.work.TryLock() { // somebody is at work on the hooks: to attach more, or to put back
-		return g.mending.Load()
-	}
-	defer g.work.Unlock()
-	if g.state == nil || g.hooks == nil || !g.hooks.active {
-		return false
-	}
-	if !g.hooks.isOff() {
-		return false
-	}
-	g.mending.Store(true)
-	select {
-	case g.odd <- struct{}{}:
-	default:
-	}
-	return true
 }
 
 func (g *clsact) Left() ([]State, error) {
@@ -726,6 +713,7 @@ func (g *clsact) Sweep() error {
 		err = errors.Join(err, g.help.Sweep())
 	}
 	g.moveOn()
+	g.publish()
 	g.tell(err)
 	g.warn()
 	return err
@@ -735,7 +723,8 @@ func (g *clsact) Sweep() error {
 // took off can't be put back.
 func (g *clsact) tell(err error) {
 	taken, was := strings.Join(g.hooks.taken, ", "), g.unwhole
-	g.hooks.taken, g.unwhole = nil, err != nil
+	partly := len(g.hooks.amiss) > 0 // what this put back is not all
+	g.hooks.taken, g.unwhole = nil, err != nil || partly
 	g.work.Unlock()
 	if taken != "" {
 		g.log.Warn("somebody took the gate off: it was put back", "from", taken)
@@ -748,8 +737,10 @@ func (g *clsact) tell(err error) {
 		g.off(err.Error())
 	case taken != "":
 		g.off("it was taken off " + taken)
-		g.off("")
-	case was:
+		if !partly {
+			g.off("")
+		}
+	case was && !partly:
 		g.off("")
 	}
 }
@@ -771,74 +762,6 @@ func (g *clsact) warn() {
 	}
 }
 
-// The kernel tells nobody when a link is detached or loses its pin, so they are looked at: by Look, whose caller is awake
-// anyway, and at least each checkEvery. Where there are many, less often: a look at each takes 3 µs.
-const (
-	checkEvery = 250 * time.Millisecond
-	lookEvery  = 20 * time.Millisecond
-	lookEach   = 500 * time.Microsecond
-)
-
-func (g *clsact) Look() {
-	if !g.work.TryLock() {
-		return // somebody is at work on the hooks
-	}
-	defer g.work.Unlock()
-	now := time.Now()
-	if g.state == nil || !g.hooks.active || g.hooks.noTCX != nil || now.Before(g.next) {
-		return
-	}
-	g.next = now.Add(max(lookEvery, time.Duration(len(g.hooks.pins.links))*lookEach))
-	if len(g.hooks.pins.missing()) > 0 {
-		select {
-		case g.odd <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// check puts back links that others take off.
-func (g *clsact) check() {
-	for {
-		select {
-		case <-g.ends:
-			return
-		case <-g.odd:
-		case <-time.After(checkEvery):
-		}
-		g.work.Lock()
-		if g.state == nil || !g.hooks.active {
-			g.work.Unlock()
-			continue
-		}
-		if g.hooks.noTCX != nil { // what is missing there is told by the kernel, too
-			var err error
-			if g.mending.Load() {
-				err = g.hooks.sweep(g.state)
-				g.mending.Store(false)
-			}
-			if err == nil && len(g.hooks.taken) == 0 {
-				g.work.Unlock()
-				continue
-			}
-			g.tell(err)
-			continue
-		}
-		var err error
-		off := g.hooks.pins.missing()
-		g.mending.Store(len(off) > 0)
-		for _, at := range off {
-			err = errors.Join(err, g.hooks.one(g.state, at.index))
-		}
-		g.mending.Store(false)
-		if len(off) == 0 && len(g.hooks.taken) == 0 {
-			g.work.Unlock()
-			continue
-		}
-		g.tell(err)
-	}
-}
-
 // heard is called by the watcher.
 func (g *clsact) heard(n news) error {
 	g.work.Lock()
@@ -852,7 +775,7 @@ func (g *clsact) heard(n news) error {
 		err = g.hooks.sweep(g.state)
 	case n.gone:
 		g.hooks.forget(g.state, n.index)
-	case n.filters && !g.hooks.known[n.index]: // no news of ours
+	case n.filters && !g.hooks.known[n.index] && !g.hooks.amiss[n.index]: // no news of ours
 	case n.filters && g.hooks.noTCX == nil && g.hooks.bare[n.index]: // nothing of this gate's is there
 	case !n.filters && g.hooks.known[n.index]:
 	default:
@@ -862,6 +785,7 @@ func (g *clsact) heard(n news) error {
 		err = g.reinforce(false)
 	}
 	g.moveOn()
+	g.publish()
 	if len(g.hooks.taken) == 0 && err == nil && !g.unwhole {
 		g.work.Unlock()
 		return nil
@@ -922,7 +846,6 @@ func (g *clsact) end() {
 // release lets go of everything that this process holds; the kernel keeps what is attached.
 func (g *clsact) release() {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	if g.state != nil {
 		g.state.unmap()
 		g.state = nil
@@ -936,6 +859,8 @@ func (g *clsact) release() {
 		g.help.Close()
 		g.help = nil
 	}
+	g.mu.Unlock()
+	g.looks.Wait()
 	g.hooks.close()
 }
 

@@ -119,7 +119,7 @@ func TestForeignIngressQdisc(t *testing.T) {
 					t.Errorf("the gate is %q, want %q", got, want)
 				}
 				for epoch := range cluster.Epoch(3) {
-					must(t, g.Set("orders", epoch+1, 0))
+					closeGroup(t, g, "orders", epoch+1)
 					w.wantCut(t, w.client, "udp", "10.77.0.50:7000", 64)
 					if w.leaves(t, "10.77.0.50") {
 						t.Error("a datagram left through a gate that is shut")
@@ -133,7 +133,7 @@ func TestForeignIngressQdisc(t *testing.T) {
 				}
 				must(t, g.Close())
 				g = w.open(t, Options{Prefer: prefer}) // a successor goes on with both
-				must(t, g.Set("orders", 9, 0))
+				closeGroup(t, g, "orders", 9)
 				w.wantCut(t, w.client, "udp", "10.77.0.50:7000", 64)
 				must(t, g.Guard([]Group{addresses}))
 				must(t, g.Set("orders", 9, hence(time.Hour)))
@@ -143,7 +143,7 @@ func TestForeignIngressQdisc(t *testing.T) {
 					kind = "ingress"
 				}
 				run(t, "tc -n "+w.node+" qdisc del dev va "+kind)
-				must(t, g.Set("orders", 9, 0))
+				closeGroup(t, g, "orders", 9)
 				must(t, g.Sweep())
 				w.wantCut(t, w.client, "udp", "10.77.0.50:7000", 64)
 				if got := g.Describe(); strings.Contains(got, "nftables") {
@@ -213,7 +213,7 @@ func testOtherLayout(t *testing.T, prefer string) {
 	}
 	must(t, g.Set("cache", 1, hence(time.Hour)))
 	w.wantPass(t, w.client, "udp", "10.77.0.1:8000", 64)
-	must(t, g.Set("cache", 1, 0))
+	closeGroup(t, g, "cache", 1)
 	w.wantCut(t, w.client, "udp", "10.77.0.1:8000", 64)
 	must(t, g.Guard(both))
 	w.wantCut(t, w.client, "udp", "10.77.0.1:8000", 64)
@@ -226,7 +226,7 @@ func testOtherLayout(t *testing.T, prefer string) {
 	if got, _ := g.Left(); len(got) != 2 || got[1] != left[1] {
 		t.Errorf("left: %v, want orders as in %v", got, left)
 	}
-	must(t, g.Set("orders", 7, 0))
+	closeGroup(t, g, "orders", 7)
 	w.wantCut(t, w.client, "udp", "10.77.0.50:7000", 64)
 	must(t, g.Remove())
 	w.wantNothing(t)
@@ -296,7 +296,7 @@ func TestOtherProgram(t *testing.T) {
 	if sent, lost := steps(); lost > 0 || sent == 0 {
 		t.Errorf("%d of %d packets were lost by the change of programs", lost, sent)
 	}
-	must(t, third.Set("orders", 8, 0))
+	closeGroup(t, third, "orders", 8)
 	w.wantCut(t, w.client, "udp", "10.77.0.50:7000", 64)
 }
 

@@ -58,7 +58,10 @@
 // has no egress hook) and nftables guards everything as well, with the same deadlines, until that has changed.
 //
 // What others take off is put back: filters and qdiscs as soon as the kernel tells of it (RTNLGRP_TC), links and their
-// pins, of which it tells nobody, at the next Look. The owner is told (Options.Off).
+// pins, of which it tells nobody, at the next look. The owner is told (Options.Off). A close looks too, and is done only
+// where the kernel says that all is there. To look, the kernel takes a lock that others may hold for long, so a
+// goroutine looks, and a close waits for it some milliseconds at most: what it does not know by then is not shut. Closes
+// in a row share a look.
 //
 //   - VLAN tags: one that card or kernel took off is only metadata and changes nothing; up to three in
 //     the packet are looked through. What has more is judged where it is untagged: on the VLAN device.

@@ -34,9 +34,9 @@ var (
 	ErrStaleEpoch = errors.New("a newer epoch of the group was seen")
 	// ErrUnknownGroup says that the group is not guarded: Guard did not name it.
 	ErrUnknownGroup = errors.New("the group is not guarded")
-	// ErrOff says that a gate was told to close while others have taken something of it off: it is not known to be shut.
-	// It is put back at once; the caller tries again.
-	ErrOff = errors.New("others have taken something of the gate off, which is put back now")
+	// ErrOff says that a gate was told to close and is not known to be shut: others have taken something of it off, which
+	// is put back at once, or the kernel does not say in time. The caller tries again.
+	ErrOff = errors.New("the gate is not known to be whole: others have taken something of it off, which is put back now, or the kernel does not answer")
 	// ErrClosed says that the gate was used after Close or Remove.
 	ErrClosed = errors.New("the gate is no longer held by this process")
 )
@@ -49,7 +49,7 @@ type Gate interface {
 	// drops a group has stopped it. On an error some of it may be done; call it again.
 	Guard(groups []Group) error
 	// Set stores one group's absolute deadline, in nanoseconds of CLOCK_BOOTTIME; zero closes at once.
-	// It returns ErrStaleEpoch for an epoch below the highest seen, and ErrUnknownGroup.
+	// It returns ErrStaleEpoch for an epoch below the highest seen, ErrUnknownGroup, and ErrOff for a close.
 	Set(group cluster.GroupID, epoch cluster.Epoch, deadlineBoottime int64) error
 	// Left returns what the kernel holds now, sorted by group: right after Open, what a dead
 	// predecessor left. A group is in it until a Guard that does not name it. With nftables deadlines

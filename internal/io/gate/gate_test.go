@@ -86,7 +86,7 @@ func TestAddresses(t *testing.T) {
 		}
 
 		// With addresses known to the client, what is cut is cut without the help of ARP and ND.
-		must(t, g.Set("orders", 3, 0))
+		closeGroup(t, g, "orders", 3)
 		guarded(w.wantCut)
 
 		must(t, g.Guard(nil))
@@ -127,7 +127,7 @@ func TestPorts(t *testing.T) {
 		must(t, g.Set("cache", 1, hence(time.Hour)))
 		all(":8000", w.wantPass)
 		probes()
-		must(t, g.Set("cache", 1, 0))
+		closeGroup(t, g, "cache", 1)
 		all(":8000", w.wantCut)
 		all(":8001", w.wantPass)
 		probes()
@@ -171,7 +171,7 @@ func TestForgedLoopback(t *testing.T) {
 			if !came(long) {
 				t.Errorf("%s to %s from outside did not come through an open gate: nothing is shown", p.src, p.dst)
 			}
-			must(t, g.Set("cache", 1, 0))
+			closeGroup(t, g, "cache", 1)
 			c.Close()
 		}
 	})
@@ -404,7 +404,7 @@ func TestSuccessorInTime(t *testing.T) {
 			t.Errorf("%d of %d packets were lost while a successor took over an open gate", lost, sent)
 		}
 		w.wantCut(t, w.client, "udp", "10.77.0.1:8000", 64)
-		must(t, g.Set("orders", 7, 0))
+		closeGroup(t, g, "orders", 7)
 		w.wantCut(t, w.client, "udp", "10.77.0.50:7000", 64)
 	})
 }
@@ -463,8 +463,8 @@ func TestRenewal(t *testing.T) {
 			}
 			judgeEnd(t, arrivals(c, 600*time.Millisecond), deadline)
 			time.Sleep(50 * time.Millisecond) // the element has expired: setting it anew, closing and closing again work
-			must(t, g.Set("orders", 2, 0))
-			must(t, g.Set("orders", 2, 0))
+			closeGroup(t, g, "orders", 2)
+			closeGroup(t, g, "orders", 2)
 			must(t, g.Set("orders", 2, hence(time.Hour)))
 			must(t, g.Set("orders", 2, hence(time.Hour)))
 			c.SetReadDeadline(time.Now().Add(long))
@@ -708,7 +708,7 @@ func TestTwoNodesOneHost(t *testing.T) {
 		w.wantCut(t, w.node, "udp", "10.77.0.1:8000", 64)
 		w.wantPass(t, w.node, "udp", "10.77.0.1:8001", 64)
 		must(t, alpha.Set("cache", 1, hence(time.Hour)))
-		must(t, beta.Set("cache", 1, 0))
+		closeGroup(t, beta, "cache", 1)
 		w.wantPass(t, w.node, "udp", "10.77.0.1:8000", 64)
 		w.wantCut(t, w.node, "udp", "10.77.0.1:8001", 64)
 		must(t, alpha.Remove())
@@ -747,7 +747,7 @@ func TestChangeOfMechanism(t *testing.T) {
 			if c[1] == PreferEBPF && w.filters(t, "va") > 0 {
 				t.Error("filters are left")
 			}
-			must(t, g.Set("orders", 8, 0))
+			closeGroup(t, g, "orders", 8)
 			w.wantCut(t, w.client, "udp", "10.77.0.50:7000", 64)
 			must(t, g.Remove())
 			w.wantNothing(t)

@@ -24,6 +24,7 @@ const priority = 1
 // as filters of a clsact qdisc.
 type hooks struct {
 	nl     *netlink.Handle // its sockets belong to the namespace where they were made
+	eye    *netlink.Handle // for looks beside what nl is used for
 	name   string
 	handle uint32 // of our filters: several gates share one priority, each with a handle of its own
 	layout layout // layout and maps are what programs are made for
@@ -39,6 +40,8 @@ type hooks struct {
 	later   map[int]bool              // interfaces that are to get, or go over to, tcx
 	bare    map[int]bool              // interfaces whose clsact hooks are known to hold nothing of this gate's
 	missing map[int]map[string]string // by interface and hook: why nothing of this gate's can be there
+	amiss   map[int]bool              // interfaces where a program is not that should be, and could not be put
+	unsure  bool                      // the first sweep is not over
 	taken   []string                  // what others had taken off, and was put back
 }
 
@@ -56,8 +59,13 @@ func newHooks(name string, sum [32]byte) (*hooks, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
 	}
+	eye, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		nl.Close()
+		return nil, fmt.Errorf("open rtnetlink: %w", err)
+	}
 	return &hooks{
-		nl: nl, name: name, handle: max(1, binary.BigEndian.Uint32(sum[:])),
+		nl: nl, eye: eye, amiss: map[int]bool{}, name: name, handle: max(1, binary.BigEndian.Uint32(sum[:])),
 		known: map[int]bool{}, later: map[int]bool{}, bare: map[int]bool{}, missing: map[int]map[string]string{},
 	}, nil
 }
@@ -145,6 +153,7 @@ func (h *hooks) close() {
 		h.pins.close()
 	}
 	h.nl.Close()
+	h.eye.Close()
 }
 
 // parents are the two hooks of a clsact qdisc.
@@ -210,12 +219,16 @@ func (h *hooks) programs() ([]ebpf.ProgramID, error) {
 
 // filters returns this gate's filters on a hook and all others.
 func (h *hooks) filters(link netlink.Link, parent uint32) (ours []*netlink.BpfFilter, others []netlink.Filter, err error) {
-	all, err := whole(func() ([]netlink.Filter, error) { return h.nl.FilterList(link, parent) })
+	return filters(h.nl, h.name, link, parent)
+}
+
+func filters(nl *netlink.Handle, name string, link netlink.Link, parent uint32) (ours []*netlink.BpfFilter, others []netlink.Filter, err error) {
+	all, err := whole(func() ([]netlink.Filter, error) { return nl.FilterList(link, parent) })
 	if err != nil && !gone(err) && !errors.Is(err, unix.EINVAL) { // EINVAL: no such hook here
 		return nil, nil, fmt.Errorf("list filters of %s: %w", link.Attrs().Name, err)
 	}
 	for _, f := range all {
-		if b, ok := f.(*netlink.BpfFilter); ok && b.Name == h.name {
+		if b, ok := f.(*netlink.BpfFilter); ok && b.Name == name {
 			ours = append(ours, b)
 		} else {
 			others = append(others, f)
@@ -244,6 +257,12 @@ func (h *hooks) sweep(s *state) error {
 			h.forget(s, index)
 		}
 	}
+	for index := range h.amiss {
+		if !there[index] {
+			h.forget(s, index)
+		}
+	}
+	h.unsure = false
 	return errors.Join(failed...)
 }
 
@@ -268,6 +287,7 @@ func (h *hooks) forget(s *state, index int) {
 	delete(h.later, index)
 	delete(h.bare, index)
 	delete(h.missing, index)
+	delete(h.amiss, index)
 	s.clearMade(index)
 	if h.pins != nil {
 		h.pins.drop(hook{index, false})
@@ -292,6 +312,11 @@ func (h *hooks) attach(s *state, link netlink.Link) error {
 	if err == nil && !h.later[index] {
 		h.known[index] = true
 	}
+	if err != nil && (h.noTCX != nil || !h.pins.has(index)) { // a link that can't be pinned does its work
+		h.amiss[index] = true
+	} else {
+		delete(h.amiss, index)
+	}
 	return err
 }
 
@@ -312,6 +337,7 @@ func (h *hooks) place(s *state, link netlink.Link) (off []string, err error) {
 		return nil, h.exchange(link)
 	}
 	delete(h.later, index)
+	var failed []error
 	for _, at := range parents {
 		prog, err := h.program(kind{at.egress, ethernet(link)})
 		if err != nil {
@@ -322,8 +348,11 @@ func (h *hooks) place(s *state, link netlink.Link) (off []string, err error) {
 			off = append(off, at.name)
 		}
 		if err != nil {
-			return off, fmt.Errorf("attach to %s %s: %w", link.Attrs().Name, at.name, err)
+			failed = append(failed, fmt.Errorf("attach to %s %s: %w", link.Attrs().Name, at.name, err))
 		}
+	}
+	if len(failed) > 0 {
+		return off, errors.Join(failed...)
 	}
 	if !h.bare[index] {
 		if err := h.detachFilters(s, link); err != nil && !gone(err) {
@@ -355,7 +384,7 @@ func (h *hooks) toTCX(s *state, index int) error {
 	defer delete(h.later, index)
 	delete(h.known, index) // what is missing was not taken off
 	err := h.one(s, index)
-	if err != nil && h.noTCX == nil && len(h.pins.links) == 0 { // the filters are where they were
+	if err != nil && h.noTCX == nil && !h.pins.any() { // the filters are where they were; links go once they are everywhere
 		h.without(err)
 		return h.sweep(s)
 	}
@@ -471,6 +500,7 @@ func (h *hooks) prove(s *state) error {
 			h.pins.drop(at)
 			return nil
 		}
+		h.pins.drop(at)
 		h.without(err)
 	}
 	lo, err := h.nl.LinkByIndex(loopbackIndex)
@@ -666,35 +696,4 @@ func (h *hooks) survey(link netlink.Link) error {
 
 func noEgress(shape string) string {
 	return fmt.Sprintf("a qdisc %q is in the place of clsact, and has no egress hook", shape)
-}
-
-// mostLooks is on how many interfaces isOff looks for filters, which takes some 50 µs for each.
-const mostLooks = 16
-
-// isOff tells whether something that was attached is not there any more.
-func (h *hooks) isOff() bool {
-	if h.noTCX == nil {
-		for _, l := range h.pins.links {
-			if !attached(l) {
-				return true
-			}
-		}
-		return false
-	}
-	looks := 0
-	for index := range h.known {
-		if looks++; looks > mostLooks {
-			return false
-		}
-		link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}
-		for _, at := range parents {
-			if len(h.missing[index]) > 0 {
-				continue // nftables guards it as well
-			}
-			if ours, _, err := h.filters(link, at.parent); err == nil && len(ours) == 0 {
-				return true
-			}
-		}
-	}
-	return false
 }

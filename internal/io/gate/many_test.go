@@ -44,7 +44,11 @@ func TestManyGroups(t *testing.T) {
 					t.Logf("guarded in %v", time.Since(began))
 					began = time.Now()
 					for i := range groups {
-						must(t, g.Set(groups[i].ID, cluster.Epoch(round+1), end))
+						if epoch := cluster.Epoch(round + 1); end == 0 {
+							closeGroup(t, g, groups[i].ID, epoch)
+						} else {
+							must(t, g.Set(groups[i].ID, epoch, end))
+						}
 					}
 					t.Logf("set in %v", time.Since(began))
 				}

@@ -92,7 +92,7 @@ func TestTakenOff(t *testing.T) {
 						t.Fatal("nothing comes through an open gate: nothing is shown")
 					}
 				}
-				must(t, g.Set("shut", 1, 0))
+				closeGroup(t, g, "shut", 1)
 				time.Sleep(20 * time.Millisecond)
 				for range 3 {
 					before := closed.came.Load()

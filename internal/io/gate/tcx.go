@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -49,6 +50,40 @@ type pins struct {
 type pinned struct {
 	link.Link
 	prog ebpf.ProgramID
+	use  sync.Mutex // held while the kernel is asked: the descriptor is not closed, and another file's, meanwhile
+}
+
+func (l *pinned) Close() error {
+	l.use.Lock()
+	defer l.use.Unlock()
+	return l.Link.Close()
+}
+
+// presence is what the kernel says of a link.
+type presence int
+
+const (
+	unknown  presence = iota // the kernel does not say
+	attached                 // the program runs
+	detached                 // by its interface's end, or by somebody
+)
+
+// ask asks the kernel, which may let it wait for a lock that all changes of interfaces take. A link that was detached
+// names no interface.
+func (l *pinned) ask() presence {
+	l.use.Lock()
+	defer l.use.Unlock()
+	info, err := l.Info()
+	if err != nil {
+		return unknown
+	}
+	switch x := info.TCX(); {
+	case x == nil:
+		return unknown
+	case x.Ifindex == 0:
+		return detached
+	}
+	return attached
 }
 
 // openPins finds the bpffs, if it is there; it is made for the first pin.
@@ -162,7 +197,7 @@ func (p *pins) find() error {
 			l.Close()
 			return fmt.Errorf("read the link of %s: %w", p.path(at), err)
 		}
-		p.links[at] = &pinned{l, info.Program}
+		p.links[at] = &pinned{Link: l, prog: info.Program}
 		if x := info.TCX(); x == nil || x.Ifindex != uint32(index) {
 			p.drop(at)
 		}
@@ -187,19 +222,29 @@ func (p *pins) has(index int) bool {
 	return p.links[hook{index, false}] != nil && p.links[hook{index, true}] != nil
 }
 
+// any tells whether some link is pinned.
+func (p *pins) any() bool {
+	for at := range p.links {
+		if p.pinned(at) {
+			return true
+		}
+	}
+	return false
+}
+
 // place puts a program at the head of a hook, and pins it. It tells whether the link that was there had been taken
-// off or unpinned.
+// off or unpinned. A link that can't be pinned is an error, and does its work as long as this process lives.
 func (p *pins) place(at hook, prog *loaded) (off bool, err error) {
 	l := p.links[at]
-	if l != nil && !attached(l) {
+	if l != nil && l.ask() == detached {
 		p.drop(at)
 		l, off = nil, true
 	}
 	if l == nil {
-		if err := p.attach(at, prog); err != nil {
+		if l, err = p.attach(at, prog); err != nil {
 			return off, err
 		}
-		l = p.links[at]
+		return off, p.pin(at, l)
 	}
 	if l.prog != prog.id { // at one instant
 		if err := l.Update(prog.Program); err != nil {
@@ -213,16 +258,6 @@ func (p *pins) place(at hook, prog *loaded) (off bool, err error) {
 	return true, p.pin(at, l)
 }
 
-// attached asks the kernel. A link that was detached, by its interface's end or by somebody, names no interface.
-func attached(l *pinned) bool {
-	info, err := l.Info()
-	if err != nil {
-		return false
-	}
-	x := info.TCX()
-	return x != nil && x.Ifindex != 0
-}
-
 func (p *pins) pinned(at hook) bool {
 	var s unix.Stat_t
 	return unix.Lstat(p.path(at), &s) == nil
@@ -232,6 +267,11 @@ func (p *pins) pin(at hook, l *pinned) error {
 	err := p.mount()
 	if err == nil {
 		err = l.Unpin() // which forgets where it was
+	}
+	if err == nil { // what somebody else left under this name is of no use to anybody
+		if err = os.Remove(p.path(at)); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
 	}
 	if err == nil {
 		err = l.Pin(p.path(at))
@@ -243,27 +283,17 @@ func (p *pins) pin(at hook, l *pinned) error {
 }
 
 // attach puts a program before all others at a hook: one before it could end the chain and let a packet past the gate.
-func (p *pins) attach(at hook, prog *loaded) error {
+func (p *pins) attach(at hook, prog *loaded) (*pinned, error) {
 	var l link.Link
 	err := p.inside(func() (err error) {
 		l, err = link.AttachTCX(link.TCXOptions{Interface: at.index, Program: prog.Program, Attach: at.attachType(), Anchor: link.Head()})
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	// What somebody else left under this name is of no use to anybody.
-	if err := os.Remove(p.path(at)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		l.Close()
-		return err
-	}
-	one := &pinned{l, prog.id}
-	if err := p.pin(at, one); err != nil {
-		l.Close()
-		return err
-	}
-	p.links[at] = one
-	return nil
+	p.links[at] = &pinned{Link: l, prog: prog.id}
+	return p.links[at], nil
 }
 
 // drop lets a link go: with its pin and this descriptor it ends. It is not waited for.
@@ -295,12 +325,15 @@ func (p *pins) remove(at hook) error {
 // missing lists the hooks whose link was detached or has lost its pin. It asks the kernel twice for each, 2 µs in all.
 func (p *pins) missing() (off []hook) {
 	for at, l := range p.links {
-		if !attached(l) || !p.pinned(at) {
+		if p.off(at, l) {
 			off = append(off, at)
 		}
 	}
 	return off
 }
+
+// off tells whether a link was detached or has lost its pin.
+func (p *pins) off(at hook, l *pinned) bool { return l.ask() == detached || !p.pinned(at) }
 
 // before names the programs of others that run ahead of the gate at a hook, or "": each could let packets past it.
 func (p *pins) before(at hook) string {
