@@ -85,10 +85,12 @@ func (l *lacks) note(d cluster.Done, now time.Time) {
 }
 
 // gather lists what is lacking, by what a look at each resource shows and by what has failed. What failed is listed
-// once at least, though it is there again: its end is what has the core try again.
-func (l *lacks) gather(spec *cluster.Spec, self cluster.NodeID, look func(cluster.ResourceSpec) error, now time.Time) (list []cluster.Lack, more bool) {
+// once at least, though it is there again: its end is what has the core try again. Unless something happens before, the
+// next look is due after wait; 0: at once.
+func (l *lacks) gather(spec *cluster.Spec, self cluster.NodeID, look func(cluster.ResourceSpec) error, now time.Time) (list []cluster.Lack, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	wait = lacksEvery
 	named := make(map[place]bool)
 	for i := range spec.Groups {
 		g := &spec.Groups[i]
@@ -111,7 +113,7 @@ func (l *lacks) gather(spec *cluster.Spec, self cluster.NodeID, look func(cluste
 					why = err.Error()
 				} else if f.new || now.Sub(f.at) < f.waits {
 					why = f.why
-					more = more || now.Sub(f.at) >= f.waits
+					wait = min(wait, max(0, f.waits-now.Sub(f.at)))
 				} else {
 					f.over = now
 				}
@@ -129,7 +131,10 @@ func (l *lacks) gather(spec *cluster.Spec, self cluster.NodeID, look func(cluste
 			delete(l.failed, at)
 		}
 	}
-	return list, more
+	if len(list) > 0 {
+		wait = min(wait, lackEvery)
+	}
+	return list, wait
 }
 
 // watchLacks tells the core what this host lacks, whenever that has changed.
@@ -146,7 +151,7 @@ func (a *agent) watchLacks(ctx context.Context) {
 	defer watch.close()
 	for {
 		spec := a.shared.Load()
-		list, more := a.lacks.gather(spec, a.self, lackOf, time.Now())
+		list, wait := a.lacks.gather(spec, a.self, lackOf, time.Now())
 		came := a.lacks.arrivals.came(spec)
 		if came || !slices.Equal(list, told) {
 			a.tellLacks(told, list)
@@ -156,12 +161,8 @@ func (a *agent) watchLacks(ctx context.Context) {
 		if watch.await(a.log, spec, a.self, list) {
 			continue // it may have come in between
 		}
-		wait := lacksEvery
-		switch {
-		case more:
+		if wait == 0 {
 			continue // what failed is there again
-		case len(list) > 0:
-			wait = lackEvery
 		}
 		select {
 		case <-ctx.Done():

@@ -20,57 +20,57 @@ func TestGatherLacks(t *testing.T) {
 		"  others:\n    nodes: [b]\n    resources:\n      - process: { name: p, command: [sh], user: root }\n")
 	l, now, missing := newLacks(), time.Now(), map[cluster.ResourceID]error{}
 	look := func(r cluster.ResourceSpec) error { return missing[r.ID] }
-	gather := func() (text string, more bool) {
+	gather := func() (text string, wait time.Duration) {
 		t.Helper()
-		list, more := l.gather(spec, "a", look, now)
+		list, wait := l.gather(spec, "a", look, now)
 		for _, x := range list {
 			text += string(x.Group) + "/" + string(x.Resource) + " " + x.Why + "; "
 		}
-		return text, more
+		return text, wait
 	}
-	expect := func(want string, wantMore bool) {
+	expect := func(want string, wantWait time.Duration) {
 		t.Helper()
-		if got, more := gather(); got != want || more != wantMore {
-			t.Errorf("got %q, more %v; want %q, more %v", got, more, want, wantMore)
+		if got, wait := gather(); got != want || wait != wantWait {
+			t.Errorf("got %q, the next look after %v; want %q, %v", got, wait, want, wantWait)
 		}
 	}
 	fails := func(surroundings bool) {
 		l.note(cluster.Done{Group: "web", Resource: "p", Status: cluster.StatusFailed, Reason: "taken away", Surroundings: surroundings}, now)
 	}
-	expect("", false)
+	expect("", lacksEvery)
 	missing["p"] = errors.New("no user")
-	expect("db/p no user; web/p no user; ", false)
+	expect("db/p no user; web/p no user; ", lackEvery)
 	delete(missing, "p")
-	expect("", false)
+	expect("", lacksEvery)
 
 	fails(false)
-	expect("", false)
+	expect("", lacksEvery)
 	fails(true)
-	expect("web/p taken away; ", true)
-	expect("", false)
+	expect("web/p taken away; ", 0)
+	expect("", lacksEvery)
 
 	// Again, a moment later: it waits, and longer each time.
 	for _, wait := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
 		now = now.Add(time.Second / 2)
 		fails(true)
-		expect("web/p taken away; ", false)
+		expect("web/p taken away; ", wait)
 		now = now.Add(wait - 1)
-		expect("web/p taken away; ", false)
+		expect("web/p taken away; ", 1)
 		now = now.Add(1)
-		expect("", false)
+		expect("", lacksEvery)
 	}
 	now = now.Add(lackAgain)
 	fails(true)
-	expect("web/p taken away; ", true)
-	expect("", false)
+	expect("web/p taken away; ", 0)
+	expect("", lacksEvery)
 
 	// A look shows it as well.
 	now = now.Add(lackAgain)
 	missing["p"] = errors.New("no user")
 	fails(true)
-	expect("db/p no user; web/p no user; ", false)
+	expect("db/p no user; web/p no user; ", lackEvery)
 	delete(missing, "p")
-	expect("", false)
+	expect("", lacksEvery)
 }
 
 // A user's program is missing from the start, comes, and goes: the core is told each time, at once where something
@@ -132,5 +132,49 @@ func TestWatchLacks(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "lacks what it takes"); n != 2 || strings.Count(log.String(), "has again") != 1 {
 		t.Errorf("the log:\n%s", log)
+	}
+}
+
+// What fails for its surroundings a second time is fit again when its second is over, not at the next look that comes
+// round.
+func TestFitAgainInTime(t *testing.T) {
+	a, _, _ := owingAgent(t)
+	a.spec = specOf(t, "3s", "", "  web:\n    nodes: [a, b]\n    resources:\n      - process: { name: p, command: [sh], user: root }\n")
+	a.shared.Store(a.spec)
+	var err error
+	if a.inbox, err = newInbox(false); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { a.watchLacks(ctx); close(ended) }()
+	defer func() { cancel(); <-ended }()
+	lacking := func(want bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+			a.inbox.mu.Lock()
+			inputs := a.inbox.inputs
+			a.inbox.inputs = nil
+			a.inbox.mu.Unlock()
+			for _, in := range inputs {
+				if l, ok := in.(*node.Lacking); ok && len(l.Lacks) > 0 == want {
+					return
+				}
+			}
+		}
+		t.Fatalf("not told that something is lacking: %v", want)
+	}
+	fail := func() {
+		a.lacks.note(cluster.Done{Group: "web", Resource: "p", Status: cluster.StatusFailed, Reason: "taken away", Surroundings: true}, time.Now())
+	}
+	fail()
+	lacking(true)
+	time.Sleep(2 * lackLeast) // the end of the first may be told together with its beginning
+	fail()
+	begun := time.Now()
+	lacking(true)
+	lacking(false)
+	if took := time.Since(begun); took < lackFirst || took > lackEvery*3/4 {
+		t.Errorf("fit again after %v, want %v", took, lackFirst)
 	}
 }
