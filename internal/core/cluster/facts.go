@@ -151,6 +151,7 @@ const (
 // Report is how a group is on a node, by its last heartbeat.
 type Report struct {
 	Known   bool
+	Awaited bool // not known yet, but the node was given it less than D ago
 	Epoch   Epoch
 	Serving bool
 	Failed  bool

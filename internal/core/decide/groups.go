@@ -75,6 +75,8 @@ var groupRules = []groupRule{
 		}},
 	{id: "G20", verdict: Wait, why: "the cluster starts: the node where it served last, or is preferred, may still come",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return g.Owner == "" && p.mayStillCome(g) }},
+	{id: "G24", verdict: Wait, why: "it is new, and a node that it prefers has not told yet how it is there",
+		when: func(p *planner, g *cluster.GroupFacts) bool { return g.Owner == "" && p.awaitsWord(g) }},
 	{id: "G21", verdict: Stay, why: "its failover is manual: it waits for a command",
 		when: func(p *planner, g *cluster.GroupFacts) bool {
 			return g.Owner == "" && p.manual(g) && g.Epoch > 0 && p.best(g) == nil && !p.pinnedElsewhere(g)
@@ -363,7 +365,7 @@ func (p *planner) inability(g *cluster.GroupFacts, to cluster.NodeID) string {
 	case n.Deaf:
 		return fmt.Sprintf("does not hear %s, which coordinates", p.f.Lead)
 	case !p.report(g, to).Known:
-		return "has not told yet how the group is there"
+		return untold
 	case p.report(g, to).Cut:
 		return "has lost its uplink"
 	case p.report(g, to).Lacks:
@@ -372,6 +374,27 @@ func (p *planner) inability(g *cluster.GroupFacts, to cluster.NodeID) string {
 		return "says that it is sick: its disk, run record or gate does not answer"
 	}
 	return ""
+}
+
+// untold is why a node can't run a group of which it has told nothing yet.
+const untold = "has not told yet how the group is there"
+
+// awaitsWord tells whether a group that never served waits for the word of a node that comes before all that can take
+// it: a revision has just named it, and some have carried that out sooner than others.
+func (p *planner) awaitsWord(g *cluster.GroupFacts) bool {
+	best := p.best(g)
+	if g.Last != "" || best == nil {
+		return false
+	}
+	for _, id := range p.f.Spec.Group(g.ID).Nodes {
+		switch {
+		case id == best.ID:
+			return false
+		case p.report(g, id).Awaited && p.inability(g, id) == untold:
+			return true
+		}
+	}
+	return false
 }
 
 // banned returns the ban that keeps a group off a node, or nil. Where a person has pinned it, none counts.

@@ -211,7 +211,7 @@ func parse(t *testing.T, text string) *cluster.Facts {
 			t.Fatalf("report of unknown node %q", r.node)
 		}
 		has := func(flag string) bool { return slices.Contains(strings.Split(r.flags, ","), flag) }
-		f.Groups[r.group].Reports[i] = cluster.Report{Known: !has("untold"), Epoch: f.Groups[r.group].Epoch, Serving: has("serving"),
+		f.Groups[r.group].Reports[i] = cluster.Report{Known: !has("untold") && !has("awaited"), Awaited: has("awaited"), Epoch: f.Groups[r.group].Epoch, Serving: has("serving"),
 			Failed: has("failed") || has("ill"), Brief: has("brief"), Hot: has("hot"), Cut: has("cut"), Lacks: has("lacks"), Well: well[r.node]}
 		if has("ill") || has("doubts") {
 			f.Groups[r.group].Reports[i].Probe = 7

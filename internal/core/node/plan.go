@@ -227,7 +227,7 @@ func (n *Node) groupReport(k, i int) (wire.GroupReport, bool) {
 func (n *Node) reportOf(k, i int) cluster.Report {
 	r, ok := n.groupReport(k, i)
 	if !ok {
-		return cluster.Report{}
+		return cluster.Report{Awaited: k != n.self && n.now.Mono.Sub(n.revisedAt) < n.timing.D}
 	}
 	return cluster.Report{Known: true, Epoch: r.Epoch, Serving: r.Phase == wire.PhaseServing, Failed: r.Phase == wire.PhaseFailed,
 		Hot: r.Hot, Cut: r.Cut, Lacks: r.Lacks, Reason: r.Reason, Probe: r.Probe, Brief: r.Brief}
