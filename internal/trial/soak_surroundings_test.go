@@ -217,7 +217,7 @@ func (w *storm) draw() trouble {
 		func() trouble {
 			return shell("run directory full", node, "dd if=/dev/zero of=/run/fill bs=64k 2>/dev/null; true", "rm -f /run/fill")
 		},
-		func() trouble { return shell("run directory deleted", node, "rm -rf /run/baton", "") },
+		func() trouble { return shell("run directory deleted", node, "rm -rf /run/baton; true", "") },
 		func() trouble {
 			return shell("disk full", node, "dd if=/dev/zero of=/var/lib/baton/fill bs=64k 2>/dev/null; true", "rm -f /var/lib/baton/fill")
 		},
