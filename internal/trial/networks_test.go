@@ -133,7 +133,7 @@ func TestLongCacheOfTarget(t *testing.T) {
 	c.shell(Client, "sysctl -qw net.ipv4.neigh.lan.base_reachable_time_ms=14400000; ping -c 1 -W 2 10.77.0.50")
 	c.must(c.Lab.CutSilent(Client, LAN))
 	c.must(c.Host(Alpha).PowerOff())
-	c.must(c.AwaitServing(Beta, limit))
+	c.must(c.Await(Beta, limit, "beta has it, out of touch with the target", func(s *Status) bool { return s.Group().Owner == Beta }))
 	time.Sleep(8 * time.Second)
 	healed := c.at(func() error { return c.Lab.Heal(Client, LAN) })
 	c.must(c.probe.Await(10*time.Second, func(r lab.Record) bool { return r.AnsweredSince(healed, Beta) }))
