@@ -21,4 +21,4 @@ go run ./cmd/baton simulate --seeds 1..1000 --profile mix
 step "race detector on the core, the simulator and the parts that run goroutines"
 go test -race -short ./internal/core/... ./internal/io/resource ./internal/io/link ./internal/io/api ./internal/app
 step "the real binary in the lab"
-go test -count=1 -timeout 20m ./internal/trial
+go test -count=1 -timeout 30m ./internal/trial
