@@ -180,8 +180,8 @@ func TestFloodIsCut(t *testing.T) {
 	for end := time.Now().Add(time.Second); time.Now().Before(end); {
 		_, _ = f.Write(line) // it may be full until it is cut
 	}
-	fmt.Fprintln(f, "the end")
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		fmt.Fprintln(f, "the end") // again, since it may still be full
 		lines, _ := o.Next("web", "app", 0)
 		info, err := f.Stat()
 		if err != nil {
