@@ -13,6 +13,7 @@ step "models of the protocol: the short set"
 sh scripts/deps.sh spin:spin
 SHORT=1 sh models/run.sh
 step "unit tests, simulator, house rules"
+sh scripts/deps.sh python3:python3 sysctl:procps
 go test $(go list ./... | grep -v internal/trial)
 step "planted bugs: each is caught"
 go test -tags planted ./internal/sim -run TestMutations

@@ -16,15 +16,10 @@ func (c *incident) smallRun(node string) {
 	c.shell(node, "mount -o remount,size=24m /run")
 }
 
-// fillRun has something else on the node fill /run; freeRun takes it away again.
+// fillRun has something else on the node fill /run.
 func (c *incident) fillRun(node string) {
 	c.t.Helper()
 	c.shell(node, "dd if=/dev/zero of=/run/stray bs=4k 2>/dev/null; [ $(df --output=avail /run | tail -1) = 0 ]")
-}
-
-func (c *incident) freeRun(node string) {
-	c.t.Helper()
-	c.shell(node, "rm /run/stray")
 }
 
 // nextIs waits until a node says that this one would take over; "": nobody.

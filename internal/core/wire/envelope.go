@@ -413,11 +413,3 @@ func LinkOf(packet []byte) int {
 	}
 	return int(packet[1])
 }
-
-// SenderOf returns the name of the sender that a packet claims, or "" if it is no packet. Only Open proves it.
-func SenderOf(packet []byte) cluster.NodeID {
-	if len(packet) < 3 || packet[0] != envelopeMagic || len(packet) < 3+int(packet[2]) {
-		return ""
-	}
-	return cluster.NodeID(packet[3 : 3+int(packet[2])])
-}

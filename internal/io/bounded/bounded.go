@@ -4,7 +4,6 @@ package bounded
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -150,15 +149,5 @@ func ReadLine(r *bufio.Reader, limit int) ([]byte, error) {
 			return line, err
 		}
 		return line, nil
-	}
-}
-
-// Lines calls do for each line of a text, without its end, until that returns false. Lines may be of any length: the
-// text is bounded.
-func Lines(text []byte, do func(line string) bool) {
-	for line := range bytes.Lines(text) {
-		if !do(string(bytes.TrimSuffix(line, []byte("\n")))) {
-			return
-		}
 	}
 }
