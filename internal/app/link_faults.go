@@ -51,11 +51,16 @@ func (a *agent) watchFaults(ctx context.Context) {
 	}
 }
 
-func (a *agent) noteNarrow(now []link.Narrow) {
-	var before []link.Narrow
-	if p := a.faults.narrow.Swap(&now); p != nil {
+// swapped publishes a list, and returns the former one.
+func swapped[T any](at *atomic.Pointer[[]T], now []T) (before []T) {
+	if p := at.Swap(&now); p != nil {
 		before = *p
 	}
+	return before
+}
+
+func (a *agent) noteNarrow(now []link.Narrow) {
+	before := swapped(&a.faults.narrow, now)
 	for _, x := range now {
 		if !slices.Contains(before, x) {
 			a.log.Warn("small packets to a node arrive, full ones don't", "to", x.Peer, "link", x.Link, "bytes", wire.MaxPacket+wire.MaxHeaders, "hint", narrowHint(x))
@@ -78,10 +83,7 @@ func narrowHint(x link.Narrow) string {
 }
 
 func (a *agent) noteFaults(now []cluster.LinkFault) {
-	var before []cluster.LinkFault
-	if p := a.faults.now.Swap(&now); p != nil {
-		before = *p
-	}
+	before := swapped(&a.faults.now, now)
 	for _, f := range now {
 		if !slices.Contains(before, f) {
 			a.log.Warn("this node can't use an address and port of its own", "link", f.Link, "cause", f.Text, "hint", f.Hint)

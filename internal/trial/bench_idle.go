@@ -160,12 +160,16 @@ func (r *IdleReport) Print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "cluster\tnode\tdoes\tof a core\tresident\tbar\tresult")
 	for _, row := range r.Rows {
-		result := "pass"
-		if !row.Pass {
-			result = "MISSED"
-		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%.2f %%\t%.1f MiB\tunder %v %%, %v MiB\t%s\n", row.State, row.Node, row.Does, row.CPU, row.Memory,
-			idleCPUMax, idleMemoryMax, result)
+			idleCPUMax, idleMemoryMax, verdict(row.Pass))
 	}
 	return t.Flush()
+}
+
+// verdict is what a table says of a bar.
+func verdict(pass bool) string {
+	if pass {
+		return "pass"
+	}
+	return "MISSED"
 }

@@ -286,11 +286,7 @@ func (r *ManyReport) Print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "nodes\tmeasured\tvalue\tbar\tresult")
 	for _, row := range r.Rows {
-		result := "pass"
-		if !row.Pass {
-			result = "MISSED"
-		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\n", row.Nodes, row.What, row.Value, row.Bar, result)
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\n", row.Nodes, row.What, row.Value, row.Bar, verdict(row.Pass))
 	}
 	if err := t.Flush(); err != nil || len(r.Slowest) == 0 {
 		return err

@@ -306,7 +306,7 @@ func Could(f *cluster.Facts, g *cluster.GroupFacts, to cluster.NodeID) (refusal,
 	b := p.banned(g, to)
 	switch {
 	case p.farther(g, to):
-		return p.astray(g, to) + ": its clients would not reach it there", ""
+		return p.unreachable(g, to), ""
 	case b == nil:
 		return "", ""
 	case reportOf(p, g, g.Owner).Failed && p.justFailed(b):
@@ -327,13 +327,13 @@ func (p *planner) refusal(g *cluster.GroupFacts, to cluster.NodeID) string {
 		return "is banned after a failure: " + b.Reason
 	}
 	if p.saysSame(g, to, g.Owner) {
-		return "says the same of the same probe"
+		return sameWord
 	}
 	if g.Owner != "" && p.f.Node(to).Late {
 		return "has missed three heartbeats"
 	}
 	if p.farther(g, to) {
-		return p.astray(g, to) + ": its clients would not reach it there"
+		return p.unreachable(g, to)
 	}
 	return ""
 }
@@ -378,6 +378,14 @@ func (p *planner) inability(g *cluster.GroupFacts, to cluster.NodeID) string {
 
 // untold is why a node can't run a group of which it has told nothing yet.
 const untold = "has not told yet how the group is there"
+
+// sameWord is why a group does not go where the probe that failed it fails as well.
+const sameWord = "says the same of the same probe"
+
+// unreachable is why a group does not go to a node that is farther from its clients.
+func (p *planner) unreachable(g *cluster.GroupFacts, to cluster.NodeID) string {
+	return p.astray(g, to) + ": its clients would not reach it there"
+}
 
 // awaitsWord tells whether a group that never served waits for the word of a node that comes before all that can take
 // it: a revision has just named it, and some have carried that out sooner than others.
@@ -477,7 +485,7 @@ func (p *planner) choose(g *cluster.GroupFacts) (*cluster.NodeFacts, []Alternati
 			continue
 		}
 		if p.saysSame(g, id, g.Owner) {
-			rejected = append(rejected, Alternative{id, "says the same of the same probe"})
+			rejected = append(rejected, Alternative{id, sameWord})
 			continue
 		}
 		n := p.f.Node(id)

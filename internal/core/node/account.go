@@ -33,13 +33,18 @@ const stoodMax = 64
 // noteGate keeps until when a gate is to be open, until the kernel has taken that.
 func (n *Node) noteGate(l *local, g cluster.Gate) {
 	if l.open != 0 && l.stands > n.now.Mono {
-		l.outcome.WakeAt = min(l.outcome.WakeAt, l.stands) // unanswered until then, it has run out
-		n.groupsAt = min(n.groupsAt, l.stands)
+		n.wakeWhenRunOut(l)
 	}
 	if len(l.writes) == stoodMax {
 		l.writes = slices.Delete(l.writes, 0, 1)
 	}
 	l.writes = append(l.writes, stood{g.N, g.End})
+}
+
+// wakeWhenRunOut has the group looked at when its gate has run out, if no answer of the kernel's comes before.
+func (n *Node) wakeWhenRunOut(l *local) {
+	l.outcome.WakeAt = min(l.outcome.WakeAt, l.stands)
+	n.groupsAt = min(n.groupsAt, l.stands)
 }
 
 // gatesTaken takes note of what the kernel has taken. A gate that had run out before it was renewed was shut meanwhile.
@@ -78,8 +83,7 @@ func (n *Node) tendService(i int, mine bool, held bool) {
 		s.open, s.To = false, n.now.Mono
 	}
 	if s.Up && len(l.writes) > 0 {
-		l.outcome.WakeAt = min(l.outcome.WakeAt, l.stands)
-		n.groupsAt = min(n.groupsAt, l.stands)
+		n.wakeWhenRunOut(l)
 	}
 	l.short = l.phase == wire.PhaseServing && !s.Up
 }

@@ -48,7 +48,7 @@ func (n *Node) fitFor(k, i int) bool {
 		if !n.leaseRuns() || n.pulse.sick && !n.flawed(FitnessBlind) {
 			return false
 		}
-	} else if p.silentTold || p.hb == nil || !p.hb.LeaseRuns || p.hb.Sick && !n.flawed(FitnessBlind) {
+	} else if !p.isHeard() || !p.hb.LeaseRuns || p.hb.Sick && !n.flawed(FitnessBlind) {
 		return false
 	}
 	r, ok := n.groupReport(k, i)

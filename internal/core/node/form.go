@@ -134,22 +134,19 @@ func (n *Node) askIn(i int, a *wire.Ask) {
 		return
 	}
 	answer := n.ask()
-	if p := &n.peers[i]; a.File != sha256.Sum256(n.spec.Text) && n.now.Mono >= p.textAt {
+	p := &n.peers[i]
+	if a.File != sha256.Sum256(n.spec.Text) && n.now.Mono >= p.textAt {
 		p.textAt = n.now.Mono.Add(textEvery)
 		answer.Text = n.spec.Text
 	}
 	n.send(i, answer)
-	id := n.peers[i].id
-	if n.peers[i].inc == a.Incarnation && n.peers[i].durable > 0 && !n.flawed(SetBackUnseen) {
-		return // it held more once: its directory was set back, as this node's next heartbeat tells it
-	}
-	if slices.Contains(n.state.Founding.Nodes, cluster.FoundingNode{Node: id, Incarnation: a.Incarnation}) && n.peers[i].inc == a.Incarnation {
-		n.send(i, &wire.Founding{Record: n.state.Founding.Encode()})
-		return
-	}
-	if n.peers[i].inc != a.Incarnation {
+	switch {
+	case p.inc != a.Incarnation:
 		n.planDue = true
-		n.stranger(&n.peers[i], a.Incarnation)
+		n.stranger(p, a.Incarnation)
+	case p.durable > 0 && !n.flawed(SetBackUnseen): // it held more once: its directory was set back, as this node's next heartbeat tells it
+	case slices.Contains(n.state.Founding.Nodes, cluster.FoundingNode{Node: p.id, Incarnation: a.Incarnation}):
+		n.send(i, &wire.Founding{Record: n.state.Founding.Encode()})
 	}
 }
 

@@ -79,7 +79,7 @@ func (n *Node) patience() time.Duration { return max(n.beat()/2, 4*n.election.rt
 // quickAt returns when the next heartbeat to a peer is due ahead of the regular one.
 func (n *Node) quickAt(p *peer) cluster.Instant {
 	at := cluster.Never
-	unheard := p.acked < p.urgentSeq || p.missing > 0 && p.hb != nil && !p.silentTold
+	unheard := p.acked < p.urgentSeq || p.missing > 0 && p.isHeard()
 	if next := p.sentAt.Add(min(n.quick(), n.prompt(p.repeats))); unheard && next < p.urgentEnd {
 		at = next
 	}

@@ -159,9 +159,12 @@ func (n *Node) tell(place int, report wire.GroupReport, reports bool, released [
 	return true
 }
 
+// isHeard tells whether a peer has been heard in this run, and has not fallen silent since.
+func (p *peer) isHeard() bool { return p.hb != nil && !p.silentTold }
+
 // lacks tells whether a peer that is heard has not acked an item as it is.
 func (p *peer) lacks(place int, version uint64) bool {
-	return p.has[place] < version && p.hb != nil && !p.silentTold
+	return p.has[place] < version && p.isHeard()
 }
 
 // hasHeard takes a peer's ack of a heartbeat for what that told.
@@ -213,7 +216,7 @@ func (n *Node) tellGroups(hb *wire.Heartbeat, to []int) {
 func (n *Node) nameKnowing(hb *wire.Heartbeat, to []int, all bool) {
 	for _, i := range to {
 		p := &n.peers[i]
-		if p.missing > 0 && !(all && p.hb != nil && !p.silentTold) {
+		if p.missing > 0 && !(all && p.isHeard()) {
 			continue
 		}
 		for k := range hb.Heard {
