@@ -3,6 +3,7 @@ package addr
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"strings"
 
@@ -15,50 +16,45 @@ import (
 
 // Check implements resource.Checker: the interface must be here, or be found by the address's subnet.
 func (VIP) Check(spec cluster.ResourceSpec) (hint string, err error) {
+	_, hint, err = seek(spec)
+	return hint, err
+}
+
+// seek finds the interface that an address belongs on, or says what to do.
+func seek(spec cluster.ResourceSpec) (i iface, hint string, err error) {
 	p, name, err := parse(spec.Fields)
 	if err != nil {
-		return "", err
+		return iface{}, "", err
 	}
 	r, err := openRoute()
 	if err != nil {
-		return "", err
+		return iface{}, "", err
 	}
 	defer r.close()
 	if name == "" {
-		_, err := r.find(p.Addr())
-		return fmt.Sprintf("write vip: { address: %s, interface: NAME }, or interface: { NODE: NAME, … } where nodes call it differently", p), err
+		i, err := r.find(p.Addr())
+		return i, fmt.Sprintf("write vip: { address: %s, interface: NAME }, or interface: { NODE: NAME, … } where nodes call it differently", p), err
 	}
-	_, err = r.byName(name)
+	i, err = r.byName(name)
 	if errors.Is(err, unix.ENODEV) {
 		err = fmt.Errorf("there is no interface %s here; there are %s", name, strings.Join(names(), ", "))
 	}
-	return "write interface: { NODE: NAME, … } where nodes call it differently, or give it here that name as well: ip link property add dev INTERFACE altname NAME", err
+	return i, "write interface: { NODE: NAME, … } where nodes call it differently, or give it here that name as well: ip link property add dev INTERFACE altname NAME", err
 }
 
 // Lacks implements resource.Lacker: the interface must be up besides. Whether it has a carrier is told apart
 // (WatchLinks).
-func (k VIP) Lacks(spec cluster.ResourceSpec) error {
-	if _, err := k.Check(spec); err != nil {
+func (VIP) Lacks(spec cluster.ResourceSpec) error {
+	i, _, err := seek(spec)
+	switch {
+	case err != nil:
 		return err
+	case !i.up:
+		return fmt.Errorf("interface %s is down", i.name)
+	case spec.Fields["address"].(netip.Prefix).Addr().Is6() && ipv6Disabled(i.name):
+		return fmt.Errorf("IPv6 is disabled on %s (disable_ipv6)", i.name)
 	}
-	p, name, err := parse(spec.Fields)
-	if err != nil {
-		return err
-	}
-	r, err := openRoute()
-	if err != nil {
-		return err
-	}
-	defer r.close()
-	v := &vip{prefix: p, name: name, route: r}
-	i, err := v.iface()
-	if err == nil && !i.up {
-		err = fmt.Errorf("interface %s is down", i.name)
-	}
-	if err == nil && p.Addr().Is6() && ipv6Disabled(i.name) {
-		err = fmt.Errorf("IPv6 is disabled on %s (disable_ipv6)", i.name)
-	}
-	return err
+	return nil
 }
 
 // ipv6Disabled tells whether an interface takes no IPv6 addresses.

@@ -279,9 +279,10 @@ func (h *hold) tell() {
 	}
 }
 
-// absent says whether the kernel is known to have the address no more.
+// absent says whether the kernel is known to have the address no more. It asks the kernel itself: the notice that made
+// somebody ask may be known here before the table has it.
 func (h *hold) absent() bool {
-	list, err := h.vip.route.addresses(familyOf(h.vip.prefix.Addr()))
+	list, _, err := h.vip.route.dump(familyOf(h.vip.prefix.Addr()))
 	if err != nil {
 		return false
 	}

@@ -147,27 +147,22 @@ func (w *linkWatch) forget(index int) {
 }
 
 // WatchAddresses tells when an address of this network namespace has come, gone or changed, or may have, until the
-// context ends; then it returns nil. It calls changed from its own goroutine, which is the caller's.
+// context ends; then it returns nil. What is asked of this package from then on knows of it. It calls changed from its
+// own goroutine, which is the caller's.
 func WatchAddresses(ctx context.Context, changed func()) error {
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+	r, err := openRoute()
 	if err != nil {
 		return fmt.Errorf("watch the addresses: %w", err)
 	}
-	defer s.Close()
-	defer context.AfterFunc(ctx, s.Close)()
+	defer r.close()
+	news := r.table.watch()
+	defer r.table.unwatch(news)
 	for {
-		_, from, err := s.Receive()
-		switch {
-		case ctx.Err() != nil:
+		select {
+		case <-ctx.Done():
 			return nil
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
-			continue
-		case errors.Is(err, unix.ENOBUFS): // some were lost
-		case err != nil:
-			return fmt.Errorf("watch the addresses: %w", err)
-		case from.Pid != nl.PidKernel: // any process may write to our socket
-			continue
+		case <-news:
+			changed()
 		}
-		changed()
 	}
 }

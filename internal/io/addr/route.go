@@ -37,6 +37,7 @@ const (
 // route speaks rtnetlink(7) over one socket, which stays in the network namespace it was opened in.
 type route struct {
 	sockets map[int]*nl.SocketHandle
+	table   *table // the addresses of that namespace, as all routes in it share them
 }
 
 func openRoute() (*route, error) {
@@ -49,10 +50,18 @@ func openRoute() (*route, error) {
 		s.Close()
 		return nil, fmt.Errorf("set up a netlink socket: %w", err)
 	}
-	return &route{map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}}, nil
+	t, err := shareTable(s.GetFd())
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return &route{map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}, t}, nil
 }
 
-func (r *route) close() { r.sockets[unix.NETLINK_ROUTE].Close() }
+func (r *route) close() {
+	r.table.release()
+	r.sockets[unix.NETLINK_ROUTE].Close()
+}
 
 func (r *route) request(kind, flags int) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(kind, flags)
@@ -127,25 +136,34 @@ type present struct {
 	ours    bool
 }
 
-// addresses lists the addresses of one family on all interfaces.
+// addresses lists the addresses of one family on all interfaces. It costs little, since all share one table. What this
+// process has changed is in it, and what table.watch has told of; what another program does this very moment, or what
+// another subscription has just told of, may not be: see dump. The list is not to be changed.
 func (r *route) addresses(family int) ([]present, error) {
+	return r.table.addresses(family, r.dump)
+}
+
+// dump asks the kernel for the addresses of one family on all interfaces: the more there are, the longer it takes.
+// If they changed meanwhile, some that are there may be missing, and whole is false.
+func (r *route) dump(family int) (list []present, whole bool, err error) {
 	req := r.request(unix.RTM_GETADDR, unix.NLM_F_DUMP)
 	req.AddData(nl.NewIfAddrmsg(family))
 	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("list addresses: %w", err)
+		return nil, false, fmt.Errorf("list addresses: %w", err)
 	}
-	list := make([]present, 0, len(answers))
+	whole = err == nil
+	list = make([]present, 0, len(answers))
 	for _, m := range answers {
 		p, err := parseAddress(m)
 		if err != nil {
-			return nil, fmt.Errorf("list addresses: %w", err)
+			return nil, false, fmt.Errorf("list addresses: %w", err)
 		}
 		if p.addr.IsValid() {
 			list = append(list, p)
 		}
 	}
-	return list, nil
+	return list, whole, nil
 }
 
 // parseAddress reads the body of an RTM_NEWADDR or RTM_DELADDR.
