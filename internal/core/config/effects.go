@@ -375,8 +375,20 @@ func joins(l cluster.LinkSpec, a, b cluster.NodeID) bool {
 // handedOver returns the addresses and ports that go from one group to another while both stay. A group
 // that is removed is over before the new file counts, so what it had is free by then.
 func handedOver(before, after *cluster.Spec) (out []string) {
+	had := make(map[any][]int) // by address or port: which groups had it, by their places in the file
+	for i := range before.Groups {
+		for _, x := range frontsOf(&before.Groups[i]) {
+			had[x] = append(had[x], i)
+		}
+	}
 	for _, g := range after.Groups {
-		for _, other := range before.Groups {
+		var from []int
+		for _, x := range frontsOf(&g) {
+			from = append(from, had[x]...)
+		}
+		slices.Sort(from)
+		for _, i := range slices.Compact(from) {
+			other := before.Groups[i]
 			if other.ID == g.ID || after.Group(other.ID) == nil {
 				continue
 			}
@@ -392,6 +404,17 @@ func handedOver(before, after *cluster.Spec) (out []string) {
 				}
 			}
 		}
+	}
+	return out
+}
+
+// frontsOf returns a group's addresses and ports.
+func frontsOf(g *cluster.GroupSpec) (out []any) {
+	for _, a := range g.Addresses() {
+		out = append(out, a)
+	}
+	for _, p := range portsOf(g) {
+		out = append(out, p)
 	}
 	return out
 }
