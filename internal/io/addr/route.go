@@ -214,6 +214,9 @@ func (r *route) add(index int, p netip.Prefix) error {
 		req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, life.Serialize()))
 	}
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	if p.Addr().Is6() { // of one without duplicate detection the kernel tells a moment later
+		r.table.forget(unix.AF_INET6)
+	}
 	return err
 }
 

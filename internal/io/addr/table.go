@@ -21,9 +21,9 @@ const noticeMax = 16 << 10
 // the kernel for all of them on behalf of each is what nearly all of the time went into. It is asked once; from then on
 // the kernel's notices keep the table, and it is asked again where some were lost.
 //
-// Whoever reads takes in first what notices there are. The kernel gives them out before it answers a request, so what
-// this process has changed is always in the table. An IPv6 address that the kernel gives an interface by itself comes
-// into it when it can be used: the kernel tells no sooner.
+// Whoever reads takes in first what notices there are. The kernel gives them out before it answers a request, but for
+// IPv6 addresses without duplicate detection, and those that it gives an interface by itself: of these it tells when they
+// can be used. So what this process has changed is always in the table, with the help of forget.
 type table struct {
 	cookie uint64 // of the network namespace
 	users  int    // guarded by tables.mu
@@ -125,6 +125,13 @@ func (t *table) addresses(family int, dump func(int) ([]present, bool, error)) (
 		t.lists[family] = list
 	}
 	return list, err
+}
+
+// forget has the kernel asked again for the addresses of one family.
+func (t *table) forget(family int) {
+	t.mu.Lock()
+	delete(t.lists, family)
+	t.mu.Unlock()
 }
 
 // take takes in the notices that are there. It is called with mu held.

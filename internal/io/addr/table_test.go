@@ -2,6 +2,7 @@ package addr
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os/exec"
@@ -61,6 +62,29 @@ func TestTableFollows(t *testing.T) {
 	}
 	if dumps != 2 {
 		t.Errorf("the kernel was asked for all addresses %d times, want once for each family", dumps)
+	}
+}
+
+// What this process has added or removed is in the table at once: the kernel tells later of some.
+func TestTableHasOwn(t *testing.T) {
+	s := newSegment(t, "a")
+	r := s.open("a")
+	defer r.close()
+	i, err := r.byName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 200 {
+		for _, p := range []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.77.0.%d/24", 20+n)), netip.MustParsePrefix(fmt.Sprintf("fd77::1:%d/64", n))} {
+			for _, step := range []func(int, netip.Prefix) error{r.add, r.remove, r.add} {
+				err := step(i.index, p)
+				got, gotErr := r.addresses(familyOf(p.Addr()))
+				want, _, wantErr := r.dump(familyOf(p.Addr()))
+				if err := errors.Join(err, gotErr, wantErr); err != nil || len(got) != len(want) {
+					t.Fatalf("%s: the table has %d addresses, the kernel %d (%v)", p, len(got), len(want), err)
+				}
+			}
+		}
 	}
 }
 
