@@ -1,6 +1,9 @@
 package cluster
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // KindSpec describes a resource kind as data, so that the file's reader, the simulator and the
 // documentation know a kind without its code. Each kind exports one.
@@ -17,7 +20,20 @@ type KindSpec struct {
 	// Guards returns the addresses and ports that the gate guards for a resource with these fields. An address with
 	// a prefix length, as in 10.0.0.50/24, tells the subnet that its clients come from as well.
 	Guards func(fields map[string]any) (addresses []string, ports []Port, err error)
+	// Faults returns what is wrong with these fields on whatever host, beyond what FieldSpec tells; nil: nothing, or the
+	// kind has no such rules.
+	Faults func(fields map[string]any) []FieldFault
 }
+
+// FieldFault is what is wrong with a field of a resource, whatever host it is for.
+type FieldFault struct {
+	Path []string // the field, and the fields within it
+	Text string   // what is wrong with its value
+	Hint string   // what to write instead
+}
+
+// String returns the field and what is wrong with it.
+func (f FieldFault) String() string { return strings.Join(f.Path, ".") + ": " + f.Text }
 
 // FieldSpec describes one field of a resource kind.
 type FieldSpec struct {

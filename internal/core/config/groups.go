@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"baton/internal/core/cluster"
@@ -258,6 +259,9 @@ func (r *reader) resource(item *node, g *cluster.GroupSpec) (placed, bool) {
 	}
 	r.common(s, what, kind, &p.resource)
 	if len(r.errs) == before {
+		r.faults(kind, what, &p)
+	}
+	if len(r.errs) == before {
 		r.guards(kind, what, &p)
 	}
 	return p, true
@@ -384,4 +388,26 @@ func (r *reader) guards(kind *cluster.KindSpec, what string, p *placed) {
 		p.resource.Addresses = append(p.resource.Addresses, a)
 	}
 	p.resource.Ports = slices.Clone(ports)
+}
+
+// faults notes what the kind finds wrong with its fields, each where it is written.
+func (r *reader) faults(kind *cluster.KindSpec, what string, p *placed) {
+	if kind.Faults == nil {
+		return
+	}
+	for _, f := range kind.Faults(p.resource.Fields) {
+		r.fail(placeOf(p.given, f.Path), f.Hint, "%s of %s: %s", strings.Join(f.Path, "."), what, f.Text)
+	}
+}
+
+// placeOf is where a field's value stands: that of the innermost field on the path that is written.
+func placeOf(n *node, path []string) position {
+	for _, name := range path {
+		i := slices.IndexFunc(n.entries, func(e entry) bool { return e.key == name })
+		if i < 0 {
+			break
+		}
+		n = n.entries[i].value
+	}
+	return n.position
 }

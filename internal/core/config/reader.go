@@ -268,7 +268,11 @@ func (r *reader) prefix(n *node, what string) (netip.Prefix, bool) {
 	}
 	hint := "write an address with its prefix length, such as 10.0.0.50/24 or fd00::50/64"
 	if a, err := netip.ParseAddr(text); err == nil {
-		r.fail(n.position, fmt.Sprintf("write %s/24, or the prefix length that the network has", a), "%s: %s lacks its prefix length", what, clip(text))
+		bits := 24
+		if a.Is6() {
+			bits = 64
+		}
+		r.fail(n.position, fmt.Sprintf("write %s/%d, or the prefix length that the network has", a, bits), "%s: %s lacks its prefix length", what, clip(text))
 	} else if strings.ContainsFunc(text, isNameLetter) && !strings.Contains(text, ":") {
 		r.fail(n.position, hint, "%s: %q is a name, not an address", what, clip(text))
 	} else {

@@ -50,7 +50,7 @@ func checkFields(interval, timeout time.Duration, more ...cluster.FieldSpec) []c
 	}, more...)
 }
 
-// newCheck reads a check from the resource's field of that name; nil: it has none.
+// newCheck reads a check, in which processFaults found nothing, from the resource's field of that name; nil: it has none.
 func newCheck(fields map[string]any, name string, interval, timeout time.Duration, failures int64) (*check, error) {
 	sub, err := field[map[string]any](fields, name, nil)
 	if err != nil || sub == nil {
@@ -71,22 +71,7 @@ func newCheck(fields map[string]any, name string, interval, timeout time.Duratio
 		}
 	}
 	c.failures = int(n)
-	ways := 0
-	for _, given := range []bool{c.http != "", c.tcp != "", len(c.command) > 0} {
-		if given {
-			ways++
-		}
-	}
-	if ways != 1 {
-		return nil, fmt.Errorf("%s: names %d of http, tcp and command, not one", name, ways)
-	}
-	if c.interval <= 0 || c.timeout <= 0 || n < 1 {
-		return nil, fmt.Errorf("%s: interval %s, timeout %s and failures %d must be above zero", name, c.interval, c.timeout, n)
-	}
 	if c.http != "" {
-		if u, err := url.Parse(c.http); err != nil || u.Scheme != "http" && u.Scheme != "https" {
-			return nil, fmt.Errorf("%s: http %q is not a URL with http or https", name, c.http)
-		}
 		c.client = &http.Client{
 			// A probe goes to this node, by whatever name its certificate has, and never through a proxy.
 			Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},

@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -88,6 +87,7 @@ func (Process) Spec() cluster.KindSpec {
 			ports, err := field[[]cluster.Port](fields, "ports", nil)
 			return nil, ports, err
 		},
+		Faults: processFaults,
 	}
 }
 
@@ -217,7 +217,7 @@ func (p *process) roleFile() string  { return filepath.Join(p.env.RunDir, "role"
 
 // configure reads the fields.
 func (p *process) configure(fields map[string]any) error {
-	var signal, effects string
+	var signal string
 	for _, err := range []error{
 		read(fields, "command", &p.command, nil),
 		read(fields, "user", &p.user, ""),
@@ -225,7 +225,6 @@ func (p *process) configure(fields map[string]any) error {
 		read(fields, "ports", &p.ports, nil),
 		read(fields, "environment", &p.environ, nil),
 		read(fields, "stop_signal", &signal, "SIGTERM"),
-		read(fields, "effects", &effects, "address"),
 		read(fields, "stop_timeout", &p.stopTimeout, cmp.Or(p.env.Spec.StopTimeout, stopTimeout)),
 		read(fields, "start_timeout", &p.startTimeout, cmp.Or(p.env.Spec.StartTimeout, startTimeout)),
 	} {
@@ -233,21 +232,10 @@ func (p *process) configure(fields map[string]any) error {
 			return err
 		}
 	}
-	if len(p.command) == 0 || p.command[0] == "" {
-		return errors.New("command: is empty")
+	if faults := processFaults(fields); len(faults) > 0 {
+		return errors.New(faults[0].String())
 	}
-	if p.user == "" {
-		return errors.New("user: is empty; the agent is root, so a process says whom it runs as")
-	}
-	if effects != "address" {
-		return fmt.Errorf("effects: %q is not address", effects)
-	}
-	if !strings.HasPrefix(signal, "SIG") {
-		signal = "SIG" + signal
-	}
-	if p.stopSignal = unix.SignalNum(signal); p.stopSignal == 0 {
-		return fmt.Errorf("stop_signal: no signal has the name %s", signal)
-	}
+	p.stopSignal = signalOf(signal)
 	var err error
 	if p.ready, err = newCheck(fields, "ready", readyInterval, readyTimeout, 1); err != nil {
 		return err

@@ -699,11 +699,11 @@ func TestWrongFields(t *testing.T) {
 		{map[string]any{"user": ""}, "user: is empty"},
 		{map[string]any{"command": []string{}}, "command: is empty"},
 		{map[string]any{"command": "sleep"}, "command: is a string, not a []string"},
-		{map[string]any{"stop_signal": "SIGNOT"}, "no signal has the name SIGNOT"},
-		{map[string]any{"ready": map[string]any{"tcp": "x:1", "http": "http://x"}}, "ready: names 2 of http, tcp and command, not one"},
-		{map[string]any{"ready": map[string]any{}}, "ready: names 0 of"},
-		{map[string]any{"healthy": map[string]any{"tcp": "x:1", "failures": int64(0)}}, "must be above zero"},
-		{map[string]any{"healthy": map[string]any{"http": "ftp://x"}}, "is not a URL"},
+		{map[string]any{"stop_signal": "SIGNOT"}, `there is no signal "SIGNOT"`},
+		{map[string]any{"ready": map[string]any{"tcp": "x:1", "http": "http://x"}}, "ready.tcp: has both http and tcp"},
+		{map[string]any{"ready": map[string]any{}}, "ready: says nothing to ask"},
+		{map[string]any{"healthy": map[string]any{"tcp": "x:1", "failures": int64(0)}}, "healthy.failures: is 0"},
+		{map[string]any{"healthy": map[string]any{"http": "ftp://x"}}, "lacks http:// or https://"},
 	} {
 		_, err := Process{}.New(Env{RunDir: t.TempDir(), Spec: spec("", c.fields)})
 		if err == nil || !strings.Contains(err.Error(), c.want) {
