@@ -10,7 +10,7 @@ BINARY  ?= bin/baton
 all: build
 
 help: ## these lines
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf 'make %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf 'make %-10s %s\n' "$$name" "$$text"; done
 
 build: deps ## the binary, in bin/baton: static, so it runs on every Linux of this architecture
 	CGO_ENABLED=0 $(GO) build -o bin/baton ./cmd/baton

@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -179,6 +180,9 @@ func readSetup(opt AgentOptions, log *slog.Logger) (*cluster.Spec, cluster.NodeI
 // file is, so it keeps no agent from starting whose data directory has a text that counted.
 func readOwnFile(opt AgentOptions, log *slog.Logger) (*cluster.Spec, error) {
 	text, err := bounded.ReadFile(opt.ConfigFile, bounded.ClusterFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fail(exitUsage, noFileHint+"; or name it: baton agent --config FILE", "read the cluster file %s: %s", opt.ConfigFile, cause(err))
+	}
 	if err != nil {
 		return nil, fail(exitUsage, "name the cluster file with baton agent --config FILE", "read the cluster file %s: %s", opt.ConfigFile, cause(err))
 	}

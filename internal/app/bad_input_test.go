@@ -76,7 +76,7 @@ var badLines = []badInput{
 
 // badFiles are mistakes in the cluster file, and where it is named.
 var badFiles = []badInput{
-	{what: "there is none", args: "agent --config $DIR/none.yaml", code: 2, line: "read the cluster file $DIR/none.yaml: no such file or directory", hint: "name the cluster file with baton agent --config FILE"},
+	{what: "there is none", args: "agent --config $DIR/none.yaml", code: 2, line: "read the cluster file $DIR/none.yaml: no such file or directory", hint: "on the first node baton init makes it, on others baton join fetches it; or name it: baton agent --config FILE"},
 	{what: "it is a directory", args: "agent --config $DIR", code: 2, line: "read the cluster file $DIR: is a directory", hint: "name the cluster file with baton agent --config FILE"},
 	{what: "an unknown key", args: "agent --config $DIR/key.yaml", code: 2, place: true, line: `$DIR/key.yaml:2:1: unknown key "nodez" in the cluster file`, hint: `write "nodes"`},
 	{what: "a bad value", args: "agent --config $DIR/value.yaml", code: 2, place: true, line: `$DIR/value.yaml:2:11: takeover: "fast" is no duration`, hint: "write it like 250ms, 3s, 10m or 1h30m"},

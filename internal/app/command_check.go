@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 
@@ -77,6 +78,9 @@ func (u *checkup) count(v verdict) (n int) {
 
 // Run checks everything, in the order in which a failure explains those that follow.
 func (c *checkCmd) Run(k *console) error {
+	if c.Measure <= 0 {
+		return fail(exitUsage, "1s suits most, and 1m sees more", "--measure: %v is no time to look for stalls in", c.Measure)
+	}
 	u := &checkup{File: c.File, Checks: []finding{}, Bounds: []bound{}, Firewall: []string{}, tell: func(f finding) {
 		if !k.json {
 			k.finding(f)
@@ -145,10 +149,17 @@ func (k *console) summary(u *checkup) {
 	fmt.Fprintf(k.out, "\n%d passed, %d warnings, %d failures\n", u.count(pass), u.count(warning), u.count(bad))
 }
 
+// noFileHint is what to do where there is no cluster file.
+const noFileHint = "on the first node baton init makes it, on others baton join fetches it"
+
 // checkFile reads the cluster file. Nil: it can't be used, and nothing else can be said.
 func checkFile(u *checkup, name string) *cluster.Spec {
 	text, err := bounded.ReadFile(name, bounded.ClusterFile)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		u.add("file", bad, noFileHint+"; or name another one: baton check FILE", "%v", err)
+		return nil
+	case err != nil:
 		u.add("file", bad, "name another one: baton check FILE", "%v", err)
 		return nil
 	}

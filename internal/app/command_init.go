@@ -28,7 +28,7 @@ type initCmd struct {
 	Process  string        `help:"The program that the first group runs." placeholder:"COMMAND"`
 	User     string        `help:"Whom it runs as." placeholder:"USER"`
 	Port     uint16        `help:"The port that it listens on, to tell when it is ready." placeholder:"PORT"`
-	VIP      string        `name:"vip" help:"The address that its clients use." placeholder:"ADDRESS/BITS"`
+	VIP      []string      `name:"vip" sep:"none" help:"An address that its clients use. Once for each." placeholder:"ADDRESS/BITS"`
 	Takeover time.Duration `help:"After any single fault a group serves again within this time." placeholder:"3s"`
 	Config   string        `default:"/etc/baton/cluster.yaml" help:"The cluster file to write." placeholder:"FILE"`
 	Key      string        `default:"/etc/baton/key" help:"The key to write." placeholder:"FILE"`
@@ -62,6 +62,14 @@ func (c *initCmd) Run(k *console) error {
 	if err != nil {
 		return err
 	}
+	self := c.thisNode(spec)
+	if id := cluster.NodeID(self); c.Self != "" && spec.Node(id) == nil {
+		return fail(exitUsage, "name one of --node", "--self: there is no node %q", c.Self)
+	}
+	if _, err := nodeName(self, spec); err != nil && !asks {
+		return fail(exitUsage, "run it on one of them, or tell which one this host is: --self NAME",
+			"this host is none of the nodes: it has neither the name nor the address of one")
+	}
 	if asks {
 		fmt.Fprintf(k.out, "\n%s\n", text)
 		if !k.agreed("Write this to " + c.Config + "?") {
@@ -71,7 +79,6 @@ func (c *initCmd) Run(k *console) error {
 	if err := c.write(k, text); err != nil {
 		return err
 	}
-	self := c.thisNode(spec)
 	fmt.Fprintln(k.out)
 	err = (&checkCmd{File: c.Config, Node: self, Data: "/var/lib/baton", Measure: c.Measure}).Run(k)
 	c.next(k, spec, self, err != nil)
@@ -105,12 +112,12 @@ func (c *initCmd) fromFlags() (*config.Answers, error) {
 		}
 		a.Nodes = append(a.Nodes, n)
 	}
-	if c.VIP != "" {
-		p, err := netip.ParsePrefix(c.VIP)
+	for _, text := range c.VIP {
+		p, err := netip.ParsePrefix(text)
 		if err != nil {
-			return nil, fail(exitUsage, "write an address with its prefix length: --vip 10.0.0.50/24", "--vip: %q is none", c.VIP)
+			return nil, fail(exitUsage, "write an address with its prefix length: --vip 10.0.0.50/24", "--vip: %q is none", text)
 		}
-		a.VIP = p
+		a.VIPs = append(a.VIPs, p)
 	}
 	if c.Takeover != 0 && (c.Takeover < config.MinTakeover || c.Takeover > config.MaxTakeover) {
 		return nil, fail(exitUsage, "3s suits most", "--takeover: %v is outside %v to %v", c.Takeover, config.MinTakeover, config.MaxTakeover)
@@ -235,7 +242,7 @@ func (c *initCmd) ask(k *console, a *config.Answers) error {
 	if len(a.Nodes) == 0 {
 		f.nodes(a)
 	}
-	if a.Command == "" && !a.VIP.IsValid() {
+	if a.Command == "" && len(a.VIPs) == 0 {
 		f.service(a)
 	}
 	if a.Command != "" && a.User == "" {
@@ -381,7 +388,8 @@ func (f *form) service(a *config.Answers) {
 		return nil
 	})
 	if text != "" && f.err == nil {
-		a.VIP, _ = netip.ParsePrefix(text)
+		vip, _ := netip.ParsePrefix(text)
+		a.VIPs = []netip.Prefix{vip}
 	}
 	a.Command = f.line("Program to run (it stays in the foreground)", "", func(string) error { return nil })
 	if a.Command == "" || f.err != nil {

@@ -13,11 +13,11 @@ import (
 
 // devCmd is `baton dev`.
 type devCmd struct {
-	File     string        `arg:"" optional:"" help:"A cluster file of yours to try; default: a small web service."`
-	Auto     bool          `help:"Play every fault once, print a table, and end."`
-	Only     []string      `help:"With --auto: only these of power, cable, silent, freeze, agent, switch, failback, service." placeholder:"FAULT"`
-	Takeover time.Duration `default:"1s" help:"Of the cluster without a FILE." placeholder:"1s"`
-	Loopback bool          `help:"Run on loopback addresses, as without root."`
+	File     string         `arg:"" optional:"" help:"A cluster file of yours to try; default: a small web service."`
+	Auto     bool           `help:"Play every fault once, print a table, and end."`
+	Only     []string       `help:"With --auto: only these of power, cable, silent, freeze, agent, switch, failback, service." placeholder:"FAULT"`
+	Takeover *time.Duration `help:"Of the cluster without a FILE. Default: 1s." placeholder:"1s"`
+	Loopback bool           `help:"Run on loopback addresses, as without root."`
 
 	Service bool `hidden:"" help:"Be the service of the cluster on loopback."`
 	Sweep   bool `hidden:"" help:"Tidy up once the demo that has started this has ended."`
@@ -30,6 +30,9 @@ func (c *devCmd) Run(k *console) (err error) {
 		return devService(k.ctx)
 	case c.Sweep:
 		return sweeper(k.in)
+	}
+	if k.json {
+		return fail(exitUsage, "leave --json out; baton --json status --socket PATH, with a socket that dev names, asks its agents", "baton dev talks to people")
 	}
 	if err := c.check(); err != nil {
 		return err
@@ -60,7 +63,18 @@ func (c *devCmd) check() error {
 	if c.Auto && c.File != "" {
 		return fail(exitUsage, "leave FILE out, or leave --auto out", "--auto asks the demo's own service, and can't ask that of %s", c.File)
 	}
+	if c.Takeover != nil && c.File != "" {
+		return fail(exitUsage, "leave --takeover out, and write takeover: into the file", "--takeover is for the cluster without a FILE: %s says its own", c.File)
+	}
 	return nil
+}
+
+// takeover is that of the cluster without a FILE.
+func (c *devCmd) takeover() time.Duration {
+	if c.Takeover != nil {
+		return *c.Takeover
+	}
+	return time.Second
 }
 
 // play makes the cluster, lets it be played with, and takes it away.
@@ -115,9 +129,12 @@ func (c *devCmd) prepare(k *console) (opener, error) {
 	if c.File != "" {
 		text, err = bounded.ReadFile(c.File, bounded.ClusterFile)
 	} else if self, err = os.Executable(); err == nil {
-		name, text = "the demo's cluster file", fmt.Appendf(nil, labFile, c.Takeover, self, devPort)
+		name, text = "the demo's cluster file", fmt.Appendf(nil, labFile, c.takeover(), self, devPort)
 	}
-	if err != nil {
+	switch {
+	case err != nil && c.File != "":
+		return nil, fail(exitUsage, "name a file that is there, or none: baton dev runs a small web service", "read the cluster file %s: %s", c.File, cause(err))
+	case err != nil:
 		return nil, err
 	}
 	p, err := newDevPlan(name, text)
@@ -141,7 +158,7 @@ func (c *devCmd) prepare(k *console) (opener, error) {
 }
 
 func (c *devCmd) openLoopback() (*devPlan, ground, error) {
-	g, err := newLoopbackGround(c.Takeover)
+	g, err := newLoopbackGround(c.takeover())
 	if err != nil {
 		return nil, nil, err
 	}

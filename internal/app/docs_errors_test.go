@@ -30,7 +30,7 @@ var errorParts = []struct {
 	{"file-nodes", nil, []string{"core/config/parse.go"}},
 	{"file-groups", nil, []string{"core/config/groups.go", "core/config/reach.go", "core/config/rules.go"}},
 	{"file-health", nil, []string{"core/config/health.go"}},
-	{"init", nil, []string{"app/command_init.go"}},
+	{"init", nil, []string{"app/command_init.go", "app/command_check.go"}},
 	{"change", nil, []string{"app/command_config.go", "app/command_edit.go", "app/backend_config.go", "app/validate.go", "io/api/config.go", "core/config/effects.go", "core/node/draft.go"}},
 	{"key", badKeys, []string{"app/keyring.go", "app/rotate.go"}},
 	{"data", badData, []string{"app/agent.go"}},

@@ -24,12 +24,12 @@ var threeByFlags = []string{"--cluster", "shop", "--node", "alpha=127.0.0.1", "-
 // TestInitByFlags: without a terminal the flags say everything; file and key are good, and nothing is overwritten.
 func TestInitByFlags(t *testing.T) {
 	dir := t.TempDir()
-	args := initArgs(dir, append(threeByFlags, "--vip", "10.0.0.50/24", "--process", "/bin/sleep 1000", "--user", "nobody", "--takeover", "1s", "--yes")...)
+	args := initArgs(dir, append(threeByFlags, "--vip", "fd00::50/64", "--vip", "10.0.0.50/24", "--process", "/bin/sleep 1000", "--user", "nobody", "--takeover", "1s", "--yes")...)
 	_, out, errOut := baton(t, "none", args...) // the check that follows finds what this machine lacks
 	file, key := filepath.Join(dir, "etc", "cluster.yaml"), filepath.Join(dir, "etc", "key")
 	text := get(t, file)
 	spec, err := config.Parse(file, []byte(text), Kinds())
-	if err != nil || spec.KeyFile != key || spec.Timing.Takeover != time.Second || len(spec.Groups) != 1 || len(spec.Groups[0].Resources) != 2 {
+	if err != nil || spec.KeyFile != key || spec.Timing.Takeover != time.Second || len(spec.Groups) != 1 || len(spec.Groups[0].Resources) != 3 {
 		t.Fatalf("%v: %+v\n%s\n%s", err, spec, text, errOut)
 	}
 	for name, mode := range map[string]os.FileMode{file: 0o644, key: 0o600} {
@@ -85,6 +85,9 @@ func TestInitRefuses(t *testing.T) {
 		{append(threeByFlags, "--node", "delta=10.0.0.12"), "which node beta has already"},
 		{append(threeByFlags, "--vip", "10.0.0.12/24"), "is the address of node beta"},
 		{append(threeByFlags, "--json"), "baton init talks to people"},
+		{append(threeByFlags, "--self", "zeta"), `--self: there is no node "zeta"`},
+		{strings.Fields("--yes --cluster shop --node alpha=10.255.0.11 --node beta=10.255.0.12 --node gamma=10.255.0.13"), "this host is none of the nodes"},
+		{append(threeByFlags, "--vip", "fd00::50/64", "--vip", "10.0.0.50"), `--vip: "10.0.0.50" is none`},
 	} {
 		dir := t.TempDir()
 		code, out, errOut := baton(t, "none", initArgs(dir, c.args...)...)
@@ -138,7 +141,7 @@ func TestInitAsks(t *testing.T) {
 	_, screen := dialogue(t, t.Context(), initArgs(dir), answers)
 	text := get(t, filepath.Join(dir, "etc", "cluster.yaml"))
 	want := config.Propose(config.Answers{Cluster: "shop", Takeover: 500 * ms, KeyFile: filepath.Join(dir, "etc", "key"), Nodes: mustParse([]byte(text)).Nodes,
-		Command: "/bin/sleep 1000", User: "nobody", Port: 8080, VIP: netip.MustParsePrefix("10.0.0.50/24")})
+		Command: "/bin/sleep 1000", User: "nobody", Port: 8080, VIPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.50/24")}})
 	if text != string(want) || !strings.Contains(screen, "cluster: shop") || !strings.Contains(screen, "baton invite beta") {
 		t.Errorf("it wrote\n%s\nscreen:\n%s", text, screen)
 	}
@@ -171,5 +174,31 @@ func TestSchemaCommand(t *testing.T) {
 	code, out, _ := baton(t, "none", "config", "schema")
 	if code != exitDone || !bytes.Equal([]byte(out), want) {
 		t.Errorf("exit %d\n%s", code, out)
+	}
+}
+
+// TestTold: what a command can't do with its flags is said before it does anything.
+func TestTold(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "none.yaml")
+	for _, c := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"dev", "--json", none}, exitUsage, "error: baton dev talks to people\nhint: leave --json out"},
+		{[]string{"dev", none, "--takeover", "100ms"}, exitUsage, "hint: leave --takeover out, and write takeover: into the file"},
+		{[]string{"check", none, "--measure", "0s"}, exitUsage, "error: --measure: 0s is no time to look for stalls in\nhint: 1s suits most"},
+		{[]string{"check", none}, exitUsage, "on the first node baton init makes it, on others baton join fetches it; or name another one"},
+	} {
+		code, out, errOut := baton(t, "none", c.args...)
+		if code != c.code || !strings.Contains(out+errOut, c.want) {
+			t.Errorf("%v: exit %d\n%s%s", c.args, code, out, errOut)
+		}
+	}
+	if os.Geteuid() == 0 {
+		code, _, errOut := baton(t, "none", "dev", none)
+		if code != exitUsage || !strings.Contains(errOut, "none.yaml") || !strings.Contains(errOut, "hint: name a file that is there") {
+			t.Errorf("dev without its file: exit %d\n%s", code, errOut)
+		}
 	}
 }

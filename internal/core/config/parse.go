@@ -138,7 +138,8 @@ func (r *reader) nodes(n *node) {
 			continue
 		}
 		if other, taken := addresses[spec.Address]; taken {
-			r.fail(r.nodeAt[spec.ID], "", "node %s has the address %s, which node %s has already", spec.ID, spec.Address, other)
+			r.fail(r.nodeAt[spec.ID], fmt.Sprintf("give each its own; node %s stands in line %d", other, r.nodeAt[other].line),
+				"node %s has the address %s, which node %s has already", spec.ID, spec.Address, other)
 			continue
 		}
 		addresses[spec.Address] = spec.ID

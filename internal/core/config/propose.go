@@ -17,11 +17,11 @@ type Answers struct {
 	Takeover time.Duration // 0: the default
 	KeyFile  string        // empty: the default
 	Nodes    []cluster.NodeSpec
-	Group    string       // the first group's name; empty: as the cluster
-	Command  string       // the program to run, as a shell splits it; empty: none
-	User     string       // whom it runs as
-	Port     uint16       // on which it listens; 0: not known
-	VIP      netip.Prefix // clients' address; invalid: none
+	Group    string         // the first group's name; empty: as the cluster
+	Command  string         // the program to run, as a shell splits it; empty: none
+	User     string         // whom it runs as
+	Port     uint16         // on which it listens; 0: not known
+	VIPs     []netip.Prefix // clients' addresses
 }
 
 // GoodName tells whether a cluster, node, group or resource may have the name.
@@ -75,7 +75,7 @@ func proposedGroup(a *Answers) string {
 			}
 		}
 	}
-	given := a.Command != "" || a.VIP.IsValid()
+	given := a.Command != "" || len(a.VIPs) > 0
 	line("# A group is what moves together. Its first node is preferred, but gets it back on a command only (failback: never).")
 	if !given {
 		line("# Nothing is to run yet. For example:")
@@ -96,10 +96,10 @@ func proposedGroup(a *Answers) string {
 	case !given:
 		line("      - process: { command: /usr/local/bin/app, user: app }")
 	}
-	switch {
-	case a.VIP.IsValid():
-		line("      - vip: %s               # clients use this address", quoted(a.VIP.String()))
-	case !given:
+	for _, vip := range a.VIPs {
+		line("      - vip: %s               # clients use this address", quoted(vip.String()))
+	}
+	if !given {
 		line("      - vip: ADDRESS/BITS")
 	}
 	if given {

@@ -23,7 +23,7 @@ func threeNodes() []cluster.NodeSpec {
 // TestPropose: what is proposed says what was answered.
 func TestPropose(t *testing.T) {
 	text := Propose(Answers{Cluster: "web", Takeover: time.Second, KeyFile: "/srv/key", Nodes: threeNodes(), Command: "python3 -m http.server 8080 --directory '/srv/w w'",
-		User: "www-data", Port: 8080, VIP: netip.MustParsePrefix("10.0.0.50/24")})
+		User: "www-data", Port: 8080, VIPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.50/24")}})
 	spec, err := Parse("proposed", text, testKinds())
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
@@ -75,7 +75,7 @@ func TestProposeAny(t *testing.T) {
 		a.Command, a.User = strings.Join(words, " "), rapid.SampledFrom([]string{"www-data", "root", "1000", "1000:1000", "no"}).Draw(t, "user")
 		a.Port = rapid.SampledFrom([]uint16{0, 80}).Draw(t, "port")
 		if rapid.Bool().Draw(t, "vip") {
-			a.VIP = netip.MustParsePrefix(rapid.SampledFrom([]string{"10.0.0.50/24", "fd00::50/64"}).Draw(t, "address"))
+			a.VIPs = []netip.Prefix{netip.MustParsePrefix(rapid.SampledFrom([]string{"10.0.0.50/24", "fd00::50/64"}).Draw(t, "address"))}
 		}
 		text := Propose(a)
 		spec, err := Parse("proposed", text, testKinds())

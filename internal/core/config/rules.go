@@ -19,7 +19,7 @@ var hostFields = []string{"http", "tcp"}
 // rulesBetween checks what concerns more than one part of the file.
 func (r *reader) rulesBetween() {
 	taken := r.nodeAddresses()
-	served := make(map[netip.Addr]string)
+	served, lines := make(map[netip.Addr]string), make(map[netip.Addr]int)
 	for i := range r.placed {
 		p := &r.placed[i]
 		r.reachable(p)
@@ -29,9 +29,9 @@ func (r *reader) rulesBetween() {
 			if other, found := taken[a]; found {
 				r.fail(p.position, "give the group an address of its own", "%s: %s is the address of %s", owner, a, other)
 			} else if other, found := served[a]; found {
-				r.fail(p.position, "", "%s: %s belongs to %s already", owner, a, other)
+				r.fail(p.position, fmt.Sprintf("give each its own; %s stands in line %d", other, lines[a]), "%s: %s belongs to %s already", owner, a, other)
 			} else {
-				served[a] = owner
+				served[a], lines[a] = owner, p.line
 			}
 		}
 		r.ports(p, owner, r.placed[:i])
