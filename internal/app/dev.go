@@ -92,13 +92,19 @@ func (c *devCmd) play(k *console, open opener) (err error) {
 	ctx, stop := context.WithCancel(k.ctx)
 	defer s.end()
 	defer stop()
-	if err := s.begin(ctx); err != nil {
+	person := &person{watches: isTerminal(k.in)}
+	if !c.Auto {
+		var restore func()
+		person.asked, restore = readDeeds(ctx, k.in)
+		defer restore()
+	}
+	if err := s.begin(ctx, person); err != nil || person.leaves {
 		return c.interrupted(k, err)
 	}
 	if c.Auto {
 		return c.interrupted(k, s.auto(ctx, c.Only))
 	}
-	return c.interrupted(k, s.play(ctx))
+	return c.interrupted(k, s.play(ctx, person))
 }
 
 // interrupted turns the end by Ctrl-C, which is how a demo ends, into success; but not all was played then.

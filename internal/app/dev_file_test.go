@@ -227,6 +227,31 @@ func TestDevTellsWhatIsLacking(t *testing.T) {
 	wantMatches(t, d.output(), `(?s)machine lacks:.*group mail, process: .*A whole cluster`)
 }
 
+// To quit does not wait until something serves.
+func TestDevQuitsBeforeItServes(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("the lab takes root")
+	}
+	t.Parallel()
+	d := devFile(t, buildBaton(t), writeOwn(t, `  web:
+    nodes: [alpha]
+    resources: [ { process: { command: [sleep, "1000"], user: nobody, ready: { tcp: 'localhost:8080' } } } ]
+`))
+	d.shows(`explain web --socket`)
+	if _, err := io.WriteString(d.in, "q\n"); err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-d.done:
+		if err != nil {
+			t.Errorf("it ends with %v:\n%s", err, d.output())
+		}
+		d.done <- nil
+	case <-time.After(endLimit):
+		t.Errorf("it goes on for %v:\n%s", endLimit, d.output())
+	}
+}
+
 // What fails only once it runs does not end the demo: it stays up, for people to ask why.
 func TestDevStaysUp(t *testing.T) {
 	if os.Geteuid() != 0 {

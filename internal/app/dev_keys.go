@@ -47,6 +47,11 @@ func deedOf(line string) *deed {
 	return nil
 }
 
+// keyText is one key of the help line.
+func keyText(p palette, key byte, help string) string {
+	return " " + p.text(bold, string(key)) + " " + help + " "
+}
+
 // keyHelp is the help line, or two where the terminal is narrow.
 func keyHelp(p palette, width int) []string {
 	var lines []string
@@ -56,7 +61,7 @@ func keyHelp(p palette, width int) []string {
 		if used+n >= width && line != "" {
 			lines, line, used = append(lines, line), "", 0
 		}
-		line += " " + p.text(bold, string(d.key)) + " " + d.help + " "
+		line += keyText(p, d.key, d.help)
 		used += n
 	}
 	return append(lines, line)
@@ -109,22 +114,59 @@ type player struct {
 	leaving bool
 }
 
+// person is who sits at a demo: what they type, from its beginning on.
+type person struct {
+	asked  chan string // closed, or nil, when nothing more comes
+	early  []string    // typed before there was something to do it to
+	leaves bool        // they quit then
+	// watches says that they sit at a terminal: their quit waits for nothing.
+	watches bool
+}
+
+// hear takes in a line before the cluster serves. To quit needs no cluster; other deeds are done once it serves, and a
+// quit behind them waits for them.
+func (p *person) hear(line string, more bool) {
+	d := deedOf(line)
+	switch {
+	case !more:
+		p.asked = nil
+		p.early = append(p.early, "quit")
+	case d != nil && d.key == 'q' && (p.watches || len(p.early) == 0):
+		p.leaves = true
+	case d != nil:
+		p.early = append(p.early, line)
+	}
+}
+
 // play lets a person play until they quit, or ctx or the input ends.
-func (s *session) play(ctx context.Context) error {
+func (s *session) play(ctx context.Context, who *person) error {
 	p := &player{session: s, moved: make(chan event, 1)}
 	ctx, cancel := context.WithCancel(ctx)
 	defer p.moves.Wait()
 	defer cancel()
-	asked, restore := readDeeds(ctx, s.k.in)
-	defer restore()
-	s.until(ctx, tableLimit, s.steady)
+	s.until(ctx, tableLimit, func() bool {
+		select {
+		case line, more := <-who.asked:
+			who.hear(line, more)
+		default:
+		}
+		return who.leaves || s.steady()
+	})
+	if who.leaves {
+		return nil
+	}
 	s.showStatus()
 	if s.screen.tty == nil {
 		s.screen.write(strings.Join(keyHelp(s.screen.palette, s.screen.width()), "\n") + "\n")
 	}
 	for ctx.Err() == nil && !p.leaving {
+		if len(who.early) > 0 {
+			p.act(ctx, who.early[0])
+			who.early = who.early[1:]
+			continue
+		}
 		select {
-		case line, more := <-asked:
+		case line, more := <-who.asked:
 			if !more {
 				return nil
 			}

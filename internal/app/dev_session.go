@@ -260,8 +260,8 @@ func (s *session) showStatus() {
 	s.screen.write(out.String() + "\n")
 }
 
-// begin starts the watcher and the client, and waits until the group serves.
-func (s *session) begin(ctx context.Context) error {
+// begin starts the watcher and the client, and waits until the group serves or the person leaves.
+func (s *session) begin(ctx context.Context, p *person) error {
 	s.watcher.Go(func() { s.watch(ctx) })
 	deadline := time.After(formLimit)
 	for s.status == nil || s.awaits() != "" {
@@ -269,7 +269,11 @@ func (s *session) begin(ctx context.Context) error {
 		case l := <-s.looks:
 			s.take(l)
 			s.screen.due(false)
-			s.screen.setFoot([]string{s.screen.text(yellow, " waiting: "+s.lacks())})
+			s.screen.setFoot([]string{s.screen.text(yellow, " waiting: "+s.lacks()), keyText(s.screen.palette, 'q', "quit")})
+		case line, more := <-p.asked:
+			if p.hear(line, more); p.leaves {
+				return nil
+			}
 		case <-deadline:
 			if s.plan.own {
 				s.screen.say("demo", yellow, "not all serves after %v: %s", formLimit, s.lacks())

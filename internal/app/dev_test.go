@@ -313,3 +313,28 @@ func TestCut(t *testing.T) {
 		}
 	}
 }
+
+// TestEarlyDeeds: to quit needs no cluster that serves; what is typed before it does is done afterwards, in order.
+func TestEarlyDeeds(t *testing.T) {
+	for _, c := range []struct {
+		typed  string
+		early  string
+		leaves bool
+	}{
+		{"q", "", true},
+		{"nonsense quit", "", true},
+		{"power q", "power,q", false},
+	} {
+		p := &person{asked: make(chan string)}
+		for _, line := range strings.Fields(c.typed) {
+			p.hear(line, true)
+		}
+		if got := strings.Join(p.early, ","); got != c.early || p.leaves != c.leaves {
+			t.Errorf("%s: early %q, leaves %v", c.typed, got, p.leaves)
+		}
+	}
+	p := &person{asked: make(chan string)}
+	if p.hear("", false); p.asked != nil || p.leaves || strings.Join(p.early, ",") != "quit" {
+		t.Errorf("the end of the input: %+v", p)
+	}
+}
