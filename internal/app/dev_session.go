@@ -356,10 +356,34 @@ func (s *session) foot() []string {
 	p := s.screen.palette
 	width := s.screen.width()
 	lines := []string{p.text(dim, strings.Repeat("─", width-1)), s.footNodes()}
+	if others := s.footOthers(); others != "" {
+		lines = append(lines, others)
+	}
 	if s.client != nil {
 		lines = append(lines, s.footClient())
 	}
 	return append(lines, keyHelp(p, width)...)
+}
+
+// footOthers tells which group the keys act on, and who serves the others; empty: there is one only.
+func (s *session) footOthers() string {
+	var others []string
+	if s.status != nil {
+		for _, g := range s.status.Groups {
+			owner := "nobody"
+			if g.Serving {
+				owner = g.Owner
+			}
+			if g.Name != string(s.plan.group) {
+				others = append(others, fmt.Sprintf("%s: %s serves", g.Name, owner))
+			}
+		}
+	}
+	if len(others) == 0 {
+		return ""
+	}
+	p := s.screen.palette
+	return fmt.Sprintf(" above is %s, and the keys act on it  ·  %s", p.text(bold, string(s.plan.group)), strings.Join(others, ", "))
 }
 
 func (s *session) footNodes() string {
