@@ -4,6 +4,8 @@
 package cluster
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"time"
 )
@@ -13,6 +15,13 @@ type NodeID string
 
 // GroupID is a group's name in the cluster file.
 type GroupID string
+
+// Key is what nodes call a group between each other: the first 64 bits of the SHA-256 of its name. A cluster file in
+// which two groups have the same is refused.
+func (id GroupID) Key() uint64 {
+	sum := sha256.Sum256([]byte(id))
+	return binary.LittleEndian.Uint64(sum[:])
+}
 
 // ResourceID is a resource's name, unique within its group.
 type ResourceID string

@@ -29,7 +29,14 @@ func (r *reader) groups(n *node) {
 		r.fail(n.entries[maxGroups].position, "", "%d groups: a cluster has at most %d", len(n.entries), maxGroups)
 		return
 	}
+	named := make(map[uint64]string, len(n.entries))
 	for _, e := range n.entries {
+		key := r.keyOf(cluster.GroupID(e.key))
+		if other, taken := named[key]; taken {
+			r.fail(e.position, "give one of them another name",
+				"groups %s and %s: nodes call a group by a key of its name, and these two have the same", clip(other), clip(e.key))
+		}
+		named[key] = e.key
 		r.group(e)
 		if len(r.placed) > maxOfAll {
 			r.fail(e.position, "make two clusters of it", "%d resources up to this group: a cluster has at most %d", len(r.placed), maxOfAll)

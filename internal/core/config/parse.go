@@ -49,7 +49,13 @@ const (
 // Parse reads a cluster file. The name stands in errors only; kinds are the resource kinds that the
 // file may use. An error is of type Errors and holds everything that is wrong.
 func Parse(name string, text []byte, kinds []cluster.KindSpec) (*cluster.Spec, error) {
+	return parseBy(name, text, kinds, cluster.GroupID.Key)
+}
+
+// parseBy is Parse with another function for the groups' keys.
+func parseBy(name string, text []byte, kinds []cluster.KindSpec, keyOf func(cluster.GroupID) uint64) (*cluster.Spec, error) {
 	r := &reader{
+		keyOf:      keyOf,
 		complaints: complaints{file: name, lines: sourceLines(text)},
 		kinds:      kinds,
 		spec:       &cluster.Spec{Text: bytes.Clone(text)},

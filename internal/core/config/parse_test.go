@@ -231,3 +231,23 @@ func TestDistance(t *testing.T) {
 		}
 	}
 }
+
+// Two groups that the nodes could not tell apart are refused, wherever they stand.
+func TestGroupsWithTheSameKey(t *testing.T) {
+	file := `cluster: web
+nodes: { alpha: { address: 10.0.0.11 }, beta: { address: 10.0.0.12 }, gamma: { address: 10.0.5.13, role: witness } }
+groups:
+  first: { resources: [process: { command: /bin/a, user: a }] }
+  web: { resources: [process: { command: /bin/a, user: a }] }
+  shop: { resources: [process: { command: /bin/a, user: a }] }
+`
+	byLength := func(id cluster.GroupID) uint64 { return uint64(len(id)) }
+	_, err := parseBy("cluster.yaml", []byte(file), testKinds(), byLength)
+	if err != nil {
+		t.Errorf("different keys: %v", err)
+	}
+	_, err = parseBy("cluster.yaml", []byte(strings.Replace(file, "shop:", "app:", 1)), testKinds(), byLength)
+	if got := fmt.Sprint(err); !strings.Contains(got, "cluster.yaml:6:3: groups web and app: ") || !strings.Contains(got, "give one of them another name") {
+		t.Errorf("two groups with the same key: %s", got)
+	}
+}

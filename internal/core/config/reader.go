@@ -22,6 +22,8 @@ var (
 type reader struct {
 	complaints
 	kinds []cluster.KindSpec
+	// keyOf is what nodes call a group between each other.
+	keyOf func(cluster.GroupID) uint64
 	spec  *cluster.Spec
 	// placed are the resources with their places, for the rules between them.
 	placed []placed

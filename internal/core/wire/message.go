@@ -3,8 +3,6 @@
 package wire
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
 	"slices"
 	"time"
 
@@ -90,11 +88,8 @@ type Lease struct {
 // two are equal once in 10^14 clusters.
 type GroupKey uint64
 
-// KeyOf returns the key of a group.
-func KeyOf(id cluster.GroupID) GroupKey {
-	sum := sha256.Sum256([]byte(id))
-	return GroupKey(binary.LittleEndian.Uint64(sum[:]))
-}
+// KeyOf returns the key of a group. No two groups of a cluster file have the same.
+func KeyOf(id cluster.GroupID) GroupKey { return GroupKey(id.Key()) }
 
 // Tenure names one placement of a group.
 type Tenure struct {
