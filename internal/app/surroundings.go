@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -22,15 +23,17 @@ func newInterfaces() interfaces {
 	return interfaces{links: make(map[int]addr.LinkState), found: make(map[string]int)}
 }
 
-// take notes what has become of an interface.
-func (i *interfaces) take(s addr.LinkState) {
+// take notes what has become of an interface, and tells whether it has another hardware address than before.
+func (i *interfaces) take(s addr.LinkState) (moved bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if s.Gone {
 		delete(i.links, s.Index)
-		return
+		return false
 	}
+	before, known := i.links[s.Index]
 	i.links[s.Index] = s
+	return known && before.MAC != s.MAC
 }
 
 // named returns the index that a name of the file leads to; 0: none has led anywhere yet. The name may be an
@@ -67,7 +70,11 @@ func (i *interfaces) cutOff(r *cluster.ResourceSpec) bool {
 		return index != 0 && !here || i.down(index)
 	}
 	for _, ip := range r.Addresses {
-		if index, err := addr.InterfaceFor(ip); err == nil {
+		address := netip.PrefixFrom(ip, ip.BitLen())
+		if p, ok := r.Fields["address"].(netip.Prefix); ok && p.Addr() == ip {
+			address = p
+		}
+		if index, err := addr.InterfaceFor(address); err == nil {
 			return i.down(index)
 		}
 	}
@@ -89,10 +96,13 @@ func (s surroundings) told(present *cluster.Spec) node.Input {
 	return s.Observed
 }
 
-// watchLinks tells the core of interfaces that lose or regain their carrier.
+// watchLinks tells the core of interfaces that lose or regain their carrier, and of new hardware addresses: to all
+// neighbours that is as if they had just come.
 func (a *agent) watchLinks(ctx context.Context) {
 	err := addr.WatchLinks(ctx, func(s addr.LinkState) {
-		a.interfaces.take(s)
+		if a.interfaces.take(s) {
+			a.inbox.put(&node.Returned{})
+		}
 		a.lookAround()
 		a.lacks.look()
 	})

@@ -32,7 +32,7 @@ func seek(spec cluster.ResourceSpec) (i iface, hint string, err error) {
 	}
 	defer r.close()
 	if name == "" {
-		i, err := r.find(p.Addr())
+		i, err := r.find(p, 0)
 		return i, fmt.Sprintf("write vip: { address: %s, interface: NAME }, or interface: { NODE: NAME, … } where nodes call it differently", p), err
 	}
 	i, err = r.byName(name)

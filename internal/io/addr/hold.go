@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -65,6 +66,7 @@ type hold struct {
 	router bool
 	packet *packet.Conn      // nil where there are no Ethernet frames: nobody to tell
 	events *nl.NetlinkSocket // addresses that go
+	mac    net.HardwareAddr  // what the filter for duplicates takes for our own; keep's, while it runs
 
 	again   chan struct{}         // start the repeats anew
 	claims  chan net.HardwareAddr // claims by other hosts; one is kept, the rest of a burst dropped
@@ -146,7 +148,13 @@ func (h *hold) run(i iface) error {
 	h.forget()
 	ctx, stop := context.WithCancel(context.Background())
 	h.stop = stop
+	err := h.listen(i)
 	h.keeper.Go(func() { h.keep(ctx) })
+	return err
+}
+
+// listen has claims of all but the interface's own hardware address pass the filter.
+func (h *hold) listen(i iface) error {
 	if h.packet == nil {
 		return nil
 	}
@@ -154,6 +162,7 @@ func (h *hold) run(i iface) error {
 	if err != nil {
 		return fmt.Errorf("make the filter for duplicates: %w", err)
 	}
+	h.mac = i.mac
 	return h.packet.SetBPF(f)
 }
 
@@ -201,11 +210,20 @@ func (h *hold) announce() error {
 	if h.packet == nil {
 		return nil
 	}
-	i, err := h.vip.route.byIndex(h.iface.index)
+	i, err := h.now()
 	if err != nil {
-		return fmt.Errorf("announce %s: %w", h.vip.prefix.Addr(), err)
+		return err
 	}
 	return h.send(i)
+}
+
+// now looks the interface up.
+func (h *hold) now() (iface, error) {
+	i, err := h.vip.route.byIndex(h.iface.index)
+	if err != nil {
+		return i, fmt.Errorf("announce %s: %w", h.vip.prefix.Addr(), err)
+	}
+	return i, nil
 }
 
 // send sends the announcement once on the interface, as it was just looked up.
@@ -272,9 +290,22 @@ func (h *hold) untilRepeat(n int) time.Duration {
 	}
 }
 
-// tell announces in the background, where a failure has nobody to be returned to.
+// tell announces in the background, where a failure has nobody to be returned to. If the interface has another
+// hardware address by now, the filter is made anew first: whoever still uses the former one is another host.
 func (h *hold) tell() {
-	if err := h.announce(); err != nil {
+	if h.packet == nil {
+		return
+	}
+	i, err := h.now()
+	if err == nil && !slices.Equal(i.mac, h.mac) {
+		if err := h.listen(i); err != nil {
+			h.vip.log.Error("the watch for duplicates knows the former hardware address only", "address", h.vip.prefix, "cause", err)
+		}
+	}
+	if err == nil {
+		err = h.send(i)
+	}
+	if err != nil {
 		h.vip.log.Debug("announcement not sent", "address", h.vip.prefix, "cause", err)
 	}
 }

@@ -20,6 +20,7 @@ type LinkState struct {
 	AltNames []string // its alternative names (ip link property), sorted
 	Up       bool     // set up by the administrator (IFF_UP)
 	Carrier  bool     // the cable is in and somebody at its other end (IFF_LOWER_UP)
+	MAC      string   // its hardware address, as in 02:00:00:00:aa:01; empty: it has none
 	Gone     bool     // there is no interface of this index any more
 }
 
@@ -29,7 +30,8 @@ func (l LinkState) Named(name string) bool {
 }
 
 func (l LinkState) equal(other LinkState) bool {
-	return l.Name == other.Name && l.Up == other.Up && l.Carrier == other.Carrier && slices.Equal(l.AltNames, other.AltNames)
+	return l.Name == other.Name && l.Up == other.Up && l.Carrier == other.Carrier && l.MAC == other.MAC &&
+		slices.Equal(l.AltNames, other.AltNames)
 }
 
 // WatchLinks tells of every interface of this network namespace as it is now, then of each change, in
@@ -131,7 +133,7 @@ func (w *linkWatch) take(kind uint16, body []byte) {
 		w.listed[a.Index] = true
 	}
 	now := LinkState{Name: a.Name, Index: a.Index, AltNames: slices.Sorted(slices.Values(a.AltNames)),
-		Up: a.RawFlags&unix.IFF_UP != 0, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0}
+		Up: a.RawFlags&unix.IFF_UP != 0, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0, MAC: a.HardwareAddr.String()}
 	if before, known := w.known[a.Index]; known && before.equal(now) {
 		return
 	}

@@ -83,6 +83,8 @@ func TestWatchLinks(t *testing.T) {
 	is("eth0", "up=true carrier=false")
 	s.ip("sw", "link set dev a up")
 	is("eth0", "up=true carrier=true")
+	s.ip("a", "link set dev eth0 address 02:00:00:00:aa:01")
+	eventually(t, "eth0's MAC", "02:00:00:00:aa:01", func() string { w.mu.Lock(); defer w.mu.Unlock(); return w.states["eth0"].MAC })
 	s.ip("a", "link set eth0.100 down")
 	is("eth0.100", "up=false carrier=false")
 	s.ip("a", "link set eth0.100 name office")

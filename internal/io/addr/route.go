@@ -257,20 +257,29 @@ func (r *route) keepSecondaries(index int) error {
 	return err
 }
 
-// find returns the interface that has another address in a subnet that address belongs to, or else the
-// one that has the address itself. The error says if there is none, or which several there are.
-func (r *route) find(address netip.Addr) (iface, error) {
-	list, err := r.addresses(familyOf(address))
+// find returns the interface that an address belongs on: one that has another address in a subnet that it belongs to,
+// or else the one that has the address itself. Of several it is the one where this host holds the address already, by
+// its mark or on the interface noted (0: none is); else one whose subnet is the address's own; else one in the
+// narrowest subnet. The error says if there is none, or which several are alike.
+func (r *route) find(address netip.Prefix, noted int) (iface, error) {
+	list, err := r.addresses(familyOf(address.Addr()))
 	if err != nil {
 		return iface{}, err
 	}
 	var beside, holding []int
+	held, narrowest := map[int]bool{}, map[int]int{} // by interface; the address's own subnet counts as narrower than all
 	for _, p := range list {
 		switch {
-		case p.addr == address:
+		case p.addr == address.Addr():
 			holding = append(holding, p.index)
-		case p.network.Contains(address):
+			held[p.index] = held[p.index] || p.ours || p.index == noted
+		case p.network.Contains(address.Addr()):
+			bits := p.network.Bits()
+			if bits == address.Bits() {
+				bits = address.Addr().BitLen() + 1
+			}
 			beside = append(beside, p.index)
+			narrowest[p.index] = max(narrowest[p.index], bits)
 		}
 	}
 	found := beside
@@ -279,11 +288,19 @@ func (r *route) find(address netip.Addr) (iface, error) {
 	}
 	slices.Sort(found)
 	found = slices.Compact(found)
+	if here := only(found, func(index int) bool { return held[index] }); len(here) > 0 {
+		found = here
+	}
+	most := 0
+	for _, index := range found {
+		most = max(most, narrowest[index])
+	}
+	found = only(found, func(index int) bool { return narrowest[index] == most })
 	if len(found) == 1 {
 		return r.byIndex(found[0])
 	}
 	if len(found) == 0 {
-		return iface{}, fmt.Errorf("no interface has an address in the subnet of %s: name the interface", address)
+		return iface{}, fmt.Errorf("no interface has an address in the subnet of %s: name the interface", address.Addr())
 	}
 	var names []string
 	for _, index := range found {
@@ -292,18 +309,29 @@ func (r *route) find(address netip.Addr) (iface, error) {
 		}
 	}
 	return iface{}, fmt.Errorf("%d interfaces (%s) have an address in the subnet of %s: name the interface",
-		len(found), strings.Join(names, ", "), address)
+		len(found), strings.Join(names, ", "), address.Addr())
 }
 
-// InterfaceFor returns the index of the interface of this network namespace that has another address in a subnet
-// that the address belongs to, or else the address itself. It is an error if none or several have, which says so.
-func InterfaceFor(address netip.Addr) (index int, err error) {
+// only returns those of a list that are as asked.
+func only(list []int, is func(int) bool) (some []int) {
+	for _, n := range list {
+		if is(n) {
+			some = append(some, n)
+		}
+	}
+	return some
+}
+
+// InterfaceFor returns the index of the interface of this network namespace that an address with its prefix length
+// belongs on: where it is held, or which has another address in its subnet. It is an error if there is none or if
+// several are alike, which says so.
+func InterfaceFor(address netip.Prefix) (index int, err error) {
 	r, err := openRoute()
 	if err != nil {
 		return 0, err
 	}
 	defer r.close()
-	i, err := r.find(address.Unmap())
+	i, err := r.find(address, 0)
 	return i.index, err
 }
 

@@ -43,7 +43,7 @@ func (VIP) Spec() cluster.KindSpec {
 			{Name: "address", Type: cluster.FieldPrefix, Required: true,
 				Doc: "The address with its prefix length, as in 10.0.0.50/24 or 2001:db8::50/64."},
 			{Name: "interface", Type: cluster.FieldString, ByNode: true,
-				Doc: "The interface that gets it, as in eth0 or, for a VLAN, eth0.100; an alternative name will do. Where it is called differently, `{ alpha: eth0, beta: ens3 }`. By default the one that has an address in the same subnet."},
+				Doc: "The interface that gets it, as in eth0 or, for a VLAN, eth0.100; an alternative name will do. Where it is called differently, `{ alpha: eth0, beta: ens3 }`. By default the one that has an address in the same subnet, or else in the narrowest that the address belongs to."},
 			{Name: "refresh", Type: cluster.FieldDuration, Live: true, Default: DefaultRefresh,
 				Doc: "How often the address is announced once it has been held for some seconds, a third more or less; 0s: not again, until a link, a neighbour or a switch port comes back."},
 		},
@@ -389,13 +389,27 @@ func (v *vip) Close() {
 	v.route.close()
 }
 
-// iface finds the interface that the address belongs on.
+// iface finds the interface that the address belongs on. Where none can be told any more, it is the one that has the
+// address by the note: what is held stays, whatever becomes of names and subnets.
 func (v *vip) iface() (iface, error) {
 	if !v.prefix.IsValid() {
 		return iface{}, errors.New("a leftover: the file that described it is gone")
 	}
-	if v.name != "" {
-		return v.route.byName(v.name)
+	noted := 0
+	if v.up.prefix == v.prefix {
+		noted = v.up.index
 	}
-	return v.route.find(v.prefix.Addr())
+	find := func() (iface, error) { return v.route.find(v.prefix, noted) }
+	if v.name != "" {
+		find = func() (iface, error) { return v.route.byName(v.name) }
+	}
+	i, err := find()
+	if err == nil || noted == 0 {
+		return i, err
+	}
+	list, listErr := v.route.addresses(familyOf(v.prefix.Addr()))
+	if listErr != nil || !slices.ContainsFunc(list, func(p present) bool { return p.addr == v.prefix.Addr() && p.index == noted }) {
+		return i, err
+	}
+	return v.route.byIndex(noted)
 }

@@ -264,6 +264,33 @@ func TestStopKeepsOthers(t *testing.T) {
 	second.mustBe(cluster.StatusRunning)
 }
 
+// The interface gets another hardware address: clients are told that one, and who claims the address with the former one
+// is another host.
+func TestNewHardwareAddress(t *testing.T) {
+	s := newSegment(t, "a", "rogue", "client")
+	s.serve("a")
+	p := netip.MustParsePrefix("10.77.0.50/24")
+	a := s.vip("a", p, "", "")
+	a.repeats, a.refresh = []time.Duration{time.Millisecond}, 0
+	a.mustStart(1)
+	if got := s.ask("client", p.Addr()); got != "a" {
+		t.Fatalf("asked: %q", got)
+	}
+	former, latter := s.mac("a", "eth0"), "02:00:00:00:aa:01"
+	s.ip("a", "link set dev eth0 address %s", latter)
+	if err := a.Announce(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the client's neighbour cache", latter, func() string { return s.neighbour("client", "eth0", p.Addr()) })
+	time.Sleep(100 * time.Millisecond) // the repeat is sent by then
+	s.ip("rogue", "link set dev eth0 address %s", former)
+	s.rogue(t, "rogue", "eth0")(p.Addr())
+	want := change{cluster.StatusRunning, "another host (MAC " + former + ") answers for " + p.Addr().String(), false}
+	if got := a.waitChange(); got != want {
+		t.Errorf("reported %v, want %v", got, want)
+	}
+}
+
 // Another host answers for the address: it is reported, and the client is set right.
 func TestDuplicate(t *testing.T) {
 	s := newSegment(t, "a", "rogue", "client")
@@ -448,15 +475,23 @@ func TestInterfaceMadeAnew(t *testing.T) {
 func TestInterfaceFor(t *testing.T) {
 	s := newSegment(t, "a")
 	s.ip("a", "address add 10.78.0.9/24 dev eth0 scope link")
+	s.ip("a", "address add 10.80.0.9/24 dev eth0")
+	s.ip("a", "address add 10.80.0.8/12 dev eth0.100")
+	s.ip("a", "address add fd80::8/32 dev eth0 nodad")
+	s.ip("a", "address add fd80::9/64 dev eth0.100 nodad")
 	for _, c := range []struct{ address, want, err string }{
-		{"10.77.0.50", "eth0", ""},
-		{"10.77.0.1", "eth0", ""},
-		{"fd78::50", "eth0.100", ""},
-		{"10.78.0.50", "", "2 interfaces (eth0, eth0.100) have an address in the subnet of 10.78.0.50"},
-		{"192.0.2.1", "", "no interface has an address in the subnet of 192.0.2.1"},
+		{"10.77.0.50/24", "eth0", ""},
+		{"10.77.0.1/24", "eth0", ""},
+		{"fd78::50/64", "eth0.100", ""},
+		{"10.78.0.50/24", "", "2 interfaces (eth0, eth0.100) have an address in the subnet of 10.78.0.50"},
+		{"192.0.2.1/24", "", "no interface has an address in the subnet of 192.0.2.1"},
+		{"10.80.0.50/24", "eth0", ""},     // in the wider one of eth0.100, too
+		{"10.80.0.50/32", "eth0", ""},     // the narrower of two
+		{"10.80.0.50/12", "eth0.100", ""}, // its own subnet
+		{"fd80::50/64", "eth0.100", ""},
 	} {
 		s.on("a", func() {
-			index, err := InterfaceFor(netip.MustParseAddr(c.address))
+			index, err := InterfaceFor(netip.MustParsePrefix(c.address))
 			got := ""
 			if i, none := net.InterfaceByIndex(index); none == nil {
 				got = i.Name
@@ -466,6 +501,43 @@ func TestInterfaceFor(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is held stays where it is, whatever subnets come beside it: a successor finds it running there.
+func TestHeldWhereItIs(t *testing.T) {
+	s := newSegment(t, "a", "client")
+	s.serve("a")
+	for _, beside := range []string{"10.0.0.9/8", "10.77.0.33/27", "10.77.0.34/24"} {
+		p, dir := netip.MustParsePrefix("10.77.0.50/24"), runDir(t)
+		first := s.vip("a", p, "", dir)
+		first.mustStart(1)
+		s.ip("a", "address add %s dev eth0.100 noprefixroute", beside)
+		next := s.vip("a", p, "", dir)
+		next.mustBe(cluster.StatusRunning)
+		next.mustStart(1)
+		if home := s.ip("a", "-o address show to 10.77.0.50"); !strings.Contains(home, " eth0 ") {
+			t.Errorf("with %s beside it is at %q", beside, home)
+		}
+		s.on("a", func() {
+			if err := (VIP{}).Lacks(cluster.ResourceSpec{Fields: map[string]any{"address": p}}); err != nil {
+				t.Errorf("with %s beside: %v", beside, err)
+			}
+		})
+		next.mustStop()
+		if s.has("a", p.Addr()) {
+			t.Errorf("with %s beside it outlived Stop", beside)
+		}
+		s.ip("a", "address del %s dev eth0.100", beside)
+	}
+
+	// The name in the file is nobody's any more.
+	p, dir := netip.MustParsePrefix("10.78.0.50/24"), runDir(t)
+	s.vip("a", p, "eth0.100", dir).mustStart(1)
+	s.ip("a", "link set eth0.100 name office")
+	next := s.vip("a", p, "eth0.100", dir)
+	next.mustBe(cluster.StatusRunning)
+	next.mustStart(1)
+	next.mustStop()
 }
 
 func TestInterfaceWith(t *testing.T) {
