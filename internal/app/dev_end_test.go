@@ -175,8 +175,12 @@ func (d *demo) signal(s syscall.Signal) {
 	}
 }
 
-// traces are what a demo makes on the machine beside files.
-type traces struct{ cgroups, spaces map[string]bool }
+// traces are what a demo makes on the machine beside files. Network namespaces are held open, since the kernel gives the
+// number of one that is gone to the next, which is another demo's.
+type traces struct {
+	cgroups map[string]bool
+	spaces  map[string]*os.File
+}
 
 // processes are those of the demo that run.
 func (d *demo) processes() []string {
@@ -189,8 +193,9 @@ func (d *demo) processes() []string {
 
 // traces finds the cgroups and network namespaces that the demo's processes are in or hold.
 func (d *demo) traces() traces {
-	x := traces{make(map[string]bool), make(map[string]bool)}
+	x := traces{make(map[string]bool), make(map[string]*os.File)}
 	mount := cgroupRoot(d.t)
+	own, _ := os.Readlink("/proc/self/ns/net")
 	for _, p := range d.processes() {
 		text, _ := os.ReadFile(p + "/cgroup")
 		for line := range strings.Lines(string(text)) {
@@ -198,23 +203,26 @@ func (d *demo) traces() traces {
 				x.cgroups[filepath.Join(mount, path)] = true
 			}
 		}
-		for _, s := range netSpaces(p) {
-			x.spaces[s] = true
+		for s, link := range netSpaces(p) {
+			if x.spaces[s] != nil || s == own {
+				continue
+			}
+			if f, err := os.Open(link); err == nil {
+				x.spaces[s] = f
+				d.t.Cleanup(func() { f.Close() })
+			}
 		}
-	}
-	for _, s := range netSpaces("/proc/self") {
-		delete(x.spaces, s)
 	}
 	return x
 }
 
-// netSpaces are the network namespaces that a process is in, or has open.
-func netSpaces(process string) []string {
+// netSpaces are the network namespaces that a process is in, or has open, each with a way to it.
+func netSpaces(process string) map[string]string {
 	links, _ := filepath.Glob(process + "/fd/*")
-	var out []string
+	out := make(map[string]string)
 	for _, l := range append(links, process+"/ns/net") {
 		if to, _ := os.Readlink(l); strings.HasPrefix(to, "net:[") {
-			out = append(out, to)
+			out[to] = l
 		}
 	}
 	return out
@@ -258,9 +266,13 @@ func (d *demo) remains(x traces) []string {
 		}
 	}
 	all, _ := filepath.Glob("/proc/[0-9]*")
+	self, _ := os.Readlink("/proc/self/exe")
 	for _, p := range all {
-		for _, s := range netSpaces(p) {
-			if x.spaces[s] {
+		if exe, _ := os.Readlink(p + "/exe"); exe == self {
+			continue // this process holds them, and so does each that it is about to start
+		}
+		for s := range netSpaces(p) {
+			if x.spaces[s] != nil {
 				left = append(left, p+" in "+s)
 			}
 		}
