@@ -25,7 +25,11 @@ func (c *leaveCmd) Run(k *console) error {
 		return k.trouble(err)
 	}
 	if spec, err := config.Parse("cluster.yaml", []byte(r.Text), Kinds()); err == nil && spec.Node(cluster.NodeID(c.Node)) == nil {
-		return fail(exitFailed, "baton status lists the nodes", "there is no node %q", c.Node)
+		known := make([]cluster.NodeID, len(spec.Nodes))
+		for i := range spec.Nodes {
+			known[i] = spec.Nodes[i].ID
+		}
+		return fail(exitFailed, cluster.Choice("nodes", c.Node, known), "there is no node %q", c.Node)
 	}
 	text, err := config.Without([]byte(r.Text), cluster.NodeID(c.Node), Kinds())
 	if err != nil {

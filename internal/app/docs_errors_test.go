@@ -35,7 +35,7 @@ var errorParts = []struct {
 	{"key", badKeys, []string{"app/keyring.go", "app/rotate.go"}},
 	{"data", badData, []string{"app/agent.go"}},
 	{"socket", badSockets, []string{"app/cli.go", "app/command_agent.go", "app/farewell.go", "app/loop.go", "app/standing.go", "io/api/handlers.go"}},
-	{"state", badNames, []string{"core/node/overview.go", "core/node/command.go", "core/node/ask.go", "io/api/act.go", "io/api/observed.go", "io/api/plan.go", "app/plan.go"}},
+	{"state", badNames, []string{"core/node/overview.go", "core/node/command.go", "core/node/ask.go", "core/node/names.go", "core/node/stays.go", "io/api/act.go", "io/api/observed.go", "io/api/plan.go", "app/plan.go"}},
 	{"nodes", nil, []string{"app/command_members.go", "core/node/without.go", "io/api/members.go"}},
 	{"remote", badRemotes, []string{"app/contexts.go", "io/api/access.go", "io/api/remote.go", "io/api/strict.go"}},
 	{"invitation", badInvitations, []string{"app/command_join.go", "app/backend_access.go", "app/invitations.go"}},
@@ -61,6 +61,9 @@ var errorNotes = map[string]string{
 	"… has left the cluster: it serves":                          "The agent's last word. Its unit does not start it again.",
 	"it was not done: …":                                         "Between the question and the log something else came first.",
 	"…: not in the log after …":                                  "No majority of the voters, or no coordinator, for so long.",
+	"there is no node \"…\"":                                     "The hint names the nearest, and lists those that there are.",
+	"… is not among the nodes of …":                              "The hint names the nearest, and lists those that there are.",
+	"… is drained, but …":                                        "Each group that stays is named with the reason: a pin, a pause, what keeps it off each other node. The hint names the command that lifts it, such as `baton unpin web`.",
 	"… can't take …: it …":                                       "Whatever `baton status` says of that node below the groups.",
 }
 

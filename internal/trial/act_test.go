@@ -123,13 +123,16 @@ func TestDrainPinPause(t *testing.T) {
 		t.Errorf("the drain took the service away for %v", longest(c.probe.Record(), asked))
 	}
 	c.refused("hint: baton undrain alpha", Beta, "switch", Group, "--to", Alpha)
-	c.refused("beta is drained, but web stays there: no other node can take it", Gamma, "drain", Beta)
+	c.refused("beta is drained, but web stays there: no other node can take it (alpha is drained by ", Gamma, "drain", Beta)
 	c.says("beta may be given groups again", Alpha, "undrain", Beta)
 	c.says("alpha may be given groups again", Alpha, "undrain", Alpha)
 
 	c.says("web is pinned to alpha", Beta, "pin", Group, Alpha)
 	c.movesTo(Alpha, lab.Now())
 	c.refused("hint: baton unpin web", Beta, "switch", Group)
+	c.refused("alpha is drained, but web stays there: it is pinned to alpha by ", Gamma, "drain", Alpha)
+	c.refused("hint: baton unpin web; ", Gamma, "drain", Alpha)
+	c.says("alpha may be given groups again", Alpha, "undrain", Alpha)
 	c.says("web is pinned no longer", Beta, "unpin", Group)
 
 	c.must(c.AwaitServing(Alpha, limit))

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"baton/internal/core/cluster"
 	"cmp"
 	"fmt"
 	"slices"
@@ -118,7 +119,7 @@ func didYouMean(written string, known []string) string {
 	}
 	best, at := "", max(1, len(written)/3)+1
 	for _, k := range known {
-		if d := distance(strings.ToLower(written), k); d < at {
+		if d := cluster.Distance(strings.ToLower(written), k); d < at {
 			best, at = k, d
 		}
 	}
@@ -143,28 +144,4 @@ func oneOf(known []string) string {
 		return "known here: " + known[0]
 	}
 	return "known here: " + strings.Join(known[:len(known)-1], ", ") + " and " + known[len(known)-1]
-}
-
-// distance is the number of single letters to insert, delete, replace or swap with a neighbour that
-// turn a into b (optimal string alignment).
-func distance(a, b string) int {
-	older, prev, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		older, prev, row = prev, row, older
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			change := prev[j-1]
-			if a[i-1] != b[j-1] {
-				change++
-			}
-			row[j] = min(prev[j]+1, row[j-1]+1, change)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], older[j-2]+1)
-			}
-		}
-	}
-	return row[len(b)]
 }

@@ -85,7 +85,7 @@ func known(f *cluster.Facts, g cluster.GroupID, r cluster.ResourceID, all bool) 
 	case g == "" && all:
 		return nil
 	case spec == nil:
-		return refuse("baton status lists the groups", "there is no group %q", g)
+		return noGroup(f.Spec, g)
 	case r != "" && spec.Resource(r) == nil:
 		names := make([]string, len(spec.Resources))
 		for i := range spec.Resources {
@@ -98,7 +98,7 @@ func known(f *cluster.Facts, g cluster.GroupID, r cluster.ResourceID, all bool) 
 
 func knownNode(f *cluster.Facts, id cluster.NodeID) *Reply {
 	if f.Spec.Node(id) == nil {
-		return refuse("baton status lists the nodes", "there is no node %q", id)
+		return noNode(f.Spec, id)
 	}
 	return nil
 }
@@ -125,7 +125,7 @@ func instructPin(f *cluster.Facts, p *cluster.Pin) *Reply {
 	}
 	g := f.Group(p.Group)
 	if f.Spec.Group(p.Group).Prefers(p.Node) < 0 {
-		return refuse("baton status lists the nodes", "%s is not among the nodes of %s", p.Node, p.Group)
+		return refuse(nodesOf(f, p.Group, p.Node), "%s is not among the nodes of %s", p.Node, p.Group)
 	}
 	if g.Owner == "" || g.Owner == p.Node {
 		return nil
@@ -407,7 +407,8 @@ func (n *Node) drainEnded(w *askWork) (Reply, bool) {
 		return *refuse("baton history", "%s is no longer drained", id), true
 	}
 	f := n.facts()
-	left, stuck := "", true
+	var left []*cluster.GroupFacts
+	stuck := true
 	for i := range f.Groups {
 		g := &f.Groups[i]
 		for _, t := range n.state.Groups[i].Tenures {
@@ -416,16 +417,16 @@ func (n *Node) drainEnded(w *askWork) (Reply, bool) {
 			}
 		}
 		if g.Owner == id {
-			left += ", " + string(g.ID)
+			left = append(left, g)
 			stuck = stuck && decide.Stuck(f, g)
 		} else if g.Move != nil && g.Move.From == id {
 			stuck = false // until the target serves
 		}
 	}
 	switch {
-	case left == "" && stuck:
+	case len(left) == 0 && stuck:
 		return Reply{Done: true, Text: string(id) + " is drained: nothing is left on it"}, true
-	case left == "" || !stuck:
+	case len(left) == 0 || !stuck:
 		w.stuck = 0
 		return Reply{}, false
 	case w.stuck == 0:
@@ -434,7 +435,7 @@ func (n *Node) drainEnded(w *askWork) (Reply, bool) {
 	if n.now.Mono.Sub(w.stuck) < n.lastingFor() {
 		return Reply{}, false
 	}
-	return *refuse("baton explain tells why; what can move later will", "%s is drained, but %s stays there: no other node can take it", id, left[2:]), true
+	return *staysDrained(f, id, left), true
 }
 
 // groupAt returns a group's place and its state; nil if it does not exist any more.

@@ -63,7 +63,7 @@ func (n *Node) accept(c *Command) *Reply {
 	}
 	g := f.Group(c.Group)
 	if g == nil {
-		return refuse("baton status lists the groups", "there is no group %q", c.Group)
+		return noGroup(n.spec, c.Group)
 	}
 	move, r := Intend(f, g, c)
 	if r != nil {
@@ -105,7 +105,10 @@ func Intend(f *cluster.Facts, g *cluster.GroupFacts, c *Command) (*cluster.Move,
 	}
 	if why := decide.Refusal(f, g, to); why != "" {
 		hint := "baton status shows the nodes"
-		if decide.Banned(f, g, to) {
+		switch {
+		case f.Spec.Group(g.ID).Prefers(to) < 0:
+			hint = nodesOf(f, g.ID, to)
+		case decide.Banned(f, g, to):
 			hint = "baton clear " + string(g.ID)
 		}
 		return nil, refuse(hint, "%s can't take %s: it %s", to, g.ID, why)

@@ -178,7 +178,7 @@ func (n *Node) WouldMove(now cluster.Now, c *Command) (cluster.NodeID, *Reply) {
 	f := n.at(now).facts()
 	g := f.Group(c.Group)
 	if g == nil {
-		return "", refuse("baton status lists the groups", "there is no group %q", c.Group)
+		return "", noGroup(n.spec, c.Group)
 	}
 	m, r := Intend(f, g, c)
 	if r != nil {

@@ -70,7 +70,7 @@ func (n *Node) formWithout(c *Command) *Reply {
 		i := n.index(id)
 		switch {
 		case i < 0:
-			return refuse("baton status lists the nodes", "there is no node %q", id)
+			return noNode(n.spec, id)
 		case i == n.self:
 			return refuse("say it on another node", "the cluster can't be founded without the node that founds it")
 		case n.peers[i].askedAt != 0 && n.now.Mono.Sub(n.peers[i].askedAt) <= 5*n.askEvery():

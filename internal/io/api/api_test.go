@@ -421,7 +421,7 @@ func TestExplainAndHistory(t *testing.T) {
 	}
 	for subject, want := range map[string]Trouble{
 		"6":     {Code: connect.CodeNotFound, Text: "the history has no entry 6: it reaches from 4 to 8, and not every number has one", Hint: "baton history lists the entries"},
-		"order": {Code: connect.CodeNotFound, Text: `there is no group "order"`, Hint: "the groups are: billing, orders, reports"},
+		"order": {Code: connect.CodeNotFound, Text: `there is no group "order"`, Hint: "did you mean orders? the groups are: billing, orders, reports"},
 		"":      {Code: connect.CodeInvalidArgument, Text: "nothing is named to explain", Hint: "baton explain GROUP, or a number that baton history shows"},
 	} {
 		_, err := c.Explain(t.Context(), &batonv1.ExplainRequest{Subject: subject})

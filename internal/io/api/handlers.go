@@ -223,7 +223,7 @@ func (h *handlers) group(ctx context.Context, name string) (*batonv1.StatusRespo
 	for i, g := range s.Groups {
 		names[i] = g.Name
 	}
-	return s, nil, failure(connect.CodeNotFound, "the groups are: "+strings.Join(names, ", "), "there is no group %q", name)
+	return s, nil, failure(connect.CodeNotFound, cluster.Choice("groups", name, names), "there is no group %q", name)
 }
 
 func (h *handlers) Explain(ctx context.Context, r *batonv1.ExplainRequest) (*batonv1.ExplainResponse, error) {
