@@ -2003,12 +2003,13 @@ type Served struct {
 	Detected *durationpb.Duration   `protobuf:"bytes,8,opt,name=detected,proto3" json:"detected,omitempty"` // of down: until it was noticed
 	Decided  *durationpb.Duration   `protobuf:"bytes,9,opt,name=decided,proto3" json:"decided,omitempty"`   // then until the new placement was committed
 	Waited   *durationpb.Duration   `protobuf:"bytes,10,opt,name=waited,proto3" json:"waited,omitempty"`    // then until every former placement was over
-	Started  *durationpb.Duration   `protobuf:"bytes,11,opt,name=started,proto3" json:"started,omitempty"`  // then until resources ran and the gate was open
+	Started  *durationpb.Duration   `protobuf:"bytes,11,opt,name=started,proto3" json:"started,omitempty"`  // then until resources ran and the gate was open, without the pauses
 	Least    *durationpb.Duration   `protobuf:"bytes,12,opt,name=least,proto3" json:"least,omitempty"`      // for how long clients were not served before, at the least
 	// How well that is known: "" between least and down; "at most": the node that had served has not told until when;
 	// "at least": it began before anybody noticed; "about": by a wall clock; "unknown".
 	Known         string               `protobuf:"bytes,13,opt,name=known,proto3" json:"known,omitempty"`
-	Share         *durationpb.Duration `protobuf:"bytes,14,opt,name=share,proto3" json:"share,omitempty"` // of down: what somebody ordered, where not all was
+	Share         *durationpb.Duration `protobuf:"bytes,14,opt,name=share,proto3" json:"share,omitempty"`   // of down: what somebody ordered, where not all was
+	Paused        *durationpb.Duration `protobuf:"bytes,15,opt,name=paused,proto3" json:"paused,omitempty"` // of down: pauses before another try of what had failed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2137,6 +2138,13 @@ func (x *Served) GetKnown() string {
 func (x *Served) GetShare() *durationpb.Duration {
 	if x != nil {
 		return x.Share
+	}
+	return nil
+}
+
+func (x *Served) GetPaused() *durationpb.Duration {
+	if x != nil {
+		return x.Paused
 	}
 	return nil
 }
@@ -2448,7 +2456,7 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\x06groups\x18\n" +
 	" \x03(\tR\x06groups\x12\x14\n" +
 	"\x05nodes\x18\v \x03(\tR\x05nodes\x12(\n" +
-	"\x06served\x18( \x03(\v2\x10.baton.v1.ServedR\x06served\"\xa3\x04\n" +
+	"\x06served\x18( \x03(\v2\x10.baton.v1.ServedR\x06served\"\xd6\x04\n" +
 	"\x06Served\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
@@ -2464,7 +2472,8 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\astarted\x18\v \x01(\v2\x19.google.protobuf.DurationR\astarted\x12/\n" +
 	"\x05least\x18\f \x01(\v2\x19.google.protobuf.DurationR\x05least\x12\x14\n" +
 	"\x05known\x18\r \x01(\tR\x05known\x12/\n" +
-	"\x05share\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\x05share\"\x10\n" +
+	"\x05share\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\x05share\x121\n" +
+	"\x06paused\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\x06paused\"\x10\n" +
 	"\x0eVersionRequest\"+\n" +
 	"\x0fVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\"\x1a\n" +
@@ -2574,25 +2583,26 @@ var file_v1_baton_proto_depIdxs = []int32{
 	30, // 45: baton.v1.Served.started:type_name -> google.protobuf.Duration
 	30, // 46: baton.v1.Served.least:type_name -> google.protobuf.Duration
 	30, // 47: baton.v1.Served.share:type_name -> google.protobuf.Duration
-	0,  // 48: baton.v1.Baton.Status:input_type -> baton.v1.StatusRequest
-	1,  // 49: baton.v1.Baton.Watch:input_type -> baton.v1.WatchRequest
-	13, // 50: baton.v1.Baton.Switch:input_type -> baton.v1.SwitchRequest
-	15, // 51: baton.v1.Baton.Failback:input_type -> baton.v1.FailbackRequest
-	17, // 52: baton.v1.Baton.Explain:input_type -> baton.v1.ExplainRequest
-	19, // 53: baton.v1.Baton.History:input_type -> baton.v1.HistoryRequest
-	23, // 54: baton.v1.Baton.Version:input_type -> baton.v1.VersionRequest
-	2,  // 55: baton.v1.Baton.Status:output_type -> baton.v1.StatusResponse
-	2,  // 56: baton.v1.Baton.Watch:output_type -> baton.v1.StatusResponse
-	14, // 57: baton.v1.Baton.Switch:output_type -> baton.v1.SwitchResponse
-	16, // 58: baton.v1.Baton.Failback:output_type -> baton.v1.FailbackResponse
-	18, // 59: baton.v1.Baton.Explain:output_type -> baton.v1.ExplainResponse
-	20, // 60: baton.v1.Baton.History:output_type -> baton.v1.HistoryResponse
-	24, // 61: baton.v1.Baton.Version:output_type -> baton.v1.VersionResponse
-	55, // [55:62] is the sub-list for method output_type
-	48, // [48:55] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	30, // 48: baton.v1.Served.paused:type_name -> google.protobuf.Duration
+	0,  // 49: baton.v1.Baton.Status:input_type -> baton.v1.StatusRequest
+	1,  // 50: baton.v1.Baton.Watch:input_type -> baton.v1.WatchRequest
+	13, // 51: baton.v1.Baton.Switch:input_type -> baton.v1.SwitchRequest
+	15, // 52: baton.v1.Baton.Failback:input_type -> baton.v1.FailbackRequest
+	17, // 53: baton.v1.Baton.Explain:input_type -> baton.v1.ExplainRequest
+	19, // 54: baton.v1.Baton.History:input_type -> baton.v1.HistoryRequest
+	23, // 55: baton.v1.Baton.Version:input_type -> baton.v1.VersionRequest
+	2,  // 56: baton.v1.Baton.Status:output_type -> baton.v1.StatusResponse
+	2,  // 57: baton.v1.Baton.Watch:output_type -> baton.v1.StatusResponse
+	14, // 58: baton.v1.Baton.Switch:output_type -> baton.v1.SwitchResponse
+	16, // 59: baton.v1.Baton.Failback:output_type -> baton.v1.FailbackResponse
+	18, // 60: baton.v1.Baton.Explain:output_type -> baton.v1.ExplainResponse
+	20, // 61: baton.v1.Baton.History:output_type -> baton.v1.HistoryResponse
+	24, // 62: baton.v1.Baton.Version:output_type -> baton.v1.VersionResponse
+	56, // [56:63] is the sub-list for method output_type
+	49, // [49:56] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_v1_baton_proto_init() }

@@ -107,7 +107,7 @@ func (c *incident) showsPhases(gap time.Duration) {
 	}
 	var h struct {
 		Lines []struct {
-			Served []struct{ Node, Down, Detected, Decided, Waited, Started string }
+			Served []struct{ Node, Down, Detected, Decided, Waited, Started, Paused string }
 		}
 	}
 	c.must(json.Unmarshal([]byte(c.run(Gamma, "history", "--json")), &h))
@@ -118,7 +118,7 @@ func (c *incident) showsPhases(gap time.Duration) {
 				continue
 			}
 			var sum time.Duration
-			for _, p := range []string{s.Detected, s.Decided, s.Waited, s.Started} {
+			for _, p := range []string{s.Detected, s.Decided, s.Waited, s.Started, s.Paused} {
 				d, err := time.ParseDuration(p)
 				c.must(err)
 				sum += d

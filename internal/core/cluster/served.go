@@ -69,13 +69,14 @@ type Phases struct {
 	Detected time.Duration `json:"detected,omitempty"` // until it was noticed
 	Decided  time.Duration `json:"decided,omitempty"`  // until the new placement was committed
 	Waited   time.Duration `json:"waited,omitempty"`   // until every former placement was over: promises, releases
-	Started  time.Duration `json:"started,omitempty"`  // until resources ran, and the gate was open
+	Started  time.Duration `json:"started,omitempty"`  // until resources ran, and the gate was open; without
+	Paused   time.Duration `json:"paused,omitempty"`   // the pauses meanwhile, before another try of what had failed
 }
 
 // Shorten takes away from the beginning what a whole of the given length has no room for.
 func (p Phases) Shorten(whole time.Duration) Phases {
-	over := p.Detected + p.Decided + p.Waited + p.Started - whole
-	for _, d := range []*time.Duration{&p.Detected, &p.Decided, &p.Waited, &p.Started} {
+	over := p.Detected + p.Decided + p.Waited + p.Paused + p.Started - whole
+	for _, d := range []*time.Duration{&p.Detected, &p.Decided, &p.Waited, &p.Paused, &p.Started} {
 		cut := max(0, min(over, *d))
 		*d -= cut
 		over -= cut
@@ -83,8 +84,16 @@ func (p Phases) Shorten(whole time.Duration) Phases {
 	return p
 }
 
-// String renders the phases for people: "detected 905 ms, decided 3 ms, waited 61 ms, started 7 ms".
+// String renders the phases for people: "detected 905 ms, decided 3 ms, waited 61 ms, started 7 ms", and where there
+// were pauses: "…, paused 4000 ms before another try".
 func (p Phases) String() string {
+	if p.Paused > 0 {
+		paused := fmt.Sprintf("paused %s before another try", millis(p.Paused))
+		if p.Paused = 0; p == (Phases{Started: p.Started}) {
+			return paused + ", started " + millis(p.Started)
+		}
+		return p.String() + ", " + paused
+	}
 	return fmt.Sprintf("detected %s, decided %s, waited %s, started %s", millis(p.Detected), millis(p.Decided), millis(p.Waited), millis(p.Started))
 }
 
@@ -131,7 +140,10 @@ func (s *Served) String() string {
 	if s.Share > 0 {
 		text += fmt.Sprintf(", %s of it planned", Span(s.Share, s.Share, Within))
 	}
-	if s.Phases != (Phases{}) && s.Known != AtLeast {
+	switch {
+	case s.Known == AtLeast && s.Phases.Paused > 0:
+		text += ": paused " + millis(s.Phases.Paused) + " before another try"
+	case s.Phases != (Phases{}) && s.Known != AtLeast:
 		text += ": " + s.Phases.String()
 	}
 	return text

@@ -56,6 +56,8 @@ type Outcome struct {
 	Hot     bool   // every resource but the fronts is up: a takeover needs no start
 	Closed  bool   // nothing runs here whose effects go beyond gate and cgroup
 	Failed  string // which resource failed, and what was seen
+	Again   string // which resource is started again, and why
+	Tries   string // of either: what is left of the local restarts; short
 	Lacks   bool   // not it is to blame, but what is around it
 	Probe   Probe  // whose probe has failed
 	Note    string // what is to be told of a resource that runs (another host answers for its address)
@@ -232,7 +234,7 @@ func (g *Group) Step(now cluster.Instant, s Situation) Outcome {
 	default:
 		g.bystander(now, s.Shared, &o)
 	}
-	g.judge(s, &o)
+	g.judge(now, s, &o)
 	g.carriedOut(s)
 	return o
 }
@@ -345,14 +347,7 @@ func (g *Group) restartNow(now cluster.Instant, r *resource, t cluster.Target, s
 	if t != cluster.TargetRunning || s.HotElsewhere || r.status != cluster.StatusFailed {
 		return false
 	}
-	recent := g.restarts[:0]
-	for _, x := range g.restarts {
-		if now.Sub(x.at) < restartsForgotten {
-			recent = append(recent, x)
-		}
-	}
-	g.restarts = recent
-	if len(recent) >= g.spec.Restarts {
+	if g.recent(now) >= g.spec.Restarts {
 		return false
 	}
 	g.restarts = append(g.restarts, restart{now, r.spec.ID})
@@ -389,7 +384,7 @@ func (g *Group) want(now cluster.Instant, r *resource, t cluster.Target, epoch c
 }
 
 // judge sums up how the group is.
-func (g *Group) judge(s Situation, o *Outcome) {
+func (g *Group) judge(now cluster.Instant, s Situation, o *Outcome) {
 	o.Ready, o.Fronts, o.AtDepth, o.Hot, o.Closed = true, true, true, !s.Stopped, true
 	for i := range g.res {
 		r := &g.res[i]
@@ -416,7 +411,14 @@ func (g *Group) judge(s Situation, o *Outcome) {
 		}
 		if r.status == cluster.StatusFailed && r.pending == 0 && o.Failed == "" && !r.held {
 			o.Failed, o.Lacks = string(r.spec.ID)+": "+r.reason, r.surroundings
+			o.Tries = g.tries(now, r, s)
 		}
+		if r.status == cluster.StatusFailed && r.pending != 0 && r.target == cluster.TargetRunning && r.reason != "" && o.Again == "" {
+			o.Again = string(r.spec.ID) + ": " + r.reason
+		}
+	}
+	if o.Failed == "" && o.Again != "" {
+		o.Tries = g.under(now)
 	}
 	o.Probe = g.Probe()
 }

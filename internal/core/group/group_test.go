@@ -158,13 +158,17 @@ func TestRestartsBeforeAMove(t *testing.T) {
 		b.g.Done(cluster.Done{Resource: "app", Status: cluster.StatusFailed, Reason: "it died"}, b.now)
 	}
 	die()
-	if o := b.expect(t, s, "app running@3 anew"); o.Failed != "" {
-		t.Error("a restart under way is no failure yet")
+	if o := b.expect(t, s, "app running@3 anew"); o.Failed != "" || o.Again != "app: it died" || o.Tries != "it is started again, and 1 of 1 restarts within 10m are used" {
+		t.Errorf("a restart under way is no failure yet: %+v", o)
 	}
 	b.done(t, "app", cluster.StatusRunning)
 	die()
-	if o := b.expect(t, s, ""); o.Failed != "app: it died" {
+	if o := b.expect(t, s, ""); o.Failed != "app: it died" || o.Tries != "its restarts are used up, 1 within 10m" {
 		t.Errorf("the limit of one restart is reached: %+v", o)
+	}
+	b.now += second / 2
+	if next := b.g.NextTry("app", b.now); next <= 0 || next > 2*time.Second {
+		t.Errorf("the next try comes in %v", next)
 	}
 	b.now += 2 * second
 	b.expect(t, s, "app running@3 anew") // nobody has taken it: go on trying
@@ -179,8 +183,8 @@ func TestNoRestartWhereAHotStandbyWaits(t *testing.T) {
 	b, s := serving(t)
 	s.HotElsewhere = true
 	b.g.Done(cluster.Done{Resource: "app", Status: cluster.StatusFailed, Reason: "it died"}, b.now)
-	if o := b.expect(t, s, ""); o.Failed == "" {
-		t.Error("the failure is not told at once")
+	if o := b.expect(t, s, ""); o.Failed == "" || o.Tries != "not restarted here: a standby is ready" {
+		t.Errorf("the failure is not told at once: %+v", o)
 	}
 }
 

@@ -151,6 +151,7 @@ type local struct {
 	disowned  bool                               // nobody owned it then
 	fit       map[cluster.NodeID]cluster.Instant // since when each node is fit to serve it; 0: it is not
 	watch     watch
+	pauses    pauses
 	service   ownAccount      // this node's own account of it
 	short     bool            // it is open, and clients don't get what they should
 	writes    []stood         // of its gate, not answered yet

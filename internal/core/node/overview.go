@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"baton/internal/core/cluster"
 	"baton/internal/core/decide"
@@ -136,6 +137,9 @@ func (n *Node) groupView(i int, f *cluster.Facts, plan decide.Plan) cluster.Grou
 		for k := range spec.Resources {
 			r := &spec.Resources[k]
 			status, reason := l.group.Resource(r.ID)
+			if next := l.group.NextTry(r.ID, n.now.Mono); next > 0 {
+				reason += fmt.Sprintf("; the next try comes in %v", next.Round(100*time.Millisecond))
+			}
 			v.Own = append(v.Own, cluster.ResourceView{ID: r.ID, Kind: r.Kind, Status: status, Depth: r.Depth, Reason: reason})
 		}
 	}

@@ -135,8 +135,39 @@ type watch struct {
 	over     cluster.Instant // when every earlier placement was over; 0: not yet
 }
 
+// pauses are those before another try of what has failed under the group's newest placement, as far as they were seen
+// here since something was last put on record.
+type pauses struct {
+	epoch cluster.Epoch
+	count uint64          // of what was put on record
+	at    cluster.Instant // since when there is one; 0: there is none
+	sum   time.Duration   // of those that have ended
+}
+
+// watchPauses follows what the group's owner says.
+func (n *Node) watchPauses(i int) {
+	p, st := &n.groups[i].pauses, &n.state.Groups[i]
+	switch {
+	case p.epoch != st.Epoch:
+		*p = pauses{epoch: st.Epoch, count: st.Service.Count}
+	case p.count != st.Service.Count:
+		p.count, p.sum = st.Service.Count, 0
+	}
+	r, ok := wire.GroupReport{}, false
+	if k := n.index(st.Owner); k >= 0 && (k == n.self || !n.peers[k].silentTold) {
+		r, ok = n.groupReport(k, i)
+	}
+	switch paused := ok && r.Phase == wire.PhaseFailed && r.Epoch == st.Epoch; {
+	case paused && p.at == 0:
+		p.at = n.now.Mono
+	case !paused && p.at != 0:
+		p.sum, p.at = p.sum+n.now.Mono.Sub(p.at), 0
+	}
+}
+
 // watchService brings what is known of a group's service into line with what was heard.
 func (n *Node) watchService(i int) {
+	n.watchPauses(i)
 	w, st := &n.groups[i].watch, &n.state.Groups[i]
 	k, epoch := n.server(i)
 	if k >= 0 {
@@ -365,6 +396,9 @@ func (n *Node) toRecord(i int) *cluster.Served {
 		ordered, other = n.outages(chain, x)
 	}
 	whole := ordered.and(other)
+	if paused := min(n.groups[i].pauses.sum, whole.most); x.Epoch == st.Epoch && paused > 0 {
+		s.Phases = cluster.Phases{Paused: paused, Started: whole.most - paused}
+	}
 	s.Down, s.Least, s.Known = whole.most, whole.least, whole.known
 	if n.flawed(OutagesHalved) {
 		s.Down, s.Least = s.Down/2, s.Least/2
@@ -445,7 +479,9 @@ func (n *Node) phases(i int, d *length) cluster.Phases {
 	noticed := min(max(w.noticed, d.from), end)
 	assigned := min(max(w.assigned, noticed), end)
 	over := min(max(w.over, assigned), end)
-	return cluster.Phases{Detected: noticed.Sub(d.from), Decided: assigned.Sub(noticed), Waited: over.Sub(assigned), Started: end.Sub(over)}
+	paused := min(n.groups[i].pauses.sum, end.Sub(over))
+	return cluster.Phases{Detected: noticed.Sub(d.from), Decided: assigned.Sub(noticed), Waited: over.Sub(assigned),
+		Paused: paused, Started: end.Sub(over) - paused}
 }
 
 // toAmend returns what puts the outage before the present placement right, once the node that had served before has

@@ -438,9 +438,11 @@ func (n *Node) phase(l *local, mine bool, e cluster.Epoch) (wire.Phase, string) 
 	o := &l.outcome
 	switch {
 	case o.Failed != "":
-		return wire.PhaseFailed, shorten(o.Failed, wire.MaxReason)
+		return wire.PhaseFailed, withTries(o.Failed, o.Tries)
 	case n.leaseRuns() && (mine && l.open == e && n.gateOK >= l.openN && o.Fronts && o.Ready || !mine && l.open != 0): // no client gets through before
 		return wire.PhaseServing, shorten(o.Note, wire.MaxReason)
+	case mine && o.Again != "":
+		return wire.PhasePreparing, withTries(o.Again, o.Tries)
 	case mine:
 		return wire.PhasePreparing, shorten(n.addressTaken(l.spec), wire.MaxReason)
 	case !o.AtDepth:
@@ -449,6 +451,14 @@ func (n *Node) phase(l *local, mine bool, e cluster.Epoch) (wire.Phase, string) 
 		return wire.PhaseStandby, ""
 	}
 	return wire.PhaseStopped, ""
+}
+
+// withTries tells of a failure, and what is left of the restarts: that is not cut.
+func withTries(failed, tries string) string {
+	if tries != "" {
+		tries = " (" + tries + ")"
+	}
+	return shorten(failed, wire.MaxReason-len(tries)) + tries
 }
 
 // shorten cuts a text to so many bytes at most, between characters.

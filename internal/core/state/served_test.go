@@ -102,3 +102,27 @@ func TestOutageIsAmended(t *testing.T) {
 		t.Error("a line that was given away has changed")
 	}
 }
+
+// Pauses before other tries stand apart from the starting.
+func TestPausesAreNamed(t *testing.T) {
+	s := cluster.Served{Group: "web", Node: "beta", Epoch: 2, Down: 5 * time.Second, Least: 5 * time.Second}
+	const begin = "web serves on beta, epoch 2, after unplanned outage of "
+	for _, c := range []struct {
+		phases cluster.Phases
+		known  cluster.Known
+		want   string
+	}{
+		{cluster.Phases{Detected: 900 * time.Millisecond, Started: 100 * time.Millisecond, Paused: 4 * time.Second}, "",
+			"5000 ms: detected 900 ms, decided 0 ms, waited 0 ms, started 100 ms, paused 4000 ms before another try"},
+		{cluster.Phases{Started: time.Second, Paused: 4 * time.Second}, "", "5000 ms: paused 4000 ms before another try, started 1000 ms"},
+		{cluster.Phases{Started: time.Second, Paused: 4 * time.Second}, cluster.AtLeast, "at least 5000 ms: paused 4000 ms before another try"},
+	} {
+		s.Phases, s.Known = c.phases, c.known
+		if got := s.String(); got != begin+c.want {
+			t.Errorf("%q, want %q", got, begin+c.want)
+		}
+	}
+	if p := (cluster.Phases{Detected: time.Second, Paused: time.Second, Started: time.Second}).Shorten(1500 * time.Millisecond); p.Detected != 0 || p.Paused != 500*time.Millisecond || p.Started != time.Second {
+		t.Errorf("shortened: %+v", p)
+	}
+}

@@ -39,7 +39,7 @@ func servedOf(all []cluster.Served) []*batonv1.Served {
 		out = append(out, &batonv1.Served{
 			Group: string(s.Group), Node: string(s.Node), Epoch: uint64(s.Epoch), Time: stamp(s.Wall), Planned: s.Planned,
 			Down: durationpb.New(s.Down), Rough: s.Known != cluster.Within && s.Known != cluster.AtMost && s.Known != cluster.AtLeast, Detected: durationpb.New(s.Phases.Detected), Decided: durationpb.New(s.Phases.Decided),
-			Waited: durationpb.New(s.Phases.Waited), Started: durationpb.New(s.Phases.Started),
+			Waited: durationpb.New(s.Phases.Waited), Started: durationpb.New(s.Phases.Started), Paused: durationpb.New(s.Phases.Paused),
 			Least: durationpb.New(s.Least), Known: string(s.Known), Share: durationpb.New(s.Share),
 		})
 	}
