@@ -189,13 +189,13 @@ func readOwnFile(opt AgentOptions, log *slog.Logger) (*cluster.Spec, error) {
 	if bytes.Contains(text, []byte("\r\n")) {
 		log.Warn("the cluster file has DOS line ends (CR LF)", "file", opt.ConfigFile, "hint", "sed -i 's/\\r$//' "+opt.ConfigFile+" on every node: a cluster forms only from files that are the same to the byte")
 	}
-	spec, err := config.Parse(opt.ConfigFile, text, Kinds())
+	spec, err := readConfig(opt.ConfigFile, text)
 	if err == nil {
 		return spec, nil
 	}
 	if kept := newFileKeeper("", opt.ConfigFile, opt.DataDir, log).newestKept(); kept != "" {
 		if text, bad := bounded.ReadFile(kept, bounded.ClusterFile); bad == nil {
-			if spec, bad := config.Parse(kept, text, Kinds()); bad == nil {
+			if spec, bad := readConfig(kept, text); bad == nil {
 				log.Warn("the cluster file can't be read, and is not used", "file", opt.ConfigFile, "instead", kept, "cause", err)
 				return spec, nil
 			}
@@ -297,7 +297,7 @@ func (a *agent) settleSpec(local *cluster.Spec, image *cluster.DiskImage) (*clus
 
 // read reads a text that the log holds, for the core.
 func (a *agent) read(text []byte) (*cluster.Spec, error) {
-	spec, err := config.Parse("the cluster's configuration", text, Kinds())
+	spec, err := readConfig("the cluster's configuration", text)
 	if err != nil {
 		return nil, err
 	}

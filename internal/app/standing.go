@@ -102,11 +102,21 @@ func (a *agent) tellReplaced(o *cluster.Overview) {
 // ownRoll returns who belongs to the cluster by this node's own log, and whether a coordinator is known. nil: the
 // agent ends, or belongs to no cluster.
 func (a *agent) ownRoll(ctx context.Context) (own *api.Roll, led bool) {
-	p, err := a.look(ctx)
-	if err != nil || p.roll.ID == "" {
-		return nil, false
+	type answer struct {
+		roll *api.Roll
+		led  bool
 	}
-	return p.roll, p.overview.Coordinator != ""
+	answers := make(chan answer, 1)
+	a.inbox.do(func() { answers <- answer{rollOf(a.node), a.node.Coordinator() != ""} })
+	select {
+	case x := <-answers:
+		if x.roll.ID != "" {
+			return x.roll, x.led
+		}
+	case <-a.ended:
+	case <-ctx.Done():
+	}
+	return nil, false
 }
 
 // rollOf returns who belongs to the cluster by a node's log. It is called in the loop.

@@ -50,7 +50,7 @@ type host struct {
 
 // validate returns why this node can't take a text, which may be good in itself.
 func (h *host) validate(text []byte) []api.Problem {
-	next, err := config.Parse("cluster.yaml", text, Kinds())
+	next, err := readConfig("cluster.yaml", text)
 	if err != nil {
 		return h.unreadable(err)
 	}

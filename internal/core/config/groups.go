@@ -226,6 +226,14 @@ func (r *reader) resources(n *node, g *cluster.GroupSpec) {
 	}
 }
 
+// keysOf returns the keys of a kind, which are put together once.
+func (r *reader) keysOf(kind *cluster.KindSpec) []key {
+	if r.keys[kind.Name] == nil {
+		r.keys[kind.Name] = resourceKeys(kind)
+	}
+	return r.keys[kind.Name]
+}
+
 // resource reads one resource, a map with its kind as the only key.
 func (r *reader) resource(item *node, g *cluster.GroupSpec) (placed, bool) {
 	what := "group " + string(g.ID)
@@ -257,7 +265,7 @@ func (r *reader) resource(item *node, g *cluster.GroupSpec) (placed, bool) {
 	}
 	before := len(r.errs)
 	r.among = g.Nodes
-	s := r.section(given, what, resourceKeys(kind))
+	s := r.section(given, what, r.keysOf(kind))
 	p.resource.Fields = r.fields(s, what, kind.Fields)
 	for _, f := range kind.Fields {
 		if f.Live {

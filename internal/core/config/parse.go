@@ -58,6 +58,7 @@ func parseBy(name string, text []byte, kinds []cluster.KindSpec, keyOf func(clus
 		keyOf:      keyOf,
 		complaints: complaints{file: name, lines: sourceLines(text)},
 		kinds:      kinds,
+		keys:       make(map[string][]key),
 		spec:       &cluster.Spec{Text: bytes.Clone(text)},
 		nodeAt:     make(map[cluster.NodeID]position),
 	}

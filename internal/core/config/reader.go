@@ -22,6 +22,7 @@ var (
 type reader struct {
 	complaints
 	kinds []cluster.KindSpec
+	keys  map[string][]key // of resources, by kind
 	// keyOf is what nodes call a group between each other.
 	keyOf func(cluster.GroupID) uint64
 	spec  *cluster.Spec

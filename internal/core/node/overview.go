@@ -45,21 +45,62 @@ func (n *Node) overview() *cluster.Overview {
 	}
 	o.ID, o.Term, o.Applied = n.state.Founding.ID, n.raft.term(), n.raft.applied
 	o.TermSince, o.TermWhy = n.rise.wall, n.rise.why
-	lead := n.raft.rn.BasicStatus().Lead
+	o.Coordinator = n.Coordinator()
 	for i := range n.peers {
-		p := &n.peers[i]
-		if uint64(p.inc) == lead && lead != 0 && (i == n.self || p.det.Fresh(n.now.Mono)) {
-			o.Coordinator = p.id
-		}
 		o.Nodes = append(o.Nodes, n.nodeView(i))
 	}
 	o.Instructions = n.instructionViews()
 	f := n.facts()
-	plan := decide.Make(f)
+	last := lastDecisions(decide.Make(f))
 	for i := range n.groups {
-		o.Groups = append(o.Groups, n.groupView(i, f, plan))
+		o.Groups = append(o.Groups, n.groupView(i, f, last))
 	}
 	return o
+}
+
+// decisions are the last ones of a plan that tell of each group, and of each node's admission.
+type decisions struct {
+	plan   []decide.Decision
+	groups map[cluster.GroupID]int
+	nodes  map[cluster.NodeID]int
+}
+
+func lastDecisions(plan decide.Plan) decisions {
+	l := decisions{plan.Decisions, make(map[cluster.GroupID]int), make(map[cluster.NodeID]int)}
+	for i, d := range plan.Decisions {
+		l.groups[d.Group] = i
+		if d.Rule == "N01" || d.Rule == "N02" {
+			l.nodes[d.Node] = i
+		}
+	}
+	return l
+}
+
+// of returns the last decision that tells of a group or of its owner; nil: none does.
+func (l *decisions) of(id cluster.GroupID, owner cluster.NodeID) *decide.Decision {
+	i, ofGroup := l.groups[id]
+	k, ofOwner := l.nodes[owner]
+	switch {
+	case ofOwner && owner != "" && (!ofGroup || k > i):
+		return &l.plan[k]
+	case ofGroup:
+		return &l.plan[i]
+	}
+	return nil
+}
+
+// Coordinator returns the node that coordinates, by what this one has heard; "": none is known.
+func (n *Node) Coordinator() cluster.NodeID {
+	if n.raft == nil {
+		return ""
+	}
+	lead := n.raft.rn.BasicStatus().Lead
+	for i := range n.peers {
+		if p := &n.peers[i]; uint64(p.inc) == lead && lead != 0 && (i == n.self || p.det.Fresh(n.now.Mono)) {
+			return p.id
+		}
+	}
+	return ""
 }
 
 func (n *Node) nodeView(i int) cluster.NodeView {
@@ -91,7 +132,7 @@ func (n *Node) nodeView(i int) cluster.NodeView {
 	return v
 }
 
-func (n *Node) groupView(i int, f *cluster.Facts, plan decide.Plan) cluster.GroupView {
+func (n *Node) groupView(i int, f *cluster.Facts, last decisions) cluster.GroupView {
 	st, spec, g := &n.state.Groups[i], n.groups[i].spec, &f.Groups[i]
 	v := cluster.GroupView{ID: st.ID, Owner: st.Owner, Last: st.Last, Epoch: st.Epoch, Policy: "automatic", Failback: "never",
 		Bans: slices.Clone(st.Bans), Service: n.serviceView(i)}
@@ -106,12 +147,10 @@ func (n *Node) groupView(i int, f *cluster.Facts, plan decide.Plan) cluster.Grou
 	if spec.Failback.Automatic {
 		v.Failback = fmt.Sprintf("automatic after %v", spec.Failback.After)
 	}
-	for _, d := range plan.Decisions {
-		if d.Group == st.ID || (d.Rule == "N02" || d.Rule == "N01") && d.Node == st.Owner && st.Owner != "" {
-			v.Rule, v.Decision, v.Evidence, v.Rejected = d.Rule, d.Why, d.Evidence, nil
-			for _, r := range d.Rejected {
-				v.Rejected = append(v.Rejected, string(r.Node)+": "+r.Why)
-			}
+	if d := last.of(st.ID, st.Owner); d != nil {
+		v.Rule, v.Decision, v.Evidence = d.Rule, d.Why, d.Evidence
+		for _, r := range d.Rejected {
+			v.Rejected = append(v.Rejected, string(r.Node)+": "+r.Why)
 		}
 	}
 	for _, id := range spec.Nodes {

@@ -2,7 +2,6 @@ package addr
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -15,8 +14,6 @@ import (
 	"time"
 
 	"github.com/mdlayher/packet"
-	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
@@ -64,9 +61,8 @@ type hold struct {
 	vip    *vip
 	iface  iface
 	router bool
-	packet *packet.Conn      // nil where there are no Ethernet frames: nobody to tell
-	events *nl.NetlinkSocket // addresses that go
-	mac    net.HardwareAddr  // what the filter for duplicates takes for our own; keep's, while it runs
+	packet *packet.Conn     // nil where there are no Ethernet frames: nobody to tell
+	mac    net.HardwareAddr // what the filter for duplicates takes for our own; keep's, while it runs
 
 	again   chan struct{}         // start the repeats anew
 	claims  chan net.HardwareAddr // claims by other hosts; one is kept, the rest of a burst dropped
@@ -74,7 +70,7 @@ type hold struct {
 	stop    context.CancelFunc    // ends keep; nil while it does not run
 	keeper  sync.WaitGroup
 	closed  atomic.Bool
-	readers sync.WaitGroup // run from the first run on
+	reader  sync.WaitGroup // runs from the first run on
 	reading bool
 }
 
@@ -83,52 +79,22 @@ type hold struct {
 func (v *vip) newHold(i iface) (*hold, error) {
 	h := &hold{vip: v, iface: i,
 		again: make(chan struct{}, 1), claims: make(chan net.HardwareAddr, 1), gone: make(chan struct{}, 1)}
-	group := uint(unix.RTNLGRP_IPV4_IFADDR)
 	protocol := unix.ETH_P_ARP
 	if v.prefix.Addr().Is6() {
-		group = unix.RTNLGRP_IPV6_IFADDR
 		protocol = unix.ETH_P_IPV6
 		// The kernel's own advertisements carry the router flag exactly if this is not 0.
 		b, err := bounded.ReadFile(filepath.Join("/proc/sys/net/ipv6/conf", i.name, "forwarding"), bounded.Small)
 		h.router = err == nil && strings.TrimSpace(string(b)) != "0"
 	}
-	var err error
-	if h.events, err = nl.Subscribe(unix.NETLINK_ROUTE, group); err != nil {
-		return nil, fmt.Errorf("subscribe to address changes: %w", err)
-	}
-	if err := onlyGone(h.events.GetFd()); err != nil {
-		h.events.Close()
-		return nil, fmt.Errorf("filter address changes: %w", err)
-	}
 	if i.ether {
 		on := &net.Interface{Index: i.index, Name: i.name, HardwareAddr: i.mac}
+		var err error
 		if h.packet, err = packet.Listen(on, packet.Raw, protocol, &packet.Config{Filter: nothing}); err != nil {
-			h.events.Close()
 			return nil, fmt.Errorf("open a packet socket: %w", err)
 		}
 	}
+	v.route.table.watchLoss(v.prefix.Addr(), i.index, h.gone)
 	return h, nil
-}
-
-// onlyGone has the kernel hand nothing to a subscription but addresses that go: else each of many that come would wake
-// the watches of all the others.
-func onlyGone(fd int) error {
-	const typeAt = 4 // of nlmsghdr: the type, 16 bits in the machine's order, where a filter reads network order
-	gone := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.RTM_DELADDR))
-	code, err := bpf.Assemble([]bpf.Instruction{
-		bpf.LoadAbsolute{Off: typeAt, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(gone), SkipFalse: 1},
-		bpf.RetConstant{Val: 1 << 20},
-		bpf.RetConstant{Val: 0},
-	})
-	if err != nil {
-		return err
-	}
-	filter := make([]unix.SockFilter, len(code))
-	for i, c := range code {
-		filter[i] = unix.SockFilter{Code: c.Op, Jt: c.Jt, Jf: c.Jf, K: c.K}
-	}
-	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 }
 
 // run starts the work in the background, or the repeats anew if it runs already. The error says why there is
@@ -140,9 +106,8 @@ func (h *hold) run(i iface) error {
 	}
 	if !h.reading {
 		h.reading = true
-		h.readers.Go(h.readEvents)
 		if h.packet != nil {
-			h.readers.Go(h.readClaims)
+			h.reader.Go(h.readClaims)
 		}
 	}
 	h.forget()
@@ -197,11 +162,11 @@ func (h *hold) forget() {
 func (h *hold) close() {
 	h.quiet()
 	h.closed.Store(true)
-	h.events.Close()
+	h.vip.route.table.unwatchLoss(h.gone)
 	if h.packet != nil {
 		h.packet.Close()
 	}
-	h.readers.Wait()
+	h.reader.Wait()
 }
 
 // announce sends the announcement once, from the hardware address that the interface has now (that of a
@@ -310,10 +275,9 @@ func (h *hold) tell() {
 	}
 }
 
-// absent says whether the kernel is known to have the address no more. It asks the kernel itself: the notice that made
-// somebody ask may be known here before the table has it.
+// absent says whether the kernel is known to have the address no more.
 func (h *hold) absent() bool {
-	list, _, err := h.vip.route.dump(familyOf(h.vip.prefix.Addr()))
+	list, err := h.vip.route.addresses(familyOf(h.vip.prefix.Addr()))
 	if err != nil {
 		return false
 	}
@@ -344,34 +308,6 @@ func (h *hold) readClaims() {
 				case h.claims <- mac:
 				default:
 				}
-			}
-		}
-	}
-}
-
-// readEvents wakes keep when our address has gone, or may have.
-func (h *hold) readEvents() {
-	for {
-		messages, from, err := h.events.Receive()
-		switch {
-		case h.closed.Load():
-			return
-		case errors.Is(err, unix.ENOBUFS): // events were lost
-			signal(h.gone)
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
-			time.Sleep(settle)
-		case err != nil:
-			h.vip.log.Error("the watch of the interface's addresses ended", "address", h.vip.prefix, "cause", err)
-			return
-		case from.Pid != nl.PidKernel: // any process may write to our socket
-			continue
-		}
-		for _, m := range messages {
-			if m.Header.Type != unix.RTM_DELADDR {
-				continue
-			}
-			if p, err := parseAddress(m.Data); err == nil && p.index == h.iface.index && p.addr == h.vip.prefix.Addr() {
-				signal(h.gone)
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package addr
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -35,7 +36,14 @@ type table struct {
 	mu       sync.Mutex
 	lists    map[int][]present // by family, as they are now; a list that was handed out is never changed
 	watchers []chan struct{}
+	losses   map[chan struct{}]place // who is told when an address goes from where it is
 	buffer   []byte
+}
+
+// place is where an address is.
+type place struct {
+	addr  netip.Addr
+	index int // of the interface
 }
 
 var tables = struct {
@@ -76,7 +84,8 @@ func openTable() (*table, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("subscribe to address changes: %w", err)
 	}
-	t := &table{notices: os.NewFile(uintptr(fd), "addresses"), lists: make(map[int][]present), buffer: make([]byte, noticeMax)}
+	t := &table{notices: os.NewFile(uintptr(fd), "addresses"), lists: make(map[int][]present),
+		losses: make(map[chan struct{}]place), buffer: make([]byte, noticeMax)}
 	if t.raw, err = t.notices.SyscallConn(); err != nil {
 		t.notices.Close()
 		return nil, fmt.Errorf("watch a netlink socket: %w", err)
@@ -147,7 +156,7 @@ func (t *table) take(fd int) {
 		}
 		if err != nil { // some were lost (ENOBUFS), or it is not known
 			news = true
-			clear(t.lists)
+			t.unsure()
 			if errors.Is(err, unix.ENOBUFS) {
 				continue
 			}
@@ -159,7 +168,7 @@ func (t *table) take(fd int) {
 		news = true
 		messages, err := syscall.ParseNetlinkMessage(t.buffer[:n])
 		if err != nil {
-			clear(t.lists)
+			t.unsure()
 		}
 		for _, m := range messages {
 			t.note(m.Header.Type, m.Data)
@@ -179,8 +188,15 @@ func (t *table) note(kind uint16, body []byte) {
 	}
 	p, err := parseAddress(body)
 	if err != nil || !p.addr.IsValid() {
-		clear(t.lists)
+		t.unsure()
 		return
+	}
+	if kind == unix.RTM_DELADDR {
+		for told, at := range t.losses {
+			if at == (place{p.addr, p.index}) {
+				signal(told)
+			}
+		}
 	}
 	list, known := t.lists[familyOf(p.addr)]
 	if !known {
@@ -191,6 +207,14 @@ func (t *table) note(kind uint16, body []byte) {
 		next = append(next, p)
 	}
 	t.lists[familyOf(p.addr)] = next
+}
+
+// unsure has the kernel asked again, for anything may have come or gone.
+func (t *table) unsure() {
+	clear(t.lists)
+	for told := range t.losses {
+		signal(told)
+	}
 }
 
 // same tells whether the kernel takes both for one address: an interface may have an IPv4 address once with each prefix.
@@ -210,5 +234,18 @@ func (t *table) watch() chan struct{} {
 func (t *table) unwatch(news chan struct{}) {
 	t.mu.Lock()
 	t.watchers = slices.DeleteFunc(t.watchers, func(w chan struct{}) bool { return w == news })
+	t.mu.Unlock()
+}
+
+// watchLoss has a token put into the channel each time that an address goes from an interface, or may have.
+func (t *table) watchLoss(addr netip.Addr, index int, told chan struct{}) {
+	t.mu.Lock()
+	t.losses[told] = place{addr, index}
+	t.mu.Unlock()
+}
+
+func (t *table) unwatchLoss(told chan struct{}) {
+	t.mu.Lock()
+	delete(t.losses, told)
 	t.mu.Unlock()
 }

@@ -74,7 +74,7 @@ type Announcer interface {
 // Keeper is a resource that notes in its run directory what a later run of the agent must know.
 type Keeper interface {
 	// Keep makes anew what was deleted of that, and room for what Start and Standby will note, so that they need none
-	// where others fill the file system. It changes nothing else. It is not called while another method runs.
+	// where others fill the file system, and cuts output that Outputs can't find. It changes nothing else. It is not called while another method runs.
 	Keep() error
 }
 

@@ -51,8 +51,6 @@ const (
 	killMargin = time.Second
 	// dying is how long a probe waits for the death of processes that were killed.
 	dying = 200 * time.Millisecond
-	// trimInterval is the time between two looks at the size of the output file.
-	trimInterval = 5 * time.Second
 	// escapedInterval is the time between two looks whether a process group is gone, where no cgroup tells.
 	escapedInterval = 5 * time.Millisecond
 )
@@ -350,7 +348,21 @@ func (p *process) Keep() error {
 			return fmt.Errorf("tell the role: %w", err)
 		}
 	}
+	p.keepOutputShort()
 	return p.reserve()
+}
+
+// keepOutputShort cuts the output of what runs, where somebody deleted the file. Outputs cuts those that have a name.
+func (p *process) keepOutputShort() {
+	p.mu.Lock()
+	r := p.run
+	p.mu.Unlock()
+	if r == nil || r.ended() {
+		return
+	}
+	if err := cutDeleted(Output(p.env), r.pid, cmp.Or(p.env.OutputLimit, OutputLimit)); err != nil {
+		p.log.Warn("the output file grows on", "cause", err)
+	}
 }
 
 // reserve makes room for what a start notes.
@@ -584,5 +596,4 @@ func (p *process) begin(r *run) {
 	}
 	p.mu.Unlock()
 	p.tasks.Go(func() { p.watchEnd(r) })
-	p.tasks.Go(func() { p.watchOutput(r) })
 }

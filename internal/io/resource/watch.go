@@ -1,7 +1,6 @@
 package resource
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,23 +54,6 @@ func (p *process) watchEnd(r *run) {
 	r.stop()
 	if r.ready && !r.stopping && p.life.Err() == nil {
 		p.env.Changed(cluster.StatusFailed, exit, r.around)
-	}
-}
-
-// watchOutput keeps the output file short while the process runs, where somebody deleted it. Outputs cuts those that have
-// a name.
-func (p *process) watchOutput(r *run) {
-	ticker := time.NewTicker(trimInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-r.ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		if err := cutDeleted(Output(p.env), r.pid, cmp.Or(p.env.OutputLimit, OutputLimit)); err != nil {
-			p.log.Warn("the output file grows on", "cause", err)
-		}
 	}
 }
 

@@ -16,8 +16,9 @@ import (
 // probeLimit bounds the probe that settles an unknown outcome. The operation's own time is used up by then.
 const probeLimit = 5 * time.Second
 
-// Worker pursues the newest target of one resource. It owns a goroutine, in which it calls the resource's
-// operations, one at a time, and its caller's callback.
+// Worker pursues the newest target of one resource. While there is something to do it has a goroutine, in which it calls
+// the resource's operations, one at a time, and its caller's callback. Of a thousand that wait, each would keep the stack
+// that its largest operation took.
 //
 // A newer Want supersedes: the running operation's context is cancelled, its end awaited, then the newest
 // is pursued. Every Want whose pursuit began is answered by one Done, unless the worker is closed first;
@@ -27,8 +28,7 @@ type Worker struct {
 	group cluster.GroupID
 	id    cluster.ResourceID
 	done  func(cluster.Done)
-	wake  chan struct{} // holds one token: there is something to look at
-	ended chan struct{} // closed when the goroutine has ended
+	turns sync.WaitGroup // of the goroutine, one after the other
 	life  context.Context
 	end   context.CancelFunc // ends life, and with it every operation and probe
 
@@ -47,6 +47,9 @@ type Worker struct {
 	named   Guards             // of the newest description, begun or not
 	former  Guards             // of former ones, as far as it may be up by them, and the newest has it not
 	cancel  context.CancelFunc // of the running operation; nil: none
+	opened  bool               // it may have a goroutine
+	busy    bool               // it has one
+	again   bool               // there may be something to do that its goroutine has not looked at
 	retired bool               // nothing is pursued or told any more
 	closed  bool
 }
@@ -112,7 +115,7 @@ func NewLeftover(kind Kind, env Env, done func(cluster.Done)) (w *Worker, err er
 
 func newWorker(kind Kind, env Env, done func(cluster.Done)) *Worker {
 	w := &Worker{group: env.Group, id: env.Spec.ID, kind: kind, spec: env.Spec, env: env,
-		done: done, wake: make(chan struct{}, 1), ended: make(chan struct{}), named: GuardsOf(env.Spec)}
+		done: done, named: GuardsOf(env.Spec)}
 	w.life, w.end = context.WithCancel(context.Background())
 	return w
 }
@@ -122,7 +125,10 @@ func (w *Worker) begin(err error) (*Worker, error) {
 		w.end()
 		return nil, fmt.Errorf("resource %s/%s: %w", w.group, w.id, err)
 	}
-	go w.loop()
+	w.mu.Lock()
+	w.opened = true
+	w.mu.Unlock()
+	w.poke()
 	return w, nil
 }
 
@@ -269,8 +275,7 @@ func (w *Worker) Close() {
 	w.closed = true
 	w.mu.Unlock()
 	w.end()
-	w.poke()
-	<-w.ended
+	w.turns.Wait()
 	if first {
 		w.calling.Lock()
 		defer w.calling.Unlock()
@@ -292,25 +297,30 @@ func (w *Worker) doubts(status cluster.Status, reason, probe string) {
 	w.poke()
 }
 
+// poke has the goroutine look for something to do.
 func (w *Worker) poke() {
-	select {
-	case w.wake <- struct{}{}:
-	default:
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.again = true
+	if w.opened && !w.busy && !w.closed {
+		w.busy = true
+		w.turns.Go(w.loop)
 	}
 }
 
 func (w *Worker) loop() {
-	defer close(w.ended)
-	for range w.wake {
+	for w.more() {
 		for w.step() {
 		}
-		w.mu.Lock()
-		closed := w.closed
-		w.mu.Unlock()
-		if closed {
-			return
-		}
 	}
+}
+
+// more tells whether something may have come since the last look; if not, the goroutine ends.
+func (w *Worker) more() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.busy, w.again = w.again && !w.closed, false
+	return w.busy
 }
 
 // step passes on one change, takes over one description or pursues one Want. It returns false when there was
