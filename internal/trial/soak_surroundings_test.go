@@ -215,7 +215,7 @@ func (w *storm) draw() trouble {
 				"ip link set away0 name "+network+" && ip link set "+network+" up; "+back)
 		},
 		func() trouble {
-			return shell("run directory full", node, "dd if=/dev/zero of=/run/fill bs=64k 2>/dev/null; true", "rm -f /run/fill")
+			return shell("run directory full", node, "mount -o remount,size=24m /run; dd if=/dev/zero of=/run/fill bs=64k 2>/dev/null; true", "rm -f /run/fill")
 		},
 		func() trouble { return shell("run directory deleted", node, "rm -rf /run/baton; true", "") },
 		func() trouble {
