@@ -160,7 +160,7 @@ func (w *world) served(m *machine, v *cluster.Served) {
 	case x.most < was-slack(was-x.base):
 		w.fail("outages", "%s: %v: outages until then were %v in all, on record are %v at the most", v.Group, v, time.Duration(was), time.Duration(x.most))
 	case v.Ordered == 0 && v.Other == 0: // from here on what is true counts: errors must not cancel out
-		x.most, x.least, x.base = was, was, was
+		x.most, x.least, x.base = max(was, min(x.most, x.total)), was, was // what the record has over may be an outage since
 		x.open.count, x.open.most, x.open.least, x.open.base = v.Count, before.most, before.least, before.base
 	}
 }

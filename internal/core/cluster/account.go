@@ -10,8 +10,10 @@ type Account struct {
 	Up    bool // they are served now
 	// First and Began bound when they first were.
 	First, Began Instant
-	// From and To bound when they last were; 0 while they are served.
+	// From and To bound when they last were; 0 while they are served. As long as it is not Over they may be again, and
+	// To may be later.
 	From, To Instant
+	Over     bool // they never will be again under Epoch
 	Ordered  bool // somebody ordered what took the service away then
 	Late     bool // it may have ended before From: nobody noticed at once
 	// What the gaps between Began and now add up to that have ended, those that somebody ordered apart.

@@ -82,7 +82,6 @@ type Group struct {
 	role     Role
 	restarts []restart
 	announce bool
-	started  cluster.Instant // when anything was last told to run
 }
 
 // restart is a local one, of a resource that had failed.
@@ -265,7 +264,7 @@ func (g *Group) owner(now cluster.Instant, s Situation, o *Outcome) {
 		case !r.spec.Front || r.held:
 		case ready && s.MayServe:
 			if g.announce && r.runs(s.Epoch) && r.pending == 0 {
-				g.want(now, r, cluster.TargetRunning, s.Epoch, o)
+				g.want(r, cluster.TargetRunning, s.Epoch, o)
 				o.Wants[len(o.Wants)-1].Announce = true
 				continue
 			}
@@ -335,7 +334,7 @@ func (g *Group) pursue(now cluster.Instant, r *resource, t cluster.Target, s Sit
 		o.WakeAt = min(o.WakeAt, r.retryAt)
 		return
 	}
-	g.want(now, r, t, epoch, o)
+	g.want(r, t, epoch, o)
 	if shared { // it never became ready, which is waited for again, or has another role now
 		o.Wants[len(o.Wants)-1].Restart = false
 	}
@@ -368,7 +367,7 @@ func (r *resource) at(t cluster.Target, e cluster.Epoch) bool {
 	}
 }
 
-func (g *Group) want(now cluster.Instant, r *resource, t cluster.Target, epoch cluster.Epoch, o *Outcome) {
+func (g *Group) want(r *resource, t cluster.Target, epoch cluster.Epoch, o *Outcome) {
 	*g.counter++
 	deadline := r.spec.StartTimeout
 	if t == cluster.TargetStopped {
@@ -376,9 +375,6 @@ func (g *Group) want(now cluster.Instant, r *resource, t cluster.Target, epoch c
 	}
 	restart := (r.stale || r.status == cluster.StatusFailed) && t != cluster.TargetStopped
 	r.pending, r.target, r.wanted = *g.counter, t, epoch
-	if t == cluster.TargetRunning {
-		g.started = now
-	}
 	o.Wants = append(o.Wants, cluster.Want{N: *g.counter, Group: g.spec.ID, Resource: r.spec.ID,
 		Target: t, Epoch: epoch, Deadline: deadline, Restart: restart})
 }

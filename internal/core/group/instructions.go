@@ -121,9 +121,15 @@ func (g *Group) Answers() bool {
 	return !slices.ContainsFunc(g.res, func(r resource) bool { return r.status != cluster.StatusRunning })
 }
 
-// Started returns when anything of the group was last told to run here; 0: never. What did not answer before does not
-// before that.
-func (g *Group) Started() cluster.Instant { return g.started }
+// Stopping tells whether anything of the group that may still be up is being stopped here, or restarted.
+func (g *Group) Stopping() bool {
+	return slices.ContainsFunc(g.res, func(r resource) bool { return r.pending != 0 && (r.target != cluster.TargetRunning || r.stale) })
+}
+
+// MayAnswer tells whether everything of the group may be up here: it is, or is on the way to it or away from it.
+func (g *Group) MayAnswer() bool {
+	return !slices.ContainsFunc(g.res, func(r resource) bool { return r.pending == 0 && r.status != cluster.StatusRunning })
+}
 
 // Busy tells whether anything of the group is being started, stopped or announced here: what it was before, it may be
 // no more.

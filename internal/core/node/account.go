@@ -14,8 +14,17 @@ import (
 // ownAccount is that account of the newest placement under which clients were served here.
 type ownAccount struct {
 	cluster.Account
-	open  bool // To is not known yet: something may still answer
 	vague bool // they may be served again before that is noticed
+}
+
+// unseen is a time in which clients may be served by what is not known to serve: a gate that may be open, in front of
+// what may be up. So much may be the end of a service, or the beginning of one that ends before anybody notices.
+type unseen struct {
+	on    bool
+	epoch cluster.Epoch   // whose gate it is
+	first cluster.Instant // when such a time first began under that epoch; 0: never
+	since cluster.Instant // when this one began
+	end   cluster.Instant // of the gate, as far as it was asked for
 }
 
 // stood is a write of the kernel's gate that is not answered yet.
@@ -39,6 +48,7 @@ func (n *Node) noteGate(l *local, g cluster.Gate) {
 		l.writes = slices.Delete(l.writes, 0, 1)
 	}
 	l.writes = append(l.writes, stood{g.N, g.End})
+	n.tendUnseen(l)
 }
 
 // wakeWhenRunOut has the group looked at when its gate has run out, if no answer of the kernel's comes before.
@@ -67,11 +77,16 @@ func (n *Node) gatesTaken(upTo uint64) {
 // ranOut tells whether the kernel's gate of a group may have run out, whatever the lease here does.
 func (n *Node) ranOut(l *local) bool { return len(l.writes) > 0 && n.now.Mono >= l.stands }
 
+// shutting tells whether the kernel was told to shut a group's gate, and has not answered that yet.
+func (n *Node) shutting(l *local) bool {
+	return slices.ContainsFunc(l.writes, func(w stood) bool { return w.end <= n.now.Mono })
+}
+
 // tendService brings the account of a group into line with how it is here now.
 func (n *Node) tendService(i int, mine bool, held bool) {
 	l := &n.groups[i]
 	s := &l.service
-	up := l.phase == wire.PhaseServing && !held && !n.isCut(l.spec.ID) && !n.ranOut(l)
+	up := l.phase == wire.PhaseServing && !held && !n.isCut(l.spec.ID) && !n.ranOut(l) && !n.shutting(l) && !l.group.Stopping()
 	switch {
 	case up && s.Epoch == l.open && s.Up:
 	case up && !l.group.Busy():
@@ -79,13 +94,56 @@ func (n *Node) tendService(i int, mine bool, held bool) {
 	case !up && s.Up:
 		n.serviceEnds(i, mine)
 	}
-	if s.open && (l.group == nil || !l.group.Answers() || l.open == 0 && n.gateOK >= l.closeN) {
-		s.open, s.To = false, n.now.Mono
-	}
+	n.tendUnseen(l)
+	n.endService(i)
 	if s.Up && len(l.writes) > 0 {
 		n.wakeWhenRunOut(l)
 	}
 	l.short = l.phase == wire.PhaseServing && !s.Up
+}
+
+// tendUnseen notes since when clients may be served unseen, and until when they may have been.
+func (n *Node) tendUnseen(l *local) {
+	u, s := &l.unseen, &l.service
+	end := n.gateEnd(l)
+	may := !s.Up && end > n.now.Mono && l.group != nil && l.group.MayAnswer() && !n.isCut(l.spec.ID)
+	epoch := u.epoch
+	if l.open != 0 {
+		epoch = l.open
+	}
+	if u.on && (!may || u.epoch != epoch) {
+		u.on = false
+		if !s.Up && s.Epoch == u.epoch {
+			s.To = max(s.To, min(n.now.Mono, max(u.end, end)))
+		}
+	}
+	if u.epoch != epoch {
+		*u = unseen{epoch: epoch}
+	}
+	switch {
+	case !may:
+		return
+	case !u.on:
+		u.on, u.since, u.end = true, n.now.Mono, end
+		if u.first == 0 {
+			u.first = u.since
+		}
+	}
+	u.end = max(u.end, end)
+}
+
+// endService notes that clients will never be served again under the account's epoch: its gate is shut for good.
+func (n *Node) endService(i int) {
+	l, st := &n.groups[i], &n.state.Groups[i]
+	s := &l.service
+	if s.Epoch == 0 || s.Up || l.unseen.on || s.Over || l.open == s.Epoch || n.gateOK < l.closeN {
+		return
+	}
+	given := st.Epoch == s.Epoch && (st.Owner != n.id() || slices.Contains(n.rec.Groups[st.ID].Released, s.Epoch))
+	if st.Epoch > s.Epoch || given {
+		s.Over = true
+		n.keepAccount(l)
+	}
 }
 
 func (n *Node) isCut(id cluster.GroupID) bool { return slices.Contains(n.cut, id) }
@@ -93,12 +151,17 @@ func (n *Node) isCut(id cluster.GroupID) bool { return slices.Contains(n.cut, id
 // serviceBegins notes that clients are served from now on.
 func (n *Node) serviceBegins(i int) {
 	l := &n.groups[i]
-	s := &l.service
+	s, u := &l.service, &l.unseen
 	if s.Epoch != l.open {
 		if s.Epoch != 0 {
+			if s.Up {
+				s.Up, s.From, s.To = false, n.now.Mono, n.now.Mono
+			}
+			s.Over = true
 			n.hear(i, n.id(), n.boot, s.Epoch).take(s.Account)
 		}
-		*s = ownAccount{Account: cluster.Account{Group: l.spec.ID, Epoch: l.open, Up: true, First: max(l.openAt, l.group.Started()), Began: n.now.Mono}}
+		*s = ownAccount{Account: cluster.Account{Group: l.spec.ID, Epoch: l.open, Up: true, First: u.first, Began: n.now.Mono}}
+		u.on = false
 		n.keepAccount(l)
 		return
 	}
@@ -107,11 +170,11 @@ func (n *Node) serviceBegins(i int) {
 		gaps = &s.OrderedGaps
 	}
 	gaps.Most += n.now.Mono.Sub(s.From)
-	if !s.open && !s.vague {
-		gaps.Least += max(0, l.group.Started().Sub(s.To))
+	if u.on && !s.vague {
+		gaps.Least += max(0, u.since.Sub(s.To))
 	}
 	gaps.Late = gaps.Late || s.Late
-	s.Up, s.From, s.To, s.Ordered, s.Late, s.open, s.vague = true, 0, 0, false, false, false, false
+	s.Up, s.From, s.To, s.Ordered, s.Late, s.vague, u.on = true, 0, 0, false, false, false, false
 	n.keepAccount(l)
 }
 
@@ -129,23 +192,18 @@ func (n *Node) serviceEnds(i int, mine bool) {
 	s := &l.service
 	switch stopped := n.state.Instructions.Stop(st.ID, "") != nil; {
 	case n.sleptAt == n.now.Mono:
-		s.Up, s.From, s.open, s.vague = false, n.last, true, true // while it slept, and until its gate is known to be shut
+		s.Up, s.From, s.To = false, n.last, n.now.Mono // while it slept
 	case !n.leaseRuns() || n.ranOut(l):
 		n.serviceRanOut(l)
 	case l.open == 0 && !mine: // the log has given it to another, or to nobody
-		s.Up, s.From, s.open = false, n.now.Mono, true
+		s.Up, s.From, s.To = false, n.now.Mono, n.now.Mono
 		s.Ordered = stopped || st.Service.Asked == st.Epoch && st.Epoch > s.Epoch
 	default:
-		s.Up, s.From, s.open = false, n.now.Mono, true
+		s.Up, s.From, s.To = false, n.now.Mono, n.now.Mono
 		s.Ordered = l.group.Ordered()
 		s.Late = !s.Ordered && l.open != 0
 	}
-	switch {
-	case n.isCut(st.ID):
-		s.open, s.To, s.vague = false, n.now.Mono, true
-	case s.open:
-		s.To = max(n.now.Mono, n.gateEnd(l))
-	}
+	s.vague = n.isCut(st.ID)
 	n.keepAccount(l)
 }
 
@@ -154,7 +212,7 @@ func (n *Node) serviceEnds(i int, mine bool) {
 func (n *Node) serviceRanOut(l *local) {
 	s := &l.service
 	end := n.gateEnd(l)
-	s.Up, s.Ordered, s.open, s.vague = false, false, false, true
+	s.Up, s.Ordered = false, false
 	s.From, s.To = min(l.stands.Add(-gateSlip), n.now.Mono), min(end, n.now.Mono)
 	s.Late = n.now.Mono.Sub(n.last) > max(n.timing.Stall, n.timing.L/4)
 }
@@ -171,23 +229,28 @@ func (n *Node) gateEnd(l *local) cluster.Instant {
 // resumeService goes on with a former run's account. Clients were served while no agent ran if all of the group is up,
 // until the kernel's gate ran out.
 func (n *Node) resumeService(l *local, a cluster.Account, gates []cluster.GateState) {
-	l.service = ownAccount{Account: a, vague: true}
+	l.service = ownAccount{Account: a}
 	s := &l.service
-	if !a.Up {
+	if a.Over {
 		return
 	}
+	stood := cluster.Instant(0) // until when the gate was open for it; 0: it is shut, nobody knows since when
 	for _, g := range gates {
 		if g.Group == a.Group && g.Epoch == a.Epoch {
-			l.stands = g.End
+			stood = g.End
 		}
 	}
-	end := min(l.stands, n.now.Mono)
+	end := min(stood, n.now.Mono)
 	switch up := l.group != nil && l.group.Answers(); {
-	case l.stands == 0:
-		s.Up, s.From, s.To, s.Late = false, n.now.Mono, n.now.Mono, true // shut, nobody knows since when
+	case !a.Up && stood == 0:
+		s.To = n.now.Mono
+	case !a.Up:
+		s.To = max(s.To, end)
+	case stood == 0:
+		s.Up, s.From, s.To, s.Late = false, n.now.Mono, n.now.Mono, true
 	case !up:
 		s.Up, s.From, s.To, s.Late = false, end, end, true
-	case l.stands <= n.now.Mono:
+	case stood <= n.now.Mono:
 		s.Up, s.From, s.To, s.Late = false, end.Add(-gateSlip), end, true // nobody watched what is around it meanwhile
 	}
 }

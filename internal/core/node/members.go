@@ -190,9 +190,11 @@ func (n *Node) letGo(l *local) {
 		n.gate(l, l.open, 0)
 		l.open = 0
 	}
-	if s := &l.service; s.Up {
+	s := &l.service
+	if s.Up {
 		s.Up, s.From, s.To, s.Ordered = false, n.now.Mono, n.now.Mono, true
 	}
+	s.Over = s.Epoch != 0
 	l.group, l.short = nil, false
 }
 

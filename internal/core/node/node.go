@@ -139,9 +139,8 @@ type local struct {
 	open      cluster.Epoch // the epoch whose gate is open here; 0: closed
 	lost      cluster.Epoch // this epoch was given up
 	activated uint64        // number of the Record that first holds the present epoch
-	openAt    cluster.Instant
-	openN     uint64 // number of the Gate that opened it last
-	closeN    uint64 // number of the Gate that closed it last
+	openN     uint64        // number of the Gate that opened it last
+	closeN    uint64        // number of the Gate that closed it last
 	outcome   group.Outcome
 	phase     wire.Phase
 	reason    string
@@ -153,6 +152,7 @@ type local struct {
 	watch     watch
 	pauses    pauses
 	service   ownAccount      // this node's own account of it
+	unseen    unseen          // since when clients may be served by what that does not know yet
 	short     bool            // it is open, and clients don't get what they should
 	writes    []stood         // of its gate, not answered yet
 	stands    cluster.Instant // until when the kernel has taken that it is open
@@ -278,6 +278,7 @@ func (n *Node) resume(b *Boot) {
 		if l == nil {
 			continue
 		}
+		l.stands = g.End
 		r := n.rec.Groups[g.Group]
 		if !same || g.Epoch != r.Activated || slices.Contains(r.Released, g.Epoch) || g.End <= n.now.Mono {
 			if g.End > n.now.Mono {
@@ -287,6 +288,7 @@ func (n *Node) resume(b *Boot) {
 			continue
 		}
 		l.open = g.Epoch
+		l.unseen = unseen{epoch: g.Epoch, first: 1} // nobody knows since when a former run has served
 		n.holder.Resume(g.End)
 	}
 	for i := range n.groups {

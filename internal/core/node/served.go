@@ -269,7 +269,7 @@ func (n *Node) tellersOf(i int, from cluster.Epoch) []teller {
 func (n *Node) ends(t *teller) (from, to cluster.Instant, known cluster.Known) {
 	a := &t.account
 	switch {
-	case t.told && !a.Up && a.From >= t.last: // else it has served since, and its word of that was lost
+	case t.told && a.Over:
 		f, _, ok := n.instants(t.node, t.boot, a.From)
 		_, l, also := n.instants(t.node, t.boot, a.To)
 		switch {
@@ -279,11 +279,13 @@ func (n *Node) ends(t *teller) (from, to cluster.Instant, known cluster.Known) {
 			return f, l, cluster.AtLeast
 		}
 		return f, l, cluster.Within
-	case t.last != 0 || t.told: // it told no end: it served until it was last heard, at least
-		last := max(t.last, a.Began)
-		f, _, ok := n.instants(t.node, t.boot, last)
-		if !ok {
+	case t.last != 0 || t.told: // it told no end that was the last one: it served until it was last heard, at least
+		f, _, ok := n.instants(t.node, t.boot, max(t.last, a.Began, a.From))
+		switch {
+		case !ok:
 			return 0, 0, cluster.NotKnown
+		case !a.Up && a.Late && a.From > t.last:
+			return f, cluster.Never, cluster.About
 		}
 		return f, cluster.Never, cluster.AtMost
 	}
@@ -309,7 +311,7 @@ func (n *Node) begins(t *teller) (from, to cluster.Instant, known cluster.Known)
 
 // between returns how long nobody served from one placement to the next that served.
 func (n *Node) between(a, b *teller) length {
-	if a.node == b.node && a.boot == b.boot && a.told && b.told && !a.account.Up { // by one clock
+	if a.node == b.node && a.boot == b.boot && a.told && b.told && a.account.Over { // by one clock
 		known := cluster.Within
 		if a.account.Late {
 			known = cluster.AtLeast
@@ -326,7 +328,7 @@ func (n *Node) between(a, b *teller) length {
 	switch {
 	case ended == cluster.Within && began == cluster.AtMost:
 		d.known = cluster.AtMost
-	case ended != cluster.AtMost && began == cluster.Within:
+	case to != cluster.Never && began == cluster.Within:
 		d.least = max(0, first.Sub(to))
 	}
 	return d
@@ -375,8 +377,8 @@ func (n *Node) chain(i int) []teller {
 func (n *Node) toRecord(i int) *cluster.Served {
 	st := &n.state.Groups[i]
 	x, a := &st.Service, n.ownerTells(i)
-	if a == nil || x.Epoch == st.Epoch && x.Ordered == a.OrderedGaps.Most && x.Other == a.OtherGaps.Most {
-		return nil
+	if a == nil || x.Epoch == st.Epoch && a.OrderedGaps.Most <= x.Ordered && a.OtherGaps.Most <= x.Other {
+		return nil // what is on record was told by a later word than this
 	}
 	s := &cluster.Served{Group: st.ID, Node: st.Owner, Epoch: st.Epoch, Count: x.Count + 1, Wall: n.now.Wall, Ordered: a.OrderedGaps.Most, Other: a.OtherGaps.Most}
 	chain := n.chain(i)
@@ -385,6 +387,7 @@ func (n *Node) toRecord(i int) *cluster.Served {
 	case x.Count == 0:
 		return s
 	case x.Epoch == st.Epoch:
+		s.Ordered, s.Other = max(s.Ordered, x.Ordered), max(s.Other, x.Other)
 		ordered, other = gapsSince(&a.OrderedGaps, x.Ordered), gapsSince(&a.OtherGaps, x.Other)
 		if other.most > 0 && !n.wellFor(i, st.Owner, min(other.most, time.Minute)) {
 			return nil // in place: what comes and goes is one outage, not one for each attempt
@@ -436,8 +439,8 @@ func (n *Node) outages(chain []teller, x *state.Service) (ordered, other length)
 			continue
 		}
 		d := n.between(&chain[k-1], &chain[k])
-		if chain[k].epoch > chain[k-1].epoch+1 && d.known == cluster.Within { // one between may have served for a moment
-			d.known, d.least = cluster.AtMost, 0
+		if chain[k].epoch > chain[k-1].epoch+1 { // one between may have served for a moment
+			d.known, d.least = d.and(length{known: cluster.AtMost}).known, 0
 		}
 		if d.ordered {
 			ordered = ordered.and(d)
@@ -499,7 +502,7 @@ func (n *Node) toAmend(i int) *cluster.Amend {
 		return nil
 	}
 	d := n.between(&all[a], &all[b])
-	if d.known == cluster.AtMost || d.known == cluster.NotKnown {
+	if d.known != cluster.Within && d.known != cluster.AtLeast { // it may serve again, for all that was heard
 		return nil
 	}
 	gaps := all[a].account.OtherGaps // which it had told nobody

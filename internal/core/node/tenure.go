@@ -215,7 +215,7 @@ func (n *Node) tendGroup(i int) {
 	if mine && s.MayServe && l.outcome.Ready && l.open != st.Epoch {
 		l.open = st.Epoch
 		n.gate(l, l.open, n.holder.End())
-		l.openN, l.openAt = n.gateN, n.now.Mono
+		l.openN = n.gateN
 		n.groupEvent("serving", st.ID, "%s serves %s, epoch %d", n.id(), st.ID, st.Epoch)
 	}
 	l.phase, l.reason = n.phase(l, mine, st.Epoch)

@@ -264,7 +264,7 @@ func (e *encoder) groupReport(g *GroupReport) {
 func (e *encoder) account(a *Account) {
 	e.fixed(uint64(a.Key))
 	e.uint(uint64(a.Epoch))
-	e.bits(a.Up, a.Ordered, a.Late, a.OrderedGaps.Late, a.OtherGaps.Late)
+	e.bits(a.Up, a.Ordered, a.Late, a.OrderedGaps.Late, a.OtherGaps.Late, a.Over)
 	e.b = binary.AppendVarint(e.b, int64(a.First))
 	e.b = binary.AppendVarint(e.b, int64(a.Began-a.First))
 	e.b = binary.AppendVarint(e.b, int64(a.From))
@@ -554,6 +554,7 @@ func (d *decoder) account(a *Account) {
 	a.Epoch = cluster.Epoch(d.uint("accounts.epoch"))
 	flags := d.byte("accounts.flags")
 	a.Up, a.Ordered, a.Late, a.OrderedGaps.Late, a.OtherGaps.Late = flags&1 != 0, flags&2 != 0, flags&4 != 0, flags&8 != 0, flags&16 != 0
+	a.Over = flags&32 != 0
 	a.First = cluster.Instant(d.int("accounts.first"))
 	a.Began = a.First + cluster.Instant(d.int("accounts.began"))
 	a.From = cluster.Instant(d.int("accounts.from"))
