@@ -188,10 +188,21 @@ func (w *world) amended(m *machine, a *cluster.Amend) {
 	}
 }
 
+// commits tells whether a majority of the voters is well: without one nothing comes on record.
+func (w *world) commits() bool {
+	well := 0
+	for i, m := range w.machines {
+		if w.votes(m) && m.powered && m.agent != nil && !m.frozen && !w.hindered(i) {
+			well++
+		}
+	}
+	return well >= cluster.Quorum(len(w.latest.voters))
+}
+
 // unrecorded looks, at the end of a run, for outages that never came on record though nothing keeps them from it.
 func (w *world) unrecorded() {
 	o := &w.check.outages
-	if w.plan.Goal != Converge || w.now < o.untold {
+	if w.plan.Goal != Converge || w.now < o.untold || !w.commits() {
 		return
 	}
 	for g := range o.groups {

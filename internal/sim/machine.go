@@ -299,7 +299,7 @@ func (m *machine) deliver(in node.Input) {
 	if m.agent == nil {
 		return
 	}
-	if m.blocked() {
+	if m.blocked() || len(m.inbox) > 0 { // what came before comes first
 		m.queue(in)
 		return
 	}

@@ -117,7 +117,7 @@ func (w *world) overlaps(m *machine) {
 		for _, o := range w.machines {
 			if o != m && o.serves(g) {
 				w.counts.Relics++
-				if !m.relic.of(m.gates[g]) && !m.flushed {
+				if !m.relic.of(m.gates[g]) && !m.flushed && !o.relic.of(o.gates[g]) && !o.flushed {
 					w.fail("invariant 1", "%s, which stood still, serves %s (epoch %d) while %s does (epoch %d)",
 						m.id, w.spec.Groups[g].ID, m.gates[g].epoch, o.id, o.gates[g].epoch)
 				}
@@ -226,17 +226,19 @@ func (m *machine) flush() {
 	m.w.push(m.w.now+m.between(0, sweepEvery), evSweep, m.idx, m.life, 0, 0)
 }
 
-// sweep puts the gate back.
+// sweep puts the gate back, and tells that it is whole, whoever has put it back.
 func (m *machine) sweep() {
-	if !m.flushed || m.agent == nil || m.faultOn(Ungate, -1) {
+	if m.agent == nil || m.faultOn(Ungate, -1) {
 		return
 	}
 	if m.blocked() {
 		m.w.push(m.w.now+int64(time.Millisecond), evSweep, m.idx, m.life, 0, 0)
 		return
 	}
-	m.flushed = false
-	m.w.note(m, "puts its gate back")
+	if m.flushed {
+		m.flushed = false
+		m.w.note(m, "puts its gate back")
+	}
 	m.tellLacks()
 }
 

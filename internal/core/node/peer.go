@@ -104,6 +104,7 @@ func (p *peer) become(inc cluster.Incarnation, det *detect.Peer) {
 	p.inc, p.run, p.hb, p.leaseDown, p.unleased = inc, 0, nil, 0, 0
 	p.append.msg, p.commit.msg, p.vote.msg, p.proposed, p.snapshot = nil, nil, nil, nil, 0
 	p.out.clear()
+	p.in = inflow{} // its sets are counted anew, and its run may be a lower one
 	clear(p.seqs)
 }
 
