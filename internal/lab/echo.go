@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -12,6 +13,7 @@ import (
 	"regexp"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,9 +25,12 @@ type EchoConfig struct {
 	Node string // who answers; default: the host's name
 	Port uint16 // UDP and TCP, on every address, those that come later included
 	// StateFile is read for each answer: its first number is the current epoch (the one after the word
-	// "epoch" where there is one). "" or a file without a number: Epoch.
+	// "epoch" where there is one). "" or a file without a number: Epoch. One that is not there for a moment, since
+	// somebody deleted it: what it said last.
 	StateFile string
 	Epoch     uint64
+
+	read *atomic.Uint64 // what the file said last; 0: nothing yet
 }
 
 // echoMax is the longest request that is answered; what is longer is cut.
@@ -75,6 +80,7 @@ func EchoMain(args []string) int {
 // from the address that was asked; HTTP GET / by "NODE EPOCH PID". It serves until ctx ends and then
 // returns nil; else it returns what made it fail.
 func ServeEcho(ctx context.Context, config EchoConfig) error {
+	config.read = new(atomic.Uint64)
 	if config.Node == "" {
 		name, err := os.Hostname()
 		if err != nil {
@@ -198,11 +204,12 @@ func (c EchoConfig) epoch() uint64 {
 	}
 	text, err := os.ReadFile(c.StateFile)
 	if err != nil {
-		return c.Epoch
+		return cmp.Or(c.read.Load(), c.Epoch)
 	}
 	for _, pattern := range epochPatterns {
 		if m := pattern.FindSubmatch(text); m != nil {
 			if epoch, err := strconv.ParseUint(string(m[1]), 10, 64); err == nil {
+				c.read.Store(epoch)
 				return epoch
 			}
 		}

@@ -453,12 +453,16 @@ func (n *Node) phase(l *local, mine bool, e cluster.Epoch) (wire.Phase, string) 
 	return wire.PhaseStopped, ""
 }
 
-// withTries tells of a failure, and what is left of the restarts: that is not cut.
+// withTries tells of a failure, and what is left of the restarts where there is room for both: what to do about a failure
+// stands at its end.
 func withTries(failed, tries string) string {
 	if tries != "" {
 		tries = " (" + tries + ")"
 	}
-	return shorten(failed, wire.MaxReason-len(tries)) + tries
+	if len(failed)+len(tries) > wire.MaxReason {
+		return shorten(failed, wire.MaxReason)
+	}
+	return failed + tries
 }
 
 // shorten cuts a text to so many bytes at most, between characters.
