@@ -343,11 +343,17 @@ func (m *machine) tellLacks() {
 	m.deliver(in)
 }
 
-// dropAddress takes a group's address away once, if it is here. Nothing keeps it from coming back.
+// dropAddress takes a group's address away once, if it is here. Nothing keeps it from coming back. Only an agent that
+// has brought it up, or has made sure that it is, hears of that.
 func (m *machine) dropAddress(group int) {
 	for i := range m.resources {
-		if r := &m.resources[i]; r.group == group && r.spec.Front {
+		switch r := &m.resources[i]; {
+		case r.group != group || !r.spec.Front:
+		case r.seen || m.agent == nil:
 			m.collapse(r, "simulated: its address was taken away")
+		case r.status == cluster.StatusRunning:
+			r.status = cluster.StatusStopped
+			m.w.runs(m, r)
 		}
 	}
 }

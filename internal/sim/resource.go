@@ -17,6 +17,7 @@ type resource struct {
 	doing  cluster.Want   // that operation
 	cancel bool           // it is being cancelled
 	gen    uint32
+	seen   bool // of an address: this run of the agent has brought it up, and so watches it
 }
 
 // pursue takes a new Want: a running operation is cancelled and its end awaited first.
@@ -126,6 +127,7 @@ func (m *machine) effect(r *resource) cluster.Status {
 				r.status = cluster.StatusStopped
 			}
 		}
+		r.seen = true
 		if r.spec.Front && r.status == cluster.StatusRunning {
 			m.madeKnown(r.group)
 		}
@@ -140,7 +142,7 @@ func (m *machine) workersDied() {
 		if r.busy && m.coin(2) {
 			m.effect(r)
 		}
-		r.busy, r.open, r.cancel = false, false, false
+		r.busy, r.open, r.cancel, r.seen = false, false, false, false
 		r.gen++
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"baton/internal/lab"
 )
 
 // A ban is a preference: the program died twice on alpha, which is kept off for that; then beta loses power, and
@@ -39,4 +41,17 @@ func TestAddressTakenAway(t *testing.T) {
 	c.must(c.AwaitServing(Beta, limit))
 	c.eventually("alpha is kept off no longer", func() bool { return !strings.Contains(c.run(Gamma, "status"), "kept off alpha") })
 	c.failsOver(Alpha, c.at(c.Host(Beta).PowerOff))
+}
+
+// An agent that was killed finds its group's address up when it starts again, and adopts it. It watches it like one
+// that it has brought up: taken away, it is missed at once.
+func TestAdoptedAddressTakenAway(t *testing.T) {
+	c := start(t, Options{})
+	pid := c.serviceRuns(Alpha)
+	c.undisturbed("alpha's agent is killed", 2*c.takeover(), c.Agent(Alpha).Process().Kill)
+	c.must(c.AwaitServing(Alpha, limit))
+	c.sameService(Alpha, pid)
+	c.shell(Alpha, "ip addr del 10.77.0.50/24 dev lan")
+	taken := lab.Now()
+	c.must(c.probe.Await(limit, func(r lab.Record) bool { return r.AnsweredSince(taken, "") }))
 }

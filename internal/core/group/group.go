@@ -102,6 +102,7 @@ type resource struct {
 	wellAt       cluster.Instant // since when it is well; 0: it is not
 	brief        bool            // when it failed last, it had not been well for a while
 	pending      uint64          // number of the Want under way; 0: none
+	unseen       bool            // it ran when this agent started, which has not asked for it yet: nobody watches it
 	target       cluster.Target
 	wanted       cluster.Epoch
 	retryAt      cluster.Instant // not before this instant
@@ -126,6 +127,7 @@ func (g *Group) Found(d cluster.Done, epoch cluster.Epoch) {
 	if r := g.find(d.Resource); r != nil {
 		r.status, r.reason, r.epoch = d.Status, d.Reason, epoch
 		r.up = d.Status == cluster.StatusRunning || d.Status == cluster.StatusStandby
+		r.unseen = d.Status == cluster.StatusRunning
 	}
 }
 
@@ -263,7 +265,7 @@ func (g *Group) owner(now cluster.Instant, s Situation, o *Outcome) {
 		switch {
 		case !r.spec.Front || r.held:
 		case ready && s.MayServe:
-			if g.announce && r.runs(s.Epoch) && r.pending == 0 {
+			if (g.announce || r.unseen) && r.runs(s.Epoch) && r.pending == 0 {
 				g.want(r, cluster.TargetRunning, s.Epoch, o)
 				o.Wants[len(o.Wants)-1].Announce = true
 				continue
@@ -374,7 +376,7 @@ func (g *Group) want(r *resource, t cluster.Target, epoch cluster.Epoch, o *Outc
 		deadline = r.spec.StopTimeout
 	}
 	restart := (r.stale || r.status == cluster.StatusFailed) && t != cluster.TargetStopped
-	r.pending, r.target, r.wanted = *g.counter, t, epoch
+	r.pending, r.target, r.wanted, r.unseen = *g.counter, t, epoch, false
 	o.Wants = append(o.Wants, cluster.Want{N: *g.counter, Group: g.spec.ID, Resource: r.spec.ID,
 		Target: t, Epoch: epoch, Deadline: deadline, Restart: restart})
 }
