@@ -24,7 +24,7 @@ type agentCmd struct {
 	LogFormat string `name:"log-format" enum:"auto,text,json,journal" default:"auto" help:"The log's format: text or json to standard error, journal to journald; auto: journal where systemd has connected standard error to it, else text."`
 	LogLevel  string `name:"log-level" enum:"debug,info,warn,error" default:"info" help:"What is logged: debug, info, warn or error, and above."`
 	NoGate    bool   `hidden:"" help:"Run without a gate; for baton dev on loopback addresses."`
-	Dismantle bool   `help:"Run nothing: stop what an agent that has ended left here, and take its gate out of the kernel. For an uninstallation."`
+	Dismantle bool   `help:"Run nothing: stop what an agent that has ended left here, and take its gate out of the kernel. For an uninstallation, or before a return to a version whose gate knows no tcx."`
 }
 
 // Run runs the agent until it is told to stop.

@@ -96,6 +96,7 @@ func (c *checkCmd) Run(k *console) error {
 		if self != nil {
 			checkLinks(u, spec, self, k.socket)
 			checkReach(u, spec, self)
+			checkSight(u, spec, self)
 			checkResources(u, spec, self)
 			checkGroups(u, spec, self)
 			checkUnits(u, spec, self)
