@@ -458,7 +458,8 @@ type Node struct {
 	Membership    string       `protobuf:"bytes,41,opt,name=membership,proto3" json:"membership,omitempty"`
 	Trouble       string       `protobuf:"bytes,50,opt,name=trouble,proto3" json:"trouble,omitempty"`   // why what it sends is not understood; empty: it is, or nothing comes
 	Progress      string       `protobuf:"bytes,52,opt,name=progress,proto3" json:"progress,omitempty"` // how far a copy of the state is that it takes, as its sender or itself sees it; empty: none is on its way
-	Faults        []*LinkFault `protobuf:"bytes,51,rep,name=faults,proto3" json:"faults,omitempty"`     // of the node that looks: what is wrong with its own addresses and ports; of others: with the way there
+	Faults        []*LinkFault `protobuf:"bytes,51,rep,name=faults,proto3" json:"faults,omitempty"`     // what is wrong with its own addresses, ports and gate, by its own word, or with the way there from another
+	Faulty        bool         `protobuf:"varint,53,opt,name=faulty,proto3" json:"faulty,omitempty"`    // of a node that is not the one asked: it has such faults, which status asks it for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -598,12 +599,20 @@ func (x *Node) GetFaults() []*LinkFault {
 	return nil
 }
 
+func (x *Node) GetFaulty() bool {
+	if x != nil {
+		return x.Faulty
+	}
+	return false
+}
+
 // LinkFault is why a node can't use one of its own addresses and ports, or what others did to its gate.
 type LinkFault struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Link          string                 `protobuf:"bytes,1,opt,name=link,proto3" json:"link,omitempty"` // by name; empty: it is about the port on which connections are taken, whatever the link; "(gate)": the gate
 	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"` // who has the port, or that the address is not there
 	Hint          string                 `protobuf:"bytes,3,opt,name=hint,proto3" json:"hint,omitempty"` // what to do
+	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`     // the node that tells of it; empty: the one asked
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -655,6 +664,13 @@ func (x *LinkFault) GetText() string {
 func (x *LinkFault) GetHint() string {
 	if x != nil {
 		return x.Hint
+	}
+	return ""
+}
+
+func (x *LinkFault) GetBy() string {
+	if x != nil {
+		return x.By
 	}
 	return ""
 }
@@ -2318,7 +2334,7 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\n" +
 	"round_trip\x18\a \x01(\v2\x19.google.protobuf.DurationR\troundTrip\x12-\n" +
 	"\x04step\x18\b \x01(\v2\x19.google.protobuf.DurationR\x04step\x12\x17\n" +
-	"\arho_ppm\x18\t \x01(\x03R\x06rhoPpm\"\xd5\x03\n" +
+	"\arho_ppm\x18\t \x01(\x03R\x06rhoPpm\"\xed\x03\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
@@ -2339,11 +2355,13 @@ const file_v1_baton_proto_rawDesc = "" +
 	"membership\x12\x18\n" +
 	"\atrouble\x182 \x01(\tR\atrouble\x12\x1a\n" +
 	"\bprogress\x184 \x01(\tR\bprogress\x12+\n" +
-	"\x06faults\x183 \x03(\v2\x13.baton.v1.LinkFaultR\x06faults\"G\n" +
+	"\x06faults\x183 \x03(\v2\x13.baton.v1.LinkFaultR\x06faults\x12\x16\n" +
+	"\x06faulty\x185 \x01(\bR\x06faulty\"W\n" +
 	"\tLinkFault\x12\x12\n" +
 	"\x04link\x18\x01 \x01(\tR\x04link\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x12\n" +
-	"\x04hint\x18\x03 \x01(\tR\x04hint\"\xb3\x01\n" +
+	"\x04hint\x18\x03 \x01(\tR\x04hint\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"\xb3\x01\n" +
 	"\bNodeLink\x12\x12\n" +
 	"\x04link\x18\x01 \x01(\tR\x04link\x12\x14\n" +
 	"\x05heard\x18\x02 \x01(\bR\x05heard\x12+\n" +

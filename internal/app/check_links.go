@@ -119,11 +119,13 @@ func askRunning(socket string, self cluster.NodeID) *runningAgent {
 	a := &runningAgent{pid: pidBehind(socket)}
 	for _, n := range s.Nodes {
 		if n.Name == s.Node {
-			a.faults, a.sick = n.Faults, n.Sick
+			a.faults, a.sick = slices.DeleteFunc(n.Faults, func(f *batonv1.LinkFault) bool { return f.By != "" }), n.Sick
 			continue
 		}
 		for _, f := range n.Faults {
-			a.narrow = append(a.narrow, wayFault{n.Name, f})
+			if f.By == "" { // what others tell is for their own check
+				a.narrow = append(a.narrow, wayFault{n.Name, f})
+			}
 		}
 	}
 	return a

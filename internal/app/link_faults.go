@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"baton/internal/core/cluster"
+	"baton/internal/core/node"
 	"baton/internal/core/wire"
 	"baton/internal/io/link"
 )
@@ -33,6 +34,7 @@ func (a *agent) watchFaults(ctx context.Context) {
 	defer tick.Stop()
 	var last []link.Fault
 	var looked time.Time
+	var told bool
 	for {
 		found := a.links.Faults()
 		same := slices.EqualFunc(found, last, func(x, y link.Fault) bool {
@@ -42,7 +44,13 @@ func (a *agent) watchFaults(ctx context.Context) {
 			last, looked = found, time.Now()
 			a.noteFaults(toldFaults(found, holderOf))
 		}
-		a.noteNarrow(a.links.Narrow())
+		narrow := a.links.Narrow()
+		a.noteNarrow(narrow)
+		_, gate := a.whole.fault(time.Now())
+		if any := len(found) > 0 || len(narrow) > 0 || gate; any != told {
+			told = any
+			a.inbox.put(&node.Faulty{On: any})
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"fmt"
 
 	batonv1 "baton/api/v1"
@@ -11,8 +12,13 @@ import (
 func (v statusView) linksOf(n *batonv1.Node) []string {
 	var out []string
 	for _, f := range n.Faults {
-		if n.Name != v.StatusResponse.Node {
+		switch from := v.tells(f); {
+		case from == n.Name:
+		case from == v.StatusResponse.Node:
 			out = append(out, fmt.Sprintf("full packets to %s are lost on %s", n.Name, f.Link))
+			continue
+		default:
+			out = append(out, fmt.Sprintf("full packets from %s to %s are lost on %s", from, n.Name, f.Link))
 			continue
 		}
 		switch f.Link {
@@ -24,6 +30,9 @@ func (v statusView) linksOf(n *batonv1.Node) []string {
 			continue
 		}
 		out = append(out, fmt.Sprintf("%s can't use link %s", n.Name, f.Link))
+	}
+	if v.keepsFaults(n) {
+		out = append(out, n.Name+" has a fault of its links or its gate")
 	}
 	for i, l := range n.Links {
 		switch {
@@ -37,11 +46,29 @@ func (v statusView) linksOf(n *batonv1.Node) []string {
 	return out
 }
 
+// tells returns the node that tells of a fault.
+func (v statusView) tells(f *batonv1.LinkFault) string { return cmp.Or(f.By, v.StatusResponse.Node) }
+
+// keepsFaults tells whether a node has faults of which it could not be asked.
+func (v statusView) keepsFaults(n *batonv1.Node) bool {
+	if !n.Faulty || n.Name == v.StatusResponse.Node {
+		return false
+	}
+	for _, other := range v.Nodes {
+		for _, f := range other.Faults {
+			if f.By == n.Name {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // ownFault tells whether the node that looks can't use a link.
 func (v statusView) ownFault(link string) bool {
 	for _, n := range v.Nodes {
 		for _, f := range n.Faults {
-			if n.Name == v.StatusResponse.Node && f.Link == link {
+			if n.Name == v.StatusResponse.Node && v.tells(f) == n.Name && f.Link == link {
 				return true
 			}
 		}
@@ -51,7 +78,7 @@ func (v statusView) ownFault(link string) bool {
 
 // faultOf is one sentence about what a node can't use, or, of another one than that which looks, about the way there.
 func (v statusView) faultOf(n *batonv1.Node, f *batonv1.LinkFault) string {
-	if n.Name != v.StatusResponse.Node {
+	if n.Name != v.tells(f) {
 		return fmt.Sprintf("%s on link %s: %s", n.Name, f.Link, f.Text)
 	}
 	switch f.Link {

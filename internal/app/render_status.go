@@ -112,6 +112,9 @@ func (v statusView) troubles(w io.Writer) {
 				hints = append(hints, f.Hint)
 			}
 		}
+		if v.keepsFaults(n) {
+			fmt.Fprintln(w, v.text(yellow, n.Name+" has a fault of its links, of a way from it to another node, or of its gate, and could not be asked which: baton status there tells."))
+		}
 		if n.Trouble == "" {
 			continue
 		}

@@ -79,6 +79,10 @@ func TestGateTakenOff(t *testing.T) {
 					if text := c.run(node, "status"); !strings.Contains(text, "gate") || !strings.Contains(text, "took it off") {
 						t.Errorf("%s on %s: status does not tell:\n%s", name, node, text)
 					}
+					c.eventually(name+": gamma tells of it", func() bool {
+						text := c.run(Gamma, "status")
+						return strings.Contains(text, node+"'s gate was taken off") && strings.Contains(text, node+"'s gate: others took it off")
+					})
 				}
 			}
 			c.failsOver(Beta, c.at(c.Agent(Alpha).Process().Freeze))

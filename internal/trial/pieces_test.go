@@ -64,6 +64,7 @@ func TestFullPacketsAreLost(t *testing.T) {
 
 	c.shell(Beta, "ip link set cross mtu 1000")
 	c.wants(Alpha, []string{"status"}, []string{"full packets to beta are lost on cross"}, "full packets to gamma", "on lan")
+	c.wants(Gamma, []string{"status"}, []string{"full packets from alpha to beta are lost on cross", "beta on link cross: packets of 1248 bytes from alpha are lost on the way", "hint: compare the MTU"}, "healthy")
 	c.restartAgent(Alpha, func() { // which asks by itself where no agent runs
 		c.wants(Alpha, []string{"check", "--measure", "20ms"}, []string{"warning  link cross", "to beta: packets of 1248 bytes from alpha are lost"}, "link lan    to")
 		c.shell(Beta, "ip link set cross mtu 1500")

@@ -87,7 +87,7 @@ func TestPortIsTaken(t *testing.T) {
 	// One link of two: the node is heard, and what is wrong stands under its name everywhere.
 	c.restartAgent(Beta, func() { other = c.holdPort(Beta, "10.77.0.12") })
 	c.must(c.Agent(Gamma).Process().Kill()) // this run has never heard it there
-	c.wants(Gamma, status, []string{"beta was never heard on lan"}, "alpha was never", "beta is not heard")
+	c.wants(Gamma, status, []string{"beta was never heard on lan", "beta can't use link lan: UDP 10.77.0.12:7400 is held by python"}, "alpha was never", "beta is not heard")
 	c.wants(Beta, status, []string{"beta can't use link lan"}, "alpha was never", "alpha is silent", "gamma was never", "can't use link cross")
 	c.must(other.Kill())
 	c.wants(Gamma, status, []string{"healthy"})
@@ -99,6 +99,9 @@ func TestLinkWithoutAddress(t *testing.T) {
 	c := start(t, Options{})
 	c.restartAgent(Beta, func() { c.shell(Beta, "ip address del 10.78.0.12/24 dev cross") })
 	c.wants(Beta, []string{"status"}, []string{"beta can't use link cross: 10.78.0.12 is not an address of this host", "hint: ip address add"}, "healthy")
+	for _, other := range []string{Alpha, Gamma} {
+		c.wants(other, []string{"status"}, []string{"beta can't use link cross: 10.78.0.12 is not an address of this host"}, "healthy")
+	}
 	c.shell(Beta, "ip address add 10.78.0.12/24 dev cross")
 	c.wants(Beta, []string{"status"}, []string{"healthy"}, "can't use")
 }

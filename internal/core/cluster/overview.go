@@ -56,6 +56,7 @@ type NodeView struct {
 	Trouble    string      // why it is not understood, or (of the node that looks) takes no part
 	Progress   string      // how far a copy of the state is that it takes; empty: none is on its way from or to the node that looks
 	Faults     []LinkFault // of the node that looks: of its own addresses and ports; of others: of the way there
+	Faulty     bool        // of others: its agent can tell of such faults
 }
 
 // LinkFault is why a node can't use one of its own addresses and ports, or the way to another, or what was done to its

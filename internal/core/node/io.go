@@ -107,6 +107,10 @@ const (
 	OpForm
 )
 
+// Faulty tells whether this agent can tell people of a fault of its links, of a way to another node or of its gate. The
+// others are told that it can; what it is they ask its agent.
+type Faulty struct{ On bool }
+
 // Stored answers every Persist up to N.
 type Stored struct{ N uint64 }
 
@@ -124,6 +128,7 @@ func (*Packet) isInput()    {}
 func (*Observed) isInput()  {}
 func (*Lacking) isInput()   {}
 func (*Reach) isInput()     {}
+func (*Faulty) isInput()    {}
 func (*Returned) isInput()  {}
 func (*Fitted) isInput()    {}
 func (*Suspended) isInput() {}

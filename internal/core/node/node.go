@@ -106,6 +106,7 @@ type Node struct {
 	cut       []cluster.GroupID
 	linkDown  []bool
 	networks  networks
+	faulty    bool // see Faulty
 	moves     []moveWork
 	asks      []askWork
 	tasks     []taskWork
@@ -358,6 +359,8 @@ func (n *Node) take(in Input) {
 		n.lacking(in)
 	case *Reach:
 		n.reach(in)
+	case *Faulty:
+		n.faulty = in.On
 	case *Returned:
 		n.announce()
 	case *Fitted:

@@ -123,7 +123,7 @@ func (n *Node) nodeView(i int) cluster.NodeView {
 	v.Progress = progress(p.out.copying())
 	v.Heard, v.Fresh, v.Ago = p.det.Heard(), p.det.Fresh(n.now.Mono), p.det.Ago(n.now.Mono)
 	if p.hb != nil {
-		v.LeaseRuns, v.Sick = p.hb.LeaseRuns && v.Fresh, p.hb.Sick
+		v.LeaseRuns, v.Sick, v.Faulty = p.hb.LeaseRuns && v.Fresh, p.hb.Sick, p.hb.Faulty && v.Fresh
 	}
 	for k := range n.spec.Links {
 		at := p.det.Link(k)

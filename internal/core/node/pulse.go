@@ -151,7 +151,7 @@ func (n *Node) heartbeat() *wire.Heartbeat {
 	n.countMatched()
 	hb := &wire.Heartbeat{
 		Incarnation: n.inc, Boot: n.boot, Number: n.asksFor(), Seq: n.pulse.seq, L: n.timing.L, Rests: n.rests, View: 1,
-		Sent: n.now.Mono, LeaseRuns: n.leaseRuns(), Sick: n.pulse.sick,
+		Sent: n.now.Mono, LeaseRuns: n.leaseRuns(), Sick: n.pulse.sick, Faulty: n.faulty,
 		Said: n.lines, Revision: n.revised, Sight: n.ownSight(),
 		Heard: make([]wire.Heard, 0, len(n.peers)-1),
 	}

@@ -189,7 +189,7 @@ func (e *encoder) heartbeat(m *Heartbeat) {
 	e.b = binary.AppendVarint(e.b, int64(m.Sent))
 	e.uint(m.Lead)
 	e.uint(m.Applied)
-	e.bits(m.LeaseRuns, m.Sick)
+	e.bits(m.LeaseRuns, m.Sick, m.Faulty)
 	e.count("heard", len(m.Heard), MaxNodes)
 	for i := range m.Heard {
 		h := &m.Heard[i]
@@ -506,7 +506,7 @@ func (d *decoder) heartbeat() *Heartbeat {
 		Applied:     d.uint("applied"),
 	}
 	flags := d.byte("flags")
-	m.LeaseRuns, m.Sick = flags&1 != 0, flags&2 != 0
+	m.LeaseRuns, m.Sick, m.Faulty = flags&1 != 0, flags&2 != 0, flags&4 != 0
 	if n := d.count("heard", MaxNodes, 20); n > 0 {
 		m.Heard = make([]Heard, n)
 	}

@@ -47,7 +47,7 @@ func drawHeartbeat(t *rapid.T) *Heartbeat {
 		Incarnation: cluster.Incarnation(u("inc")), Boot: cluster.BootID(u("boot")), Number: cluster.Number(u("number")),
 		Seq: u("seq"), L: span("l"), Rests: u("rests"), View: cluster.View(u("view")),
 		Sent: cluster.Instant(rapid.Int64().Draw(t, "sent")), Lead: u("lead"), Applied: u("applied"),
-		LeaseRuns: b("runs"), Sick: b("sick"),
+		LeaseRuns: b("runs"), Sick: b("sick"), Faulty: b("faulty"),
 		Heard: drawList(t, "heard", 6, func() Heard {
 			return Heard{drawName[cluster.NodeID](t, "node"), cluster.Incarnation(u("incarnation")), cluster.RunID(u("run")), span("ago"), u("durable")}
 		}),

@@ -29,6 +29,7 @@ type Heartbeat struct {
 	Applied     uint64          // log index that it has applied
 	LeaseRuns   bool            // its own lease runs
 	Sick        bool            // its disk does not answer, or it says so itself
+	Faulty      bool            // it can tell people of a fault of its links, of a way to another or of its gate
 	Heard       []Heard
 	Said        []Lease          // evicted numbers of which nothing is left here
 	Revision    cluster.Revision // the newest of the configuration that the sender has carried out

@@ -20,6 +20,7 @@ import (
 type handlers struct {
 	backend  Backend
 	watchers chan struct{} // one token for each Watch under way
+	faulty   faultyNodes
 }
 
 // failure makes an error of one sentence and what to do next.
@@ -55,7 +56,11 @@ func (h *handlers) look(ctx context.Context) (*batonv1.StatusResponse, error) {
 }
 
 func (h *handlers) Status(ctx context.Context, _ *batonv1.StatusRequest) (*batonv1.StatusResponse, error) {
-	return h.look(ctx)
+	s, err := h.look(ctx)
+	if err == nil {
+		h.askFaulty(ctx, s)
+	}
+	return s, err
 }
 
 func (h *handlers) Watch(ctx context.Context, _ *batonv1.WatchRequest, out *connect.ServerStream[batonv1.StatusResponse]) error {
@@ -74,6 +79,7 @@ func (h *handlers) Watch(ctx context.Context, _ *batonv1.WatchRequest, out *conn
 		if err != nil {
 			return err
 		}
+		h.askFaulty(ctx, s)
 		still := withoutAges(s)
 		if last == nil || time.Since(sent) >= maxInterval-minInterval/2 || !proto.Equal(still, last) {
 			if err := out.Send(s); err != nil {

@@ -60,7 +60,7 @@ func statusOf(o *cluster.Overview, now time.Time, version string) *batonv1.Statu
 func nodeOf(v *cluster.NodeView, links []string) *batonv1.Node {
 	n := &batonv1.Node{
 		Name: string(v.ID), Role: v.Role.String(), Heard: v.Heard, Fresh: v.Fresh, Ago: durationpb.New(v.Ago), Number: uint64(v.Number),
-		Admitted: v.Admitted, LeaseRuns: v.LeaseRuns, LeaseLeft: durationpb.New(v.LeaseLeft), Sick: v.Sick, Trouble: v.Trouble, Progress: v.Progress,
+		Admitted: v.Admitted, LeaseRuns: v.LeaseRuns, LeaseLeft: durationpb.New(v.LeaseLeft), Sick: v.Sick, Trouble: v.Trouble, Progress: v.Progress, Faulty: v.Faulty,
 		Membership: string(v.Membership),
 	}
 	for i, l := range v.Links {

@@ -1,0 +1,33 @@
+package app
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	batonv1 "baton/api/v1"
+)
+
+// What other nodes tell of their links, gates and ways stands under the right name, and where one can't be asked, where to
+// look.
+func TestFaultsByWhom(t *testing.T) {
+	s := &batonv1.StatusResponse{Cluster: "feed", Node: "gamma", Quorum: true, Coordinator: "gamma", Voters: 3, VotersHeard: 3, Links: []string{"lan"}, Timing: &batonv1.Timing{Detect: durationpb.New(900 * ms)},
+		Nodes: []*batonv1.Node{
+			{Name: "alpha", Role: "member", Heard: true, Fresh: true, LeaseRuns: true, Membership: "votes", Faulty: true, Faults: []*batonv1.LinkFault{
+				{Link: "lan", Text: "10.0.0.11 is not an address of this host", Hint: "ip address add", By: "alpha"}, {Link: gateFault, Text: "others took it off", By: "alpha"}}},
+			{Name: "beta", Role: "member", Heard: true, Fresh: true, LeaseRuns: true, Membership: "votes", Faulty: true, Faults: []*batonv1.LinkFault{
+				{Link: "cross", Text: "packets from alpha are lost", Hint: "compare the MTU", By: "alpha"}, {Link: "lan", Text: "packets from gamma are lost"}}},
+			{Name: "gamma", Role: "witness", Heard: true, Fresh: true, Membership: "votes"},
+		}}
+	var b bytes.Buffer
+	statusView{palette{}, s}.write(&b)
+	for _, want := range []string{"alpha can't use link lan, alpha's gate was taken off, full packets from alpha to beta are lost on cross, full packets to beta are lost on lan, beta has a fault of its links or its gate.",
+		"\nalpha can't use link lan: 10.0.0.11 is not an address of this host.\n", "\nalpha's gate: others took it off.\n", "\nbeta on link cross: packets from alpha are lost.\n",
+		"\nbeta has a fault of its links, of a way from it to another node, or of its gate, and could not be asked which: baton status there tells.\n", "\nhint: compare the MTU\n"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("not told: %q\n%s", want, b.String())
+		}
+	}
+}
