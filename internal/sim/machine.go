@@ -264,6 +264,7 @@ func (m *machine) startAgent() {
 	if m.agent != nil && m.observing() {
 		m.deliver(m.observed())
 	}
+	m.checkHealth()
 	if m.agent != nil && (m.faultOn(Lack, -1) || m.faultOn(Ungate, -1)) {
 		m.tellLacks()
 	}

@@ -101,7 +101,7 @@ func (m *machine) unpause() {
 // keepsBack keeps what would happen within the machine until it runs again, and reports whether it does.
 func (m *machine) keepsBack(e *event) bool {
 	switch e.kind {
-	case evDisk, evRecorded, evFitted, evGate, evGated, evGateAgain, evSweep, evDone, evAgent, evAnnounce, evAsk:
+	case evDisk, evRecorded, evFitted, evGate, evGated, evGateAgain, evSweep, evDone, evAgent, evAnnounce, evAsk, evHealth:
 		m.held = append(m.held, *e)
 		return true
 	}

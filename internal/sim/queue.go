@@ -29,6 +29,7 @@ const (
 	evSweep                          // the agent looks whether its gate is whole
 	evClients                        // clients ask
 	evAsk                            // the agent asks targets and nodes whether they answer
+	evHealth                         // the agent makes its health checks
 	evAnnounce                       // idx: the group whose address is made known again
 )
 

@@ -17,7 +17,8 @@ type resource struct {
 	doing  cluster.Want   // that operation
 	cancel bool           // it is being cancelled
 	gen    uint32
-	seen   bool // of an address: this run of the agent has brought it up, and so watches it
+	seen   bool    // of an address: this run of the agent has brought it up, and so watches it
+	health verdict // what its agent has told of it
 }
 
 // pursue takes a new Want: a running operation is cancelled and its end awaited first.
@@ -86,25 +87,33 @@ func (m *machine) finished(i int) {
 	}
 	report := m.effect(r)
 	m.w.runs(m, r)
-	reason := ""
-	switch report {
-	case cluster.StatusFailed:
+	reason, probe := "", ""
+	if r.health == ill && (report == cluster.StatusRunning || report == cluster.StatusStandby) {
+		report, reason, probe = cluster.StatusFailed, healthReason, healthProbe // it runs, and is ill
+	}
+	switch {
+	case probe != "":
+	case report == cluster.StatusFailed && m.lacks(r):
+		reason = lackReason
+	case report == cluster.StatusFailed:
 		reason = "simulated: it did not start"
-		if m.lacks(r) {
-			reason = lackReason
-		}
-	case cluster.StatusUnknown:
+	case report == cluster.StatusUnknown:
 		reason = "simulated: it did not stop in time"
 	}
 	if r.open && r.want.N == r.doing.N {
 		r.open = false
 		m.done(cluster.Done{N: r.doing.N, Group: r.doing.Group, Resource: r.doing.Resource, Status: report, Reason: reason,
-			Surroundings: report == cluster.StatusFailed && m.lacks(r)})
+			Surroundings: report == cluster.StatusFailed && m.lacks(r), Probe: probe})
 	}
+	m.checkHealth()
 }
 
 // effect makes the operation true, and returns what the worker reports of it.
 func (m *machine) effect(r *resource) cluster.Status {
+	up := r.status == cluster.StatusRunning || r.status == cluster.StatusStandby
+	if !up || r.doing.Restart || r.doing.Target == cluster.TargetStopped {
+		r.health = well // of what runs from now on nothing is known
+	}
 	switch r.doing.Target {
 	case cluster.TargetStopped:
 		if m.faultOn(NoStop, r.group) && !r.spec.Front && r.status != cluster.StatusStopped {
@@ -142,7 +151,7 @@ func (m *machine) workersDied() {
 		if r.busy && m.coin(2) {
 			m.effect(r)
 		}
-		r.busy, r.open, r.cancel, r.seen = false, false, false, false
+		r.busy, r.open, r.cancel, r.seen, r.health = false, false, false, false, well
 		r.gen++
 	}
 }

@@ -267,6 +267,8 @@ func (w *world) happen(e *event) {
 		m.sweep()
 	case evAsk:
 		m.askAround()
+	case evHealth:
+		m.findHealth()
 	case evAnnounce:
 		m.announce(int(e.idx))
 	case evDisk:
@@ -450,6 +452,10 @@ func (w *world) begin(i int) {
 		w.push(w.now+int64(f.Second), evFlap, 0, 0, 0, int32(i))
 	case Lack:
 		m.lack(f.group)
+	case NoAnswer:
+		for _, m := range w.machines {
+			m.checkHealth()
+		}
 	case DropAddr:
 		m.dropAddress(f.group)
 	case Switch, Failback, Pause, Resume, Pin, Unpin, Drain, Undrain, Stop, Start, Restart, Clear:
@@ -501,6 +507,10 @@ func (w *world) end(i int) {
 		w.machines[f.node].goOn(f.Kind)
 	case Lack:
 		w.machines[f.node].tellLacks()
+	case NoAnswer:
+		for _, m := range w.machines {
+			m.checkHealth()
+		}
 	case Ungate:
 		m := w.machines[f.node]
 		w.push(w.now+m.between(0, sweepEvery), evSweep, m.idx, m.life, 0, 0)
