@@ -450,11 +450,11 @@ func (w *world) unfit(m int) bool {
 func (w *world) failedOn(m, group int) bool {
 	for i := range w.running {
 		f := &w.running[i]
-		if f.node != m || f.group != group {
+		if f.node != m && f.Kind != NoAnswer || f.group != group {
 			continue
 		}
 		switch f.Kind {
-		case Fail, NoStart, NoStop:
+		case Fail, NoStart, NoStop, NoAnswer: // of the last, no other node may have known
 			if w.plan.Goal != Mend || time.Duration(w.now)-f.At-f.For < bannedFor {
 				return true
 			}
