@@ -126,9 +126,10 @@ func (g *Group) Stopping() bool {
 	return slices.ContainsFunc(g.res, func(r resource) bool { return r.pending != 0 && (r.target != cluster.TargetRunning || r.stale) })
 }
 
-// MayAnswer tells whether everything of the group may be up here: it is, or is on the way to it or away from it.
+// MayAnswer tells whether everything of the group may be up here: it is, or is on the way to it or away from it, or it
+// runs on and only a probe says that it has failed.
 func (g *Group) MayAnswer() bool {
-	return !slices.ContainsFunc(g.res, func(r resource) bool { return r.pending == 0 && r.status != cluster.StatusRunning })
+	return !slices.ContainsFunc(g.res, func(r resource) bool { return r.pending == 0 && r.status != cluster.StatusRunning && !r.up })
 }
 
 // Busy tells whether anything of the group is being started, stopped or announced here: what it was before, it may be
