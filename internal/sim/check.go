@@ -129,7 +129,13 @@ func (p *Plan) settling(l time.Duration) time.Duration {
 	for _, g := range p.Groups {
 		start = max(start, g.Start)
 	}
-	return 3*l + 2*start + settleSlack
+	var queued time.Duration // a full queue still delivers what it held when the fault ended
+	for i := range p.Faults {
+		if f := &p.Faults[i]; f.Kind == Bloat {
+			queued = max(queued, f.Amount)
+		}
+	}
+	return 3*l + 2*start + settleSlack + queued
 }
 
 func (w *world) settling() time.Duration { return w.plan.settling(w.check.length) }
@@ -222,7 +228,9 @@ func (w *world) observe(m *machine, out *node.Output) {
 		w.applied(m, &out.Applied[i])
 	}
 	w.stays(m, out)
-	m.speaker.reach = max(m.speaker.reach, m.applied)
+	if x := m.agent.State(); x != nil { // a snapshot from another counts once it is stored
+		m.speaker.reach = max(m.speaker.reach, min(m.applied, x.Applied))
+	}
 	w.saysOver(m, out)
 	w.states(m, out)
 	w.stands(m, out)

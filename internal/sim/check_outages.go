@@ -24,6 +24,7 @@ type outage struct {
 	upSince int64
 	end     cluster.Instant // of the gate, by the machine's clock
 	total   int64           // outages that have ended, added up
+	doubted bool            // its health check has failed while it ran: nobody can know whether it answered
 	// before is what they added up to when clients were first served under an epoch.
 	before map[cluster.Epoch]int64
 
@@ -63,8 +64,9 @@ func (m *machine) answers(group int) bool {
 	return true
 }
 
-// slack is by how much a length may be wrong that was measured by a clock which every node's may be off from true time.
-func slack(d int64) int64 { return max(d, -d)*(cluster.DriftMaxPPM+1)/1_000_000 + 10_000 }
+// slack is by how much a length may be wrong that was measured by a clock which every node's may be off from true time,
+// and of which one end was learnt by a message.
+func slack(d int64) int64 { return max(d, -d)*(cluster.DriftMaxPPM+1)/1_000_000 + 300_000 }
 
 // forgive takes what is true for what is on record.
 func (x *outage) forgive() {
@@ -144,7 +146,7 @@ func (w *world) served(m *machine, v *cluster.Served) {
 	x.count, x.epoch = v.Count, v.Epoch
 	x.most, x.least = x.most+int64(v.Down), x.least+int64(v.Least)
 	x.open.count = 0
-	if w.now < o.untold || x.since < o.untold {
+	if w.now < o.untold || x.since < o.untold || x.doubted {
 		x.forgive()
 		return
 	}
@@ -173,7 +175,7 @@ func (w *world) amended(m *machine, a *cluster.Amend) {
 		return
 	}
 	x, s := &o.groups[g], m.agent.State().Group(a.Group)
-	if x.open.count != a.Count || w.now < o.untold || s == nil || s.Service.Open != nil {
+	if x.open.count != a.Count || w.now < o.untold || x.doubted || s == nil || s.Service.Open != nil {
 		return // dropped
 	}
 	x.open.count = 0
@@ -207,7 +209,7 @@ func (w *world) unrecorded() {
 	}
 	for g := range o.groups {
 		x := &o.groups[g]
-		if x.up < 0 || x.count == 0 || time.Duration(w.now-x.upSince) < w.settling()+min(time.Duration(max(0, x.total-x.most)), time.Minute) {
+		if x.up < 0 || x.count == 0 || x.doubted || time.Duration(w.now-x.upSince) < w.settling()+min(time.Duration(max(0, x.total-x.most)), time.Minute) {
 			continue
 		}
 		if e := w.machines[x.up].gates[g].epoch; e != x.epoch || x.most < x.total-slack(x.total-x.base) {

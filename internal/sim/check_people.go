@@ -142,7 +142,10 @@ func (w *world) placesRightly(d *cluster.Entry, a *cluster.Assign) {
 		return
 	}
 	by := w.index(cluster.NodeID(d.By))
-	spec := w.latest.spec.Group(a.Group)
+	spec, g := w.latest.spec.Group(a.Group), w.groupIndex(a.Group)
+	if g >= 0 && w.check.outages.groups[g].doubted {
+		return // its health check has failed everywhere
+	}
 	if spec == nil || spec.Failover == cluster.FailoverManual || by < 0 || !w.well(by) {
 		return
 	}

@@ -112,7 +112,10 @@ func (m *machine) finished(i int) {
 func (m *machine) effect(r *resource) cluster.Status {
 	up := r.status == cluster.StatusRunning || r.status == cluster.StatusStandby
 	if !up || r.doing.Restart || r.doing.Target == cluster.TargetStopped {
-		r.health = well // of what runs from now on nothing is known
+		r.health = well
+		if !r.spec.Front && m.w.unanswered(r.group) {
+			r.health = ill // it does not become ready
+		}
 	}
 	switch r.doing.Target {
 	case cluster.TargetStopped:

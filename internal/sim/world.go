@@ -453,6 +453,7 @@ func (w *world) begin(i int) {
 	case Lack:
 		m.lack(f.group)
 	case NoAnswer:
+		w.check.outages.groups[f.group].doubted = true
 		for _, m := range w.machines {
 			m.checkHealth()
 		}

@@ -127,7 +127,12 @@ func (g *Group) Found(d cluster.Done, epoch cluster.Epoch) {
 	if r := g.find(d.Resource); r != nil {
 		r.status, r.reason, r.epoch = d.Status, d.Reason, epoch
 		r.up = d.Status == cluster.StatusRunning || d.Status == cluster.StatusStandby
-		r.unseen = d.Status == cluster.StatusRunning
+		switch d.Status { // it is as somebody wanted it: not wanted anew for what its probe says against it
+		case cluster.StatusRunning:
+			r.unseen, r.target, r.wanted = true, cluster.TargetRunning, epoch
+		case cluster.StatusStandby:
+			r.target = cluster.TargetStandby
+		}
 	}
 }
 
@@ -427,8 +432,8 @@ func (g *Group) Probe() (p Probe) {
 	for i := range g.res {
 		r := &g.res[i]
 		switch {
-		case r.held || r.pending != 0:
-		case r.status == cluster.StatusFailed:
+		case r.held || r.pending != 0 && r.status != cluster.StatusFailed:
+		case r.status == cluster.StatusFailed && r.pending == 0: // one that is tried again still says it, but has not failed
 			return Probe{Says: r.probe, Ill: r.probe != 0, Brief: r.probe != 0 && r.brief}
 		case p.Says == 0:
 			p.Says = r.probe

@@ -118,3 +118,24 @@ func TestRolesChangeThoughAllAreIll(t *testing.T) {
 	b.done(t, "db", cluster.StatusRunning)
 	b.expect(t, s, "app running@2")
 }
+
+// What an agent finds up when it starts, it leaves alone for what every node says as well; and while something is tried
+// again that had failed by its probe, it still says so: nobody may take this node for a better one meanwhile.
+func TestFoundUpIsLeftAloneForWhatAllSay(t *testing.T) {
+	b := newBench(cluster.Hot)
+	for _, id := range []cluster.ResourceID{"db", "app", "ip"} {
+		b.g.Found(cluster.Done{Resource: id, Status: cluster.StatusRunning}, 3)
+	}
+	s := Situation{Role: Owner, Epoch: 3, MayStart: true, MayServe: true, Shared: true}
+	b.expect(t, s, "ip running@3") // once, so that it is watched
+	b.done(t, "ip", cluster.StatusRunning)
+	b.probe(cluster.StatusFailed, asked)
+	b.expect(t, s, "")
+	b.now = b.now.Add(time.Hour)
+	b.expect(t, s, "")
+	s.Shared = false
+	b.now = b.now.Add(time.Hour)
+	if o := b.expect(t, s, "app running@3 anew"); o.Failed != "" || o.Probe.Ill || o.Probe.Says == 0 {
+		t.Errorf("while it is tried again: %+v", o)
+	}
+}
