@@ -168,6 +168,9 @@ func (n *Node) placeLeader() {
 	}
 	if n.pulse.sick || n.leaves(n.id()) || n.now.Mono.Sub(e.betterSince) >= n.lastingFor() {
 		e.betterSince = n.now.Mono
+		for k := range n.peers {
+			n.peers[k].entrusted = n.peers[k].entrusted || n.mute(best, k)
+		}
 		n.raft.rn.TransferLeader(uint64(n.peers[best].inc))
 	}
 }
@@ -177,11 +180,18 @@ func (n *Node) placeLeader() {
 func (n *Node) hears(i int) int {
 	count := 0
 	for k := range n.peers {
-		if k != i && n.peers[k].votes && n.hearsOf(i, k) && n.hearsOf(k, i) {
+		if k != i && n.peers[k].votes && n.hearsOf(i, k) && (n.hearsOf(k, i) || n.mute(i, k) && !n.peers[k].entrusted) {
 			count++
 		}
 	}
 	return count
+}
+
+// mute tells whether another node hears a third that has never said anything to this one: it may have been away when
+// this one was let in, and does not know it before its log has come so far. Whom it does know can tell it, and leads
+// for that, once.
+func (n *Node) mute(i, k int) bool {
+	return i != n.self && k != n.self && n.peers[k].hb == nil && n.hearsOf(i, k)
 }
 
 // hearsOf tells whether a node hears another, by its own word.

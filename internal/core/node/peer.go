@@ -61,6 +61,7 @@ type peer struct {
 	unknown    cluster.Incarnation // not in the log here, heard of in Raft's messages: answers go to it
 	stranger   cluster.Incarnation // of the last heartbeat that was not of its newest incarnation
 	strangerAt cluster.Instant
+	entrusted  bool // leadership was handed over once to who hears it, since it has never said anything to this node
 }
 
 // rested is the log index of the set on which a lease was said to rest. It stays true, so it is kept.
