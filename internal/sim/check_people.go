@@ -205,7 +205,7 @@ func (w *world) returnsRightly(v *cluster.Move) {
 		return
 	}
 	home := w.machines[i]
-	least := spec.Failback.After*99/100 - w.check.length // clocks, and a word of its lease that nobody heard
+	least := spec.Failback.After*99/100 - 2*w.check.length // clocks, and words of its lease that nobody heard
 	if home.runsSince == 0 || time.Duration(w.now-home.runsSince) < least {
 		w.fail("failback", "%s returns to %s, which has been well for %v, not for %v", v.Group, v.To, time.Duration(w.now-home.runsSince), spec.Failback.After)
 	}

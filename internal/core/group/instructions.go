@@ -127,9 +127,11 @@ func (g *Group) Stopping() bool {
 }
 
 // MayAnswer tells whether everything of the group may be up here: it is, or is on the way to it or away from it, or it
-// runs on and only a probe says that it has failed.
+// runs on and only a probe says that it has failed, or it did not stop in time.
 func (g *Group) MayAnswer() bool {
-	return !slices.ContainsFunc(g.res, func(r resource) bool { return r.pending == 0 && r.status != cluster.StatusRunning && !r.up })
+	return !slices.ContainsFunc(g.res, func(r resource) bool {
+		return r.pending == 0 && r.status != cluster.StatusRunning && r.status != cluster.StatusUnknown && !r.up
+	})
 }
 
 // Busy tells whether anything of the group is being started, stopped or announced here: what it was before, it may be
