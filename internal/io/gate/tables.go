@@ -34,6 +34,7 @@ type tables struct {
 	monitor *monitor // nil: only Sweep and Set find out what others do
 	log     *slog.Logger
 	off     func(why string)
+	amiss   bool     // it was told that they can't be put back, and not yet that they are
 	own     []uint32 // port ids of the two sockets
 	why     error    // why it is not eBPF
 }
@@ -220,6 +221,7 @@ func (t *tables) touched() {
 		return
 	}
 	err := t.restore()
+	t.amiss = err != nil
 	t.mu.Unlock()
 	if err != nil {
 		t.log.Error("somebody changed the gate's tables, and they can't be put back", "cause", err)
@@ -553,21 +555,34 @@ func (t *tables) Left() ([]State, error) {
 }
 
 // Sweep puts the tables back, all groups closed until their next Set, if someone has flushed the
-// ruleset. Interfaces need nothing: the rules see the packets of all.
+// ruleset, or if they could not be put back before. Interfaces need nothing: the rules see the packets of all.
 func (t *tables) Sweep() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.conn == nil {
-		return fmt.Errorf("sweep: %w", ErrClosed)
-	}
-	there, err := exists(t.conn, t.name)
-	if err == nil && !there && t.last != nil {
-		err = t.restore()
-	}
+	again, err := t.sweep()
 	if err != nil {
 		return fmt.Errorf("sweep: %w", err)
 	}
+	if again && t.off != nil {
+		t.off("")
+	}
 	return nil
+}
+
+// sweep reports whether the tables are whole again after it was told that they can't be put back.
+func (t *tables) sweep() (again bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conn == nil {
+		return false, ErrClosed
+	}
+	there, err := exists(t.conn, t.name)
+	if err == nil && (!there || t.amiss) && t.last != nil {
+		err = t.restore()
+	}
+	if err != nil || !t.amiss {
+		return false, err
+	}
+	t.amiss = false
+	return true, nil
 }
 
 // Look has nothing to do: the kernel tells of everything.
