@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/nftables"
@@ -25,7 +27,8 @@ type tables struct {
 	name string
 
 	mu     sync.Mutex
-	conn   *nftables.Conn // bound to the namespace where it was made; nil after Close
+	raw    syscall.RawConn // of conn
+	conn   *nftables.Conn  // bound to the namespace where it was made; nil after Close
 	writer *writer
 	slots  map[cluster.GroupID]*slot
 	sets   *sets
@@ -201,7 +204,30 @@ func (t *tables) prepare(conn *netlink.Conn) error {
 	var failed error
 	err = raw.Control(func(fd uintptr) { port, failed = portOf(int(fd)) })
 	t.own = append(t.own, port)
+	t.raw = raw
 	return errors.Join(err, failed)
+}
+
+// flush sends what is collected as one transaction. Of one that fails, the kernel answers more than is read: the rest
+// would be taken for the answers to what comes after.
+func (t *tables) flush() error {
+	err := t.conn.Flush()
+	if err != nil {
+		t.drain()
+	}
+	return err
+}
+
+// drain drops what the kernel has answered that nobody has read. It answers before a send returns.
+func (t *tables) drain() {
+	answer := make([]byte, os.Getpagesize())
+	_ = t.raw.Control(func(fd uintptr) {
+		for {
+			if _, _, err := unix.Recvfrom(int(fd), answer, unix.MSG_DONTWAIT); err != nil && err != unix.EINTR && err != unix.ENOBUFS {
+				return
+			}
+		}
+	})
 }
 
 // watchOver has the tables put back as soon as others change them. Without the kernel's news a Sweep does that.
@@ -353,7 +379,7 @@ func (t *tables) build(r *rules) error {
 	}
 	err = errors.Join(err, t.addAll(t.sets.groups, groups), t.lead(r))
 	t.rules()
-	if err = errors.Join(err, t.conn.Flush()); err != nil {
+	if err = errors.Join(err, t.flush()); err != nil {
 		return fmt.Errorf("write table %s: %w", t.name, err)
 	}
 	return nil
@@ -513,7 +539,7 @@ func (t *tables) note(group cluster.GroupID, s *slot, epoch cluster.Epoch) error
 	err := errors.Join(
 		t.conn.SetDeleteElements(t.sets.groups, []nftables.SetElement{{Key: s.key()}}),
 		t.conn.SetAddElements(t.sets.groups, next.element(group)),
-		t.conn.Flush())
+		t.flush())
 	if err != nil {
 		return fmt.Errorf("note epoch %d of %s: %w", epoch, group, err)
 	}
@@ -635,7 +661,7 @@ func (t *tables) Remove() error {
 		t.conn.AddTable(table) // or deleting one that is not there would fail
 		t.conn.DelTable(table)
 	}
-	err := t.conn.Flush()
+	err := t.flush()
 	err = errors.Join(err, t.release())
 	if err != nil {
 		return fmt.Errorf("remove the gate: %w", err)

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -176,5 +178,52 @@ func TestShutWithoutProcess(t *testing.T) {
 				t.Errorf("%d of %d packets came through a gate that was shut all along", came, sent)
 			}
 		})
+	}
+}
+
+// Tables that somebody else owns can't be put back, and that is told. Once they can be, they are, and that is told as
+// well, though the kernel told nothing of it.
+func TestPutBackLater(t *testing.T) {
+	w := newWorld(t)
+	var mu sync.Mutex
+	var told []string
+	g := w.open(t, Options{Prefer: PreferNFTables, Off: func(why string) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, why)
+	}}).(*tables)
+	last := func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(told) == 0 {
+			return "nothing"
+		}
+		return told[len(told)-1]
+	}
+	must(t, g.Guard([]Group{addresses}))
+	must(t, g.Set("orders", 3, hence(time.Hour)))
+
+	owner := exec.Command("nsenter", "--net=/run/netns/"+w.node, "nft", "-i")
+	in, err := owner.StdinPipe()
+	must(t, err)
+	must(t, owner.Start())
+	ended := sync.OnceFunc(func() { in.Close(); _ = owner.Wait() })
+	t.Cleanup(ended)
+	_, err = fmt.Fprintf(in, "delete table inet %[1]s; add table inet %[1]s { flags owner; }\n", g.name)
+	must(t, err)
+	for end := time.Now().Add(long); !strings.Contains(last(), "can't be put back"); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the last that was told is %q, and not that the tables can't be put back", last())
+		}
+	}
+	if err := g.Sweep(); err == nil {
+		t.Error("a sweep of what can't be put back reports no error")
+	}
+	g.monitor.close()
+	g.monitor = nil
+	ended()
+	must(t, g.Sweep())
+	if last() != "" {
+		t.Errorf("the last that was told is %q, and the tables are put back", last())
 	}
 }
