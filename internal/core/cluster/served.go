@@ -119,6 +119,9 @@ func Span(down, least time.Duration, known Known) string {
 	case AtMost:
 		return "at most " + millis(up(down))
 	case AtLeast:
+		if least < time.Millisecond/2 {
+			return "unknown length"
+		}
 		return "at least " + millis(least)
 	case About:
 		return "about " + millis(up(down))
@@ -141,7 +144,7 @@ func (s *Served) String() string {
 		text += fmt.Sprintf(", %s of it planned", Span(s.Share, s.Share, Within))
 	}
 	switch {
-	case s.Known == AtLeast && s.Phases.Paused > 0:
+	case s.Known == AtLeast && s.Phases.Paused > 0 && s.Phases.Paused <= s.Least: // clients may have been served in a longer one
 		text += ": paused " + millis(s.Phases.Paused) + " before another try"
 	case s.Phases != (Phases{}) && s.Known != AtLeast:
 		text += ": " + s.Phases.String()

@@ -1,0 +1,23 @@
+package cluster
+
+import (
+	"testing"
+	"time"
+)
+
+// What is told of an outage's length is never more than is known of it, and neither are its phases.
+func TestServedTellsNoMoreThanIsKnown(t *testing.T) {
+	for want, s := range map[string]Served{
+		"web serves on beta, epoch 2, after unplanned outage of unknown length": {
+			Known: AtLeast, Least: 300 * time.Microsecond, Phases: Phases{Paused: 9988 * time.Millisecond}},
+		"web serves on beta, epoch 2, after unplanned outage of at least 900 ms": {
+			Known: AtLeast, Least: 900 * time.Millisecond, Phases: Phases{Paused: 9988 * time.Millisecond}},
+		"web serves on beta, epoch 2, after unplanned outage of at least 2000 ms: paused 1000 ms before another try": {
+			Known: AtLeast, Least: 2 * time.Second, Phases: Phases{Paused: time.Second}},
+	} {
+		s.Group, s.Node, s.Epoch, s.Down = "web", "beta", 2, time.Minute
+		if got := s.String(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
