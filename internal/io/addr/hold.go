@@ -219,6 +219,7 @@ func (h *hold) keep(ctx context.Context) {
 		case <-h.again:
 			sent, present = 0, true
 			repeat.Reset(h.untilRepeat(0))
+			signal(h.gone) // it may have gone since it was put back, which counted for nothing until now
 		case <-repeat.C:
 			if present {
 				h.tell()

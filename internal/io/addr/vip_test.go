@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -699,5 +700,74 @@ func TestWatchAddresses(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// Taken away once, put back, and taken away again before the watch has heard that it was put back: that is noticed.
+func TestTakenAwayAgainAtOnce(t *testing.T) {
+	s := newSegment(t, "a")
+	a := s.vip("a", netip.MustParsePrefix("10.77.0.50/24"), "", "")
+	a.mustStart(1)
+	s.ip("a", "address del 10.77.0.50/24 dev eth0")
+	if c := a.waitChange(); c.status != cluster.StatusFailed {
+		t.Fatalf("%+v", c)
+	}
+	i, err := a.iface()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.route.add(i.index, a.prefix); err != nil { // what Start does, with somebody in between
+		t.Fatal(err)
+	}
+	s.ip("a", "address del 10.77.0.50/24 dev eth0")
+	time.Sleep(50 * time.Millisecond)
+	if err := a.hold.run(i); err != nil {
+		t.Fatal(err)
+	}
+	if c := a.waitChange(); c.status != cluster.StatusFailed {
+		t.Fatalf("%+v", c)
+	}
+}
+
+// The same by chance alone: somebody takes the address off as soon as it comes.
+func TestTakenAwayByARival(t *testing.T) {
+	s := newSegment(t, "a")
+	a := s.vip("a", netip.MustParsePrefix("10.77.0.50/24"), "", "")
+	a.mustStart(1)
+	i, err := a.iface()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rival *route
+	s.on("a", func() { rival, err = openRoute() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	news := rival.table.watch()
+	stop := make(chan struct{})
+	var taking sync.WaitGroup
+	taking.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-news:
+				if err := rival.remove(i.index, a.prefix); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	defer rival.close()
+	defer taking.Wait()
+	defer close(stop)
+	s.ip("a", "address del 10.77.0.50/24 dev eth0")
+	for range 100 {
+		if c := a.waitChange(); c.status != cluster.StatusFailed {
+			t.Fatalf("%+v", c)
+		}
+		if err := a.start(1); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
