@@ -462,7 +462,7 @@ func (w *world) failedOn(m, group int) bool {
 			continue
 		}
 		switch f.Kind {
-		case Fail, NoStart, NoStop, NoAnswer: // of the last, no other node may have known
+		case Fail, NoStart, NoStop, Unanswered, NoAnswer: // of the last, no other node may have known
 			if w.plan.Goal != Mend || time.Duration(w.now)-f.At-f.For < bannedFor {
 				return true
 			}

@@ -63,6 +63,7 @@ const (
 	Unreach                // NODE: the target does not answer this node
 	NoTarget               // : the target answers nobody
 	NoAnswer               // GROUP: what the health check of the group's program asks for answers nobody; the program runs on
+	Unanswered             // NODE GROUP: what the health check of the group's program asks for does not answer this node
 	Switch                 // GROUP [NODE]: command: a switchover, to the best node where none is named
 	Failback               // GROUP: command: return to the preferred node
 	Apply                  // WORD...: command: change the configuration: +NODE, -NODE, +GROUP, -GROUP, takeover=TIME, mark=GROUP (its program is described anew), pad=BYTES (the text is so much longer)
@@ -145,6 +146,7 @@ var shapes = [kindCount]shape{
 	Unreach:    {verb: "unreach", nodes: 1, lasts: true},
 	NoTarget:   {verb: "notarget", lasts: true},
 	NoAnswer:   {verb: "noanswer", group: true, lasts: true},
+	Unanswered: {verb: "unanswered", nodes: 1, group: true, lasts: true},
 	Switch:     {verb: "switch", group: true, nodes: 1, optNode: true},
 	Failback:   {verb: "failback", group: true},
 	Apply:      {verb: "apply", words: true},

@@ -42,7 +42,7 @@ var (
 	slow    = slices.Concat(budgets[5:], budgets[8:], slices.Repeat(budgets[9:], 9))
 	anyKind = []Kind{Power, Wipe, Kill, Forget, Freeze, Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, Dup, Late, Replay,
 		Drift, Wall, SlowDisk, HangDisk, LateGate, Fail, NoStart, NoStop, Switch, Failback, Narrow, MTU, Starve, FailGate, FailRecord,
-		FlushGate, DiskFull, DiskError, Suspend, PauseClock, Skew, Bloat, FlapLink, FlapUplink, Lack, DropAddr, NoAnswer}
+		FlushGate, DiskFull, DiskError, Suspend, PauseClock, Skew, Bloat, FlapLink, FlapUplink, Lack, DropAddr, NoAnswer, Unanswered}
 )
 
 var profiles = map[string]profile{
@@ -78,7 +78,7 @@ var profiles = map[string]profile{
 	"disks": {doc: "disks, run records and gates that fail, machines that stand still", drops: true, goal: Converge, takeovers: budgets,
 		kinds: []Kind{DiskFull, DiskError, FailRecord, FailGate, FlushGate, Ungate, SlowDisk, HangDisk, Suspend, PauseClock, Power, Kill, Switch}, least: 4, most: 14},
 	"surroundings": {doc: "hours in which what is around the programs fails and heals: all is served, nobody is kept off, nothing moves twice", drops: true, goal: Mend,
-		takeovers: slow, kinds: []Kind{Lack, DropAddr, FlapUplink, Uplink, Carrier, HangDisk, DiskFull, FailRecord, FailGate, Fail, NoAnswer, Kill, Power}},
+		takeovers: slow, kinds: []Kind{Lack, DropAddr, FlapUplink, Uplink, Carrier, HangDisk, DiskFull, FailRecord, FailGate, Fail, NoAnswer, Unanswered, Kill, Power}},
 	"large": {doc: "60 to 150 groups with names of full length: heartbeats tell of them in turns", goal: Converge,
 		takeovers: budgets[5:], kinds: []Kind{Power, Kill, Link, Loss, Late, Cut, OneWay, Freeze, Switch, Fail, MTU, Narrow}, many: true, least: 2, most: 6},
 	"networks": {doc: "the networks that clients come by: switch ports that die with their carrier up, targets that go, among other faults", goal: Converge,

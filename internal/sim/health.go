@@ -17,30 +17,38 @@ const (
 	healthProbe  = "database: no answer"
 )
 
-// verdict is what an agent has told of a program's health.
+// verdict is how often in a row a program's health check has failed; its agent tells of the first time and of the last.
 type verdict uint8
 
 const (
-	well    verdict = iota
-	doubted         // its check has failed once
-	ill             // it has failed as often as it takes
+	well verdict = 0
+	ill  verdict = 3 // as often as it takes
 )
 
-// unanswered tells whether a group's health check fails, wherever it is made.
-func (w *world) unanswered(group int) bool {
-	return slices.ContainsFunc(w.running, func(f active) bool { return f.on && f.Kind == NoAnswer && f.group == group })
+// unanswered tells whether a group's health check fails here.
+func (m *machine) unanswered(group int) bool {
+	return slices.ContainsFunc(m.w.running, func(f active) bool {
+		return f.on && f.group == group && (f.Kind == NoAnswer || f.Kind == Unanswered && f.node == m.idx)
+	})
 }
 
 // checkHealth has a machine's agent make its health checks soon, if there is anything to find.
 func (m *machine) checkHealth() {
-	changes := func(r resource) bool { return !r.spec.Front && m.w.unanswered(r.group) != (r.health == ill) }
-	if m.agent != nil && slices.ContainsFunc(m.resources, changes) {
+	if m.findsHealth() {
+		m.checking = true
 		m.w.push(m.w.now+m.between(0, healthEvery), evHealth, m.idx, m.life, 0, 0)
 	}
 }
 
+func (m *machine) findsHealth() bool {
+	return m.agent != nil && !m.checking && slices.ContainsFunc(m.resources, func(r resource) bool {
+		return !r.spec.Front && m.unanswered(r.group) != (r.health == ill)
+	})
+}
+
 // findHealth makes the health checks once.
 func (m *machine) findHealth() {
+	m.checking = false
 	for i := range m.resources {
 		r := &m.resources[i]
 		if m.agent == nil {
@@ -50,17 +58,25 @@ func (m *machine) findHealth() {
 			continue
 		}
 		d := cluster.Done{Group: m.w.spec.Groups[r.group].ID, Resource: r.spec.ID, Status: r.status}
-		switch fails := m.w.unanswered(r.group); {
-		case fails && r.health == well:
-			r.health, d.Probe = doubted, healthProbe
-		case fails && r.health == doubted:
-			r.health, d.Status, d.Reason, d.Probe = ill, cluster.StatusFailed, healthReason, healthProbe
-		case !fails && r.health != well:
+		switch fails := m.unanswered(r.group); {
+		case fails && r.health == ill || !fails && r.health == well:
+			continue
+		case !fails:
 			r.health = well
 		default:
-			continue
+			r.health++
+			d.Probe = healthProbe
+			if r.health == ill {
+				d.Status, d.Reason = cluster.StatusFailed, healthReason
+			}
+			if r.health != 1 && r.health != ill {
+				continue
+			}
 		}
 		m.done(d)
 	}
-	m.checkHealth()
+	if m.findsHealth() {
+		m.checking = true
+		m.w.push(m.w.now+int64(healthEvery), evHealth, m.idx, m.life, 0, 0)
+	}
 }

@@ -66,6 +66,7 @@ type machine struct {
 	// lost with the agent
 	agent     *node.Node // nil: it does not run
 	life      uint32     // counts agents and powers, so that what was meant for a former one is dropped
+	checking  bool       // a look at the health of its programs is due
 	run       cluster.RunID
 	recording *node.Record
 	asking    questions

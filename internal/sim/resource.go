@@ -113,7 +113,7 @@ func (m *machine) effect(r *resource) cluster.Status {
 	up := r.status == cluster.StatusRunning || r.status == cluster.StatusStandby
 	if !up || r.doing.Restart || r.doing.Target == cluster.TargetStopped {
 		r.health = well
-		if !r.spec.Front && m.w.unanswered(r.group) {
+		if !r.spec.Front && m.unanswered(r.group) {
 			r.health = ill // it does not become ready
 		}
 	}
@@ -157,6 +157,7 @@ func (m *machine) workersDied() {
 		r.busy, r.open, r.cancel, r.seen, r.health = false, false, false, false, well
 		r.gen++
 	}
+	m.checking = false
 }
 
 // fail makes a group's first resource fail by itself, if it is up.

@@ -440,7 +440,7 @@ var ends = map[string][]Kind{
 	"thaw":     {Freeze},
 	"heal": {Cut, OneWay, Isolate, Link, Carrier, Uplink, Loss, Dup, Late, Replay, SlowDisk, HangDisk, LateGate,
 		NoStart, NoStop, Narrow, MTU, Starve, FailGate, FailRecord, DiskFull, DiskError, Suspend, PauseClock, Skew, Bloat, FlapLink,
-		FlapUplink, Unreadable, Lack, Port, PortIn, PortOut, Unreach, NoTarget, NoAnswer},
+		FlapUplink, Unreadable, Lack, Port, PortIn, PortOut, Unreach, NoTarget, NoAnswer, Unanswered},
 }
 
 func (r *scriptReader) parseAt(words []string) error {

@@ -20,6 +20,9 @@ const (
 	wellLeast = time.Minute
 )
 
+// sinceBoot is since when what is found up counts as well: that is not known, and no earlier than the boot.
+const sinceBoot cluster.Instant = 1
+
 // Role is what this node is to the group now.
 type Role uint8
 
@@ -129,9 +132,9 @@ func (g *Group) Found(d cluster.Done, epoch cluster.Epoch) {
 		r.up = d.Status == cluster.StatusRunning || d.Status == cluster.StatusStandby
 		switch d.Status { // it is as somebody wanted it: not wanted anew for what its probe says against it
 		case cluster.StatusRunning:
-			r.unseen, r.target, r.wanted = true, cluster.TargetRunning, epoch
+			r.unseen, r.target, r.wanted, r.wellAt = true, cluster.TargetRunning, epoch, sinceBoot
 		case cluster.StatusStandby:
-			r.target = cluster.TargetStandby
+			r.target, r.wellAt = cluster.TargetStandby, sinceBoot
 		}
 	}
 }
@@ -187,9 +190,10 @@ func (r *resource) well(now cluster.Instant) {
 
 // wait puts off the next attempt, longer each time, until it has been well for a while.
 func (r *resource) wait(now cluster.Instant) {
-	r.brief = r.wellAt == 0 || now.Sub(r.wellAt) < max(wellLeast, 2*r.backoff)
-	if !r.brief {
-		r.backoff = 0
+	if r.wellAt != 0 {
+		if r.brief = now.Sub(r.wellAt) < max(wellLeast, 2*r.backoff); !r.brief {
+			r.backoff = 0
+		}
 	}
 	r.wellAt = 0
 	limit := retryMax
@@ -226,7 +230,7 @@ func (g *Group) Step(now cluster.Instant, s Situation) Outcome {
 	if s.Epoch != g.epoch || s.Role != g.role {
 		g.epoch, g.role = s.Epoch, s.Role
 		for i := range g.res { // a new placement begins without the past's waiting
-			g.res[i].backoff, g.res[i].retryAt, g.res[i].again = 0, 0, false
+			g.res[i].backoff, g.res[i].retryAt, g.res[i].again, g.res[i].brief = 0, 0, false, true
 		}
 	}
 	g.hold(s)

@@ -139,3 +139,28 @@ func TestFoundUpIsLeftAloneForWhatAllSay(t *testing.T) {
 		t.Errorf("while it is tried again: %+v", o)
 	}
 }
+
+// How long what was found up had been well is not known: longer than a while, as far as anybody can tell. And what fails
+// again while it is tried again has been well no shorter for that.
+func TestHowLongItWasWell(t *testing.T) {
+	b := newBench(cluster.Cold)
+	b.now = cluster.Instant(time.Hour)
+	for _, id := range []cluster.ResourceID{"db", "app", "ip"} {
+		b.g.Found(cluster.Done{Resource: id, Status: cluster.StatusRunning}, 3)
+	}
+	s := Situation{Role: Owner, Epoch: 3, MayStart: true, MayServe: true, Shared: true}
+	b.expect(t, s, "ip running@3")
+	b.done(t, "ip", cluster.StatusRunning)
+	b.probe(cluster.StatusFailed, asked)
+	if o := b.expect(t, s, ""); !o.Probe.Ill || o.Probe.Brief {
+		t.Errorf("found up and well for long: %+v, want ill and not brief", o.Probe)
+	}
+	s.Shared = false
+	b.now = b.now.Add(time.Minute)
+	b.expect(t, s, "app running@3 anew")
+	b.g.Done(cluster.Done{N: b.open[len(b.open)-1].N, Resource: "app", Status: cluster.StatusFailed, Reason: "not ready", Probe: asked}, b.now)
+	s.Shared = true
+	if o := b.expect(t, s, ""); !o.Probe.Ill || o.Probe.Brief {
+		t.Errorf("its restart failed: %+v, want ill and not brief", o.Probe)
+	}
+}
