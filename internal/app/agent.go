@@ -58,8 +58,12 @@ type AgentOptions struct {
 	LogLevel   slog.Level
 }
 
-// adoptLimit bounds the probe of each resource at start.
-const adoptLimit = 3 * time.Second
+// What an agent that begins does before it is heard again. Its leases run out meanwhile.
+const (
+	adoptLimit  = 3 * time.Second        // bounds the probes of what runs
+	adoptAtOnce = 16                     // so many of them side by side
+	retireWait  = 200 * time.Millisecond // for the end of what the file does not name any more; it goes on ending after that
+)
 
 // agent is one running node.
 type agent struct {
@@ -382,8 +386,7 @@ func (a *agent) newGate() (gate.Gate, error) {
 }
 
 // openResources makes a worker for each resource that this node may run, and asks what runs already. What a
-// former run has left of resources that the file does not name any more goes; it is waited for as long as an
-// adoption may take.
+// former run has left of resources that the file does not name any more goes; it is waited for a moment.
 func (a *agent) openResources(b *node.Boot) error {
 	if err := a.openOutputs(); err != nil {
 		return err
@@ -418,11 +421,27 @@ func (a *agent) openResources(b *node.Boot) error {
 			return err
 		}
 		a.follow(s.env)
-		ctx, cancel := context.WithTimeout(context.Background(), adoptLimit)
-		b.Found = append(b.Found, cluster.Done{Group: s.group, Resource: s.resource, Status: s.worker.Adopt(ctx)})
-		cancel()
 	}
+	b.Found = whatRuns(fresh)
 	return nil
+}
+
+// whatRuns asks the resources side by side, and so takes over what runs already.
+func whatRuns(slots []*slot) []cluster.Done {
+	ctx, cancel := context.WithTimeout(context.Background(), adoptLimit)
+	defer cancel()
+	found := make([]cluster.Done, len(slots))
+	turns := make(chan struct{}, adoptAtOnce)
+	var asked sync.WaitGroup
+	for i, s := range slots {
+		turns <- struct{}{}
+		asked.Go(func() {
+			found[i] = cluster.Done{Group: s.group, Resource: s.resource, Status: s.worker.Adopt(ctx)}
+			<-turns
+		})
+	}
+	asked.Wait()
+	return found
 }
 
 func (a *agent) openLinks(run cluster.RunID) error {

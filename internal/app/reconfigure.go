@@ -140,7 +140,8 @@ func (a *agent) resources(g *cluster.GroupSpec) []cluster.ResourceSpec {
 }
 
 // retireLeftovers begins to stop what a former run has left of resources that the file does not name any more,
-// and waits for that as long as an adoption may take.
+// and waits a moment for that: an address that another resource has now is better off its interface before that one is
+// probed. What takes longer must not keep this node from being heard.
 func (a *agent) retireLeftovers() {
 	var gone []*slot
 	for _, at := range a.run.places() {
@@ -163,7 +164,7 @@ func (a *agent) retireLeftovers() {
 	a.settle(gone, nil)
 	select {
 	case <-a.settled:
-	case <-time.After(adoptLimit):
+	case <-time.After(retireWait):
 	}
 }
 

@@ -59,8 +59,9 @@ type Resource interface {
 	Standby(ctx context.Context, epoch cluster.Epoch) error
 	// Stop stops it. An error means that it is not known to be stopped.
 	Stop(ctx context.Context) error
-	// Probe tells what is the case now, without changing anything. What was started by another description and
-	// can't go on under the present one is StatusUnknown: whoever wants it running must say so again.
+	// Probe tells what is the case now, without changing anything, and waits for nobody: an agent that begins is not
+	// heard before it has probed all. What was started by another description and can't go on under the present one is
+	// StatusUnknown, and so is what is not known to be ready: whoever wants it running must say so again.
 	Probe(ctx context.Context) (cluster.Status, error)
 	// Close lets go of the resource without stopping it: the agent ends, the resource runs on.
 	Close()

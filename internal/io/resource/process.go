@@ -289,7 +289,8 @@ func (p *process) Standby(ctx context.Context, epoch cluster.Epoch) error {
 	return p.note(func(s *state) { s.Highest = epoch })
 }
 
-// Probe implements Resource.
+// Probe implements Resource. It does not ask whether the program is ready: that may take long, and only Start and Standby
+// begin to watch over one that is.
 func (p *process) Probe(ctx context.Context) (cluster.Status, error) {
 	r, err := p.find()
 	if err != nil {
@@ -306,8 +307,8 @@ func (p *process) Probe(ctx context.Context) (cluster.Status, error) {
 		return cluster.StatusUnknown, nil
 	case ill, stopping:
 		return cluster.StatusFailed, nil
-	case !ready && p.ready != nil && p.ready.once(ctx, p.runCheck) != nil:
-		return cluster.StatusFailed, nil
+	case !ready:
+		return cluster.StatusUnknown, nil
 	case serving:
 		return cluster.StatusRunning, nil
 	}

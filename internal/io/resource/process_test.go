@@ -96,7 +96,7 @@ func TestNotReadyInTime(t *testing.T) {
 		!strings.Contains(err.Error(), "refused") {
 		t.Errorf("start: %v", err)
 	}
-	b.probes(cluster.StatusFailed)
+	b.probes(cluster.StatusUnknown)
 }
 
 // A program that ends while its start waits ends the wait, and is told once: by the error.
