@@ -42,6 +42,7 @@ type NodeFacts struct {
 	Sick        bool
 	Deaf        bool // by its last heartbeat it does not hear the coordinator
 	Isolated    bool // by its last heartbeat it hears no majority of the voters: no lease of its would run
+	Bound       bool // it is in touch with no majority of the voters without Self, whose disk does not answer
 	Late        bool // no heartbeat of it has come for three intervals: no node to hand something over to
 
 	// Of the set of voters.

@@ -118,9 +118,7 @@ var groupRules = []groupRule{
 			return parts
 		}},
 	{id: "G32", verdict: Move, why: "its node has lost its uplink or is sick, and another can take it",
-		when: func(p *planner, g *cluster.GroupFacts) bool {
-			return (p.report(g, g.Owner).Cut || p.f.Node(g.Owner).Sick) && !p.manual(g) && p.worthLeaving(g)
-		},
+		when: offUnfit,
 		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 			o := p.f.Node(g.Owner)
 			d.Evidence = append(d.Evidence, fmt.Sprintf("%s: uplink gone %v, sick (disk, run record or gate does not answer) %v", o.ID, p.report(g, o.ID).Cut, o.Sick))
@@ -364,6 +362,8 @@ func (p *planner) inability(g *cluster.GroupFacts, to cluster.NodeID) string {
 		return "hears no majority of the voters"
 	case n.Deaf:
 		return fmt.Sprintf("does not hear %s, which coordinates", p.f.Lead)
+	case n.Bound && g.Owner == p.f.Self: // nobody could tell it to serve, nor that this node's lease is over
+		return fmt.Sprintf("is in touch with no majority of the voters without %s, whose disk does not answer", g.Owner)
 	case !p.report(g, to).Known:
 		return untold
 	case p.report(g, to).Cut:
@@ -421,6 +421,20 @@ func (p *planner) banOn(g *cluster.GroupFacts, node cluster.NodeID) *cluster.Ban
 		}
 	}
 	return nil
+}
+
+// offUnfit tells whether a group is moved off a node that has lost its uplink or is sick.
+func offUnfit(p *planner, g *cluster.GroupFacts) bool {
+	return (p.report(g, g.Owner).Cut || p.f.Node(g.Owner).Sick) && !p.manual(g) && p.worthLeaving(g)
+}
+
+// Leaves tells where a group would be moved from its owner, as that has lost its uplink or is sick; "": it stays.
+func Leaves(f *cluster.Facts, g *cluster.GroupFacts) cluster.NodeID {
+	p := &planner{f: f}
+	if g.Owner == "" || stopped(p, g) || p.paused(g) != nil || !offUnfit(p, g) {
+		return ""
+	}
+	return p.best(g).ID
 }
 
 // worthLeaving tells whether a group is better off elsewhere than on a node that is cut off or sick. What a sick one

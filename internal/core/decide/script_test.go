@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write the outcomes into testdata")
 // A script is a page: what is known, one line a node or a group, then ---- and what the planner decides.
 //
 //	node NAME [role=spare|witness] [admitted=N | evicted=N] [over] [said] [fresh] [lease] [boot=new]
-//	     [silent=V1,V2] [lost] [deaf] [isolated] [late] [carried=REVISION] [down=DURATION] [sick] [well=DURATION]
+//	     [silent=V1,V2] [lost] [deaf] [isolated] [bound] [late] [carried=REVISION] [down=DURATION] [sick] [well=DURATION]
 //	group NAME nodes=A,B [manual] [failback=DURATION] [owner=N] [last=N] [epoch=E] [released=E] [behind=N]
 //	     [move=TO[@EPOCH]] [serves=DURATION]  (the outage to be put on record)
 //	     [ban=NODE[:over|:old|:often|:surroundings|:ill]]  (just now; or it has run out, was made a while ago, the third
@@ -354,6 +354,8 @@ func parseNode(t *testing.T, w []string) cluster.NodeFacts {
 			n.Deaf = true
 		case "isolated":
 			n.Isolated = true
+		case "bound":
+			n.Bound = true
 		case "late":
 			n.Late = true
 		case "lost":

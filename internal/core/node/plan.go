@@ -43,10 +43,12 @@ func (n *Node) facts() *cluster.Facts {
 	if n.flawed(ManualMoves) {
 		f.Spec = unbound(n.spec)
 	}
+	hangs := n.unwell() == "disk"
 	for i := range n.peers {
 		x := n.nodeFacts(i)
 		x.Deaf = lead >= 0 && lead != i && x.Fresh && !n.hearsOf(i, lead)
 		x.Isolated = x.Fresh && n.hearsVoters(i) < cluster.Quorum(n.voters)
+		x.Bound = hangs && i != n.self && !n.othersDecide(i)
 		f.Nodes = append(f.Nodes, x)
 	}
 	networks := n.judge()

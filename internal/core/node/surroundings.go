@@ -33,13 +33,19 @@ func (n *Node) shared(i int) bool {
 	if !p.Ill {
 		return false
 	}
+	f := n.view()
+	g := &f.Groups[i]
+	r := &g.Reports[n.self] // what is reported is of before
+	r.Known, r.Epoch, r.Failed, r.Probe, r.Brief = true, g.Epoch, true, p.Says, p.Brief
+	return decide.Shared(f, g, n.id())
+}
+
+// view returns the picture of this pass through the groups: it is made only where somebody asks.
+func (n *Node) view() *cluster.Facts {
 	if n.picture == nil {
 		n.picture = n.facts()
 	}
-	g := &n.picture.Groups[i]
-	r := &g.Reports[n.self] // what is reported is of before
-	r.Known, r.Epoch, r.Failed, r.Probe, r.Brief = true, g.Epoch, true, p.Says, p.Brief
-	return decide.Shared(n.picture, g, n.id())
+	return n.picture
 }
 
 // lack returns what this host lacks for a group to run here, or "". What is up shows that it lacks nothing.

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"baton/internal/core/cluster"
+	"baton/internal/core/decide"
 	"baton/internal/core/group"
 	"baton/internal/core/state"
 	"baton/internal/core/wire"
@@ -179,7 +180,7 @@ func (n *Node) tendGroup(i int) {
 	replaying := st.Epoch < rec.Activated && l.open == rec.Activated
 	mine := st.Owner == n.id() && n.number != 0 && st.Epoch >= rec.Activated &&
 		!slices.Contains(rec.Released, st.Epoch) && l.lost != st.Epoch
-	if l.open != 0 && ((!n.leaseRuns() && n.now.Mono >= n.resumed) || (n.pulse.sick && n.othersDecide() && n.takerElsewhere(i, false))) {
+	if l.open != 0 && ((!n.leaseRuns() && n.now.Mono >= n.resumed) || (n.pulse.sick && n.leavesSick(i))) {
 		// Given up: it may be assigned again, under the next epoch. A node whose disk does not answer would
 		// never see that it is to hand over, so it does so unasked.
 		l.lost = l.open
@@ -205,7 +206,7 @@ func (n *Node) tendGroup(i int) {
 		s.MayStart = n.recOK >= l.activated || n.flawed(ServeUnrecorded)
 		s.Alone = n.tenuresOver(i)
 		s.MayServe = s.MayStart && n.leaseRuns() && s.Alone && n.addressTaken(l.spec) == ""
-		s.HotElsewhere = n.takerElsewhere(i, true)
+		s.HotElsewhere = n.hotElsewhere(i)
 	}
 	s.Shared = n.shared(i)
 	n.heed(l, mine, &s)
@@ -290,20 +291,48 @@ func (n *Node) over(i int, t state.Tenure) bool {
 	return false
 }
 
-// othersDecide tells whether a majority of the voters is heard and well without this node: they can place what it
-// gives up.
-func (n *Node) othersDecide() bool {
-	well := 0
-	for k := range n.peers {
-		if p := &n.peers[k]; k != n.self && p.votes && p.hb != nil && !p.hb.Sick && p.det.Fresh(n.now.Mono) {
-			well++
-		}
+// leavesSick tells whether a group is to be given up here, where its node is sick: the planner would move it, on the
+// picture that this node has, and the others can carry that out.
+func (n *Node) leavesSick(i int) bool {
+	if n.state.Groups[i].Owner != n.id() {
+		return false // as far as the log is read again
 	}
-	return well >= cluster.Quorum(n.voters)
+	f := n.view()
+	to := decide.Leaves(f, &f.Groups[i])
+	return to != "" && n.othersDecide(n.index(to))
 }
 
-// takerElsewhere tells whether another node could take the group over; if hot, without a start.
-func (n *Node) takerElsewhere(i int, hot bool) bool {
+// othersDecide tells whether the others can place on one of them what this node gives up: one of the voters is well,
+// makes a majority with those well ones with which it is in touch, this node left out, and is in touch with that one.
+func (n *Node) othersDecide(to int) bool {
+	for k := range n.peers {
+		if !n.decides(k) || k != to && !n.inTouch(k, to) {
+			continue
+		}
+		together := 1
+		for v := range n.peers {
+			if v != k && n.decides(v) && n.inTouch(k, v) {
+				together++
+			}
+		}
+		if together >= cluster.Quorum(n.voters) {
+			return true
+		}
+	}
+	return false
+}
+
+// decides tells whether another node is a voter that is heard and well.
+func (n *Node) decides(k int) bool {
+	p := &n.peers[k]
+	return k != n.self && p.votes && p.hb != nil && !p.hb.Sick && p.det.Fresh(n.now.Mono)
+}
+
+// inTouch tells whether two nodes hear each other, each by its own word.
+func (n *Node) inTouch(i, k int) bool { return n.hearsOf(i, k) && n.hearsOf(k, i) }
+
+// hotElsewhere tells whether another node could take the group over without a start.
+func (n *Node) hotElsewhere(i int) bool {
 	st := &n.state.Groups[i]
 	if n.groups[i].spec.Failover == cluster.FailoverManual {
 		return false
@@ -317,7 +346,7 @@ func (n *Node) takerElsewhere(i int, hot bool) bool {
 			slices.ContainsFunc(st.Bans, func(b cluster.Ban) bool { return b.Node == p.id }) {
 			continue
 		}
-		if r, ok := n.groupReport(k, i); ok && (r.Hot || !hot) && !r.Cut && !r.Lacks && r.Phase != wire.PhaseFailed {
+		if r, ok := n.groupReport(k, i); ok && r.Hot && !r.Cut && !r.Lacks && r.Phase != wire.PhaseFailed {
 			return true
 		}
 	}
