@@ -199,7 +199,7 @@ func readOwnFile(opt AgentOptions, log *slog.Logger) (*cluster.Spec, error) {
 	}
 	if kept := newFileKeeper("", opt.ConfigFile, opt.DataDir, log).newestKept(); kept != "" {
 		if text, bad := bounded.ReadFile(kept, bounded.ClusterFile); bad == nil {
-			if spec, bad := readConfig(kept, text); bad == nil {
+			if spec, bad := readKept(kept, text); bad == nil {
 				log.Warn("the cluster file can't be read, and is not used", "file", opt.ConfigFile, "instead", kept, "cause", err)
 				return spec, nil
 			}
@@ -301,7 +301,7 @@ func (a *agent) settleSpec(local *cluster.Spec, image *cluster.DiskImage) (*clus
 
 // read reads a text that the log holds, for the core.
 func (a *agent) read(text []byte) (*cluster.Spec, error) {
-	spec, err := readConfig("the cluster's configuration", text)
+	spec, err := readKept("the cluster's configuration", text)
 	if err != nil {
 		return nil, err
 	}

@@ -180,7 +180,7 @@ func (b *backend) Welcome(ctx context.Context, secret []byte, use bool) (api.Wel
 	if err != nil {
 		return api.Welcome{}, err
 	}
-	own, err := readConfig("the cluster's configuration", spec.Text) // this node's key may be elsewhere
+	own, err := readKept("the cluster's configuration", spec.Text) // this node's key may be elsewhere
 	if err != nil {
 		return api.Welcome{}, err
 	}

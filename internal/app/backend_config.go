@@ -35,7 +35,7 @@ func (b *backend) Compare(before, after []byte) []string { return compareTexts(b
 
 // compareTexts tells how one text differs from another, in the words of the file.
 func compareTexts(before, after []byte) []string {
-	x, err1 := readConfig("before", before)
+	x, err1 := readKept("before", before)
 	y, err2 := readConfig("after", after)
 	if err := errors.Join(err1, err2); err != nil {
 		return []string{fmt.Sprintf("%d lines (this version can't read one of the two)", linesApart(string(before), string(after)))}
@@ -72,7 +72,7 @@ func (b *backend) host(c *cluster.Configuration) *host {
 	h := &host{self: b.a.self, sync: b.a.store.SyncTime()}
 	if r := c.Current(); r != nil {
 		// A text that this version can't read is none that it could have adopted.
-		h.present, _ = readConfig("cluster.yaml", r.Text)
+		h.present, _ = readKept("cluster.yaml", r.Text)
 	} else {
 		h.present = b.a.shared.Load() // by which it waits to be let in
 	}

@@ -9,7 +9,6 @@ import (
 
 	batonv1 "baton/api/v1"
 	"baton/internal/core/cluster"
-	"baton/internal/core/config"
 	"baton/internal/core/node"
 	"baton/internal/io/api"
 	"baton/internal/sim"
@@ -36,7 +35,7 @@ func (b *backend) Foresee(ctx context.Context, whatIf string) (*batonv1.ForeseeR
 
 // situation takes a picture of the cluster, and tells what of it a forecast leaves out.
 func (b *backend) situation() (s *sim.Situation, limits []string, err error) {
-	s = &sim.Situation{Read: func(text []byte) (*cluster.Spec, error) { return config.Parse("the configuration", text, Kinds()) }}
+	s = &sim.Situation{Read: func(text []byte) (*cluster.Spec, error) { return readKept("the configuration", text) }}
 	forming := ""
 	asked := b.ask(func(n *node.Node) {
 		now := b.a.clock.now()
