@@ -259,15 +259,17 @@ func (r *route) keepSecondaries(index int) error {
 
 // find returns the interface that an address belongs on: one that has another address in a subnet that it belongs to,
 // or else the one that has the address itself. Of several it is the one where this host holds the address already, by
-// its mark or on the interface noted (0: none is); else one whose subnet is the address's own; else one in the
-// narrowest subnet. The error says if there is none, or which several are alike.
+// its mark or on the interface noted (0: none is), though that has no such subnet any more, unless the address's own
+// subnet is on another one now; else one whose subnet is the address's own; else one in the narrowest subnet. The error
+// says if there is none, or which several are alike.
 func (r *route) find(address netip.Prefix, noted int) (iface, error) {
 	list, err := r.addresses(familyOf(address.Addr()))
 	if err != nil {
 		return iface{}, err
 	}
+	own := address.Addr().BitLen() + 1 // the address's own subnet counts as narrower than all
 	var beside, holding []int
-	held, narrowest := map[int]bool{}, map[int]int{} // by interface; the address's own subnet counts as narrower than all
+	held, narrowest := map[int]bool{}, map[int]int{} // by interface
 	for _, p := range list {
 		switch {
 		case p.addr == address.Addr():
@@ -276,25 +278,31 @@ func (r *route) find(address netip.Prefix, noted int) (iface, error) {
 		case p.network.Contains(address.Addr()):
 			bits := p.network.Bits()
 			if bits == address.Bits() {
-				bits = address.Addr().BitLen() + 1
+				bits = own
 			}
 			beside = append(beside, p.index)
 			narrowest[p.index] = max(narrowest[p.index], bits)
 		}
 	}
+	narrowestOf := func(some []int) (most int) {
+		for _, index := range some {
+			most = max(most, narrowest[index])
+		}
+		return most
+	}
 	found := beside
-	if len(found) == 0 {
+	switch {
+	case len(found) == 0:
 		found = holding
+	case narrowestOf(beside) < own:
+		found = append(found, only(holding, func(index int) bool { return held[index] })...)
 	}
 	slices.Sort(found)
 	found = slices.Compact(found)
 	if here := only(found, func(index int) bool { return held[index] }); len(here) > 0 {
 		found = here
 	}
-	most := 0
-	for _, index := range found {
-		most = max(most, narrowest[index])
-	}
+	most := narrowestOf(found)
 	found = only(found, func(index int) bool { return narrowest[index] == most })
 	if len(found) == 1 {
 		return r.byIndex(found[0])

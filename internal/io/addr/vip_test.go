@@ -541,6 +541,30 @@ func TestHeldWhereItIs(t *testing.T) {
 	next.mustStop()
 }
 
+// What is held stays, though its interface has lost the subnet and another one has a wider one. Where the subnet itself has
+// gone to another interface, the address follows it.
+func TestHeldWhereItsSubnetWent(t *testing.T) {
+	s := newSegment(t, "a")
+	s.ip("a", "link add name tun0 type veth peer name tun1")
+	s.ip("a", "link set tun0 up")
+	s.ip("a", "link set tun1 up")
+	s.ip("a", "address add 10.0.0.1/8 dev tun0")
+	a := s.vip("a", netip.MustParsePrefix("10.77.0.50/24"), "", "")
+	a.mustStart(1)
+	run(t, "ip", "netns", "exec", s.prefix+"a", "sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/eth0/promote_secondaries")
+	s.ip("a", "address del 10.77.0.1/24 dev eth0")
+	for _, c := range []struct{ on, beside string }{{"eth0", "10.77.0.9/16"}, {"tun0", "10.77.0.9/24"}} {
+		s.ip("a", "address add %s dev tun0 noprefixroute", c.beside)
+		if c.on == "eth0" {
+			a.mustBe(cluster.StatusRunning)
+		}
+		a.mustStart(1) // an announcement, as when a neighbour comes back
+		if at := s.ip("a", "-o address show to 10.77.0.50"); !strings.Contains(at, " "+c.on+" ") || strings.Count(at, "\n") != 1 {
+			t.Errorf("with %s beside it is at %q", c.beside, at)
+		}
+	}
+}
+
 func TestInterfaceWith(t *testing.T) {
 	s := newSegment(t, "a")
 	for _, c := range []struct{ address, want string }{{"10.77.0.1", "eth0"}, {"192.0.2.1", ""}} {
