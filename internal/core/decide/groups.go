@@ -437,6 +437,17 @@ func Leaves(f *cluster.Facts, g *cluster.GroupFacts) cluster.NodeID {
 	return p.best(g).ID
 }
 
+// Relief tells whether another node takes a group that has failed on its owner without a start, in its clients' sight, and
+// has not failed it before: that is sooner than a restart where it is.
+func Relief(f *cluster.Facts, g *cluster.GroupFacts) bool {
+	p := &planner{f: f}
+	if g.Owner == "" || stopped(p, g) || p.paused(g) != nil || p.manual(g) {
+		return false
+	}
+	best := p.best(g)
+	return best != nil && p.report(g, best.ID).Hot && !p.report(g, best.ID).Failed && p.banOn(g, best.ID) == nil && !p.farther(g, best.ID)
+}
+
 // worthLeaving tells whether a group is better off elsewhere than on a node that is cut off or sick. What a sick one
 // serves is not given up for a node that failed it.
 func (p *planner) worthLeaving(g *cluster.GroupFacts) bool {

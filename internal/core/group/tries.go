@@ -14,6 +14,11 @@ func (g *Group) recent(now cluster.Instant) int {
 	return len(g.restarts)
 }
 
+// Ails tells whether something of the group has failed here: only then it matters whether another node could take over.
+func (g *Group) Ails() bool {
+	return slices.ContainsFunc(g.res, func(r resource) bool { return r.status == cluster.StatusFailed })
+}
+
 // tries says why a resource that the group's owner needs, and that has failed, is not restarted at once.
 func (g *Group) tries(now cluster.Instant, r *resource, s Situation) string {
 	switch used := g.recent(now); {

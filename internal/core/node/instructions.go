@@ -17,12 +17,6 @@ type taskWork struct {
 	at     cluster.Instant // when it is told next
 }
 
-// barred tells whether an instruction keeps a group off a node, or keeps anybody from moving it at all.
-func (n *Node) barred(g cluster.GroupID, node cluster.NodeID) bool {
-	x := &n.state.Instructions
-	return x.Forbids(g, node) != "" || x.Drain(node) != nil
-}
-
 // instructed takes note of an entry's instructions that concern what runs here.
 func (n *Node) instructed(index uint64, e *cluster.Entry) {
 	for _, p := range e.Parts {

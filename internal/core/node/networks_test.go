@@ -220,3 +220,22 @@ func TestAnnouncedWhenANetworkReturns(t *testing.T) {
 		r.until(name+": it is announced", time.Second, announced)
 	}
 }
+
+// A program that fails is restarted where it is, if the standby has lost the clients' network; else that takes over sooner.
+func TestRestartWhereTheStandbyIsOutOfSight(t *testing.T) {
+	for _, c := range []struct {
+		dead []string
+		in   cluster.NodeID
+	}{{nil, "beta"}, {[]string{"beta>lan", "beta<lan"}, "alpha"}, {[]string{"lan"}, "beta"}} {
+		r, dead := networked(t, func(s *cluster.Spec) { s.Groups[0].Resources[0].Depth, s.Groups[0].Restarts = cluster.Hot, 1 })
+		for _, w := range c.dead {
+			dead[w] = true
+		}
+		r.run(3 * time.Second)
+		r.forget()
+		r.at("alpha").step(&Done{cluster.Done{Group: "web", Resource: "proc", Status: cluster.StatusFailed, Reason: "it ended"}})
+		r.run(time.Second)
+		check(t, r.at(c.in).open("web"), "with %v dead, %s does not serve", c.dead, c.in)
+		check(t, r.at("alpha").wanted("proc", cluster.TargetRunning) == (c.in == "alpha"), "with %v dead, alpha wants %v", c.dead, r.at("alpha").wants)
+	}
+}

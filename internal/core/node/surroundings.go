@@ -29,15 +29,23 @@ func (n *Node) lacking(in *Lacking) {
 
 // shared tells whether every other node that could have a group says the same of the probe that has failed here.
 func (n *Node) shared(i int) bool {
-	p := n.groups[i].group.Probe()
-	if !p.Ill {
+	if !n.groups[i].group.Probe().Ill {
 		return false
 	}
-	f := n.view()
+	f := n.failedHere(i)
+	return decide.Shared(f, &f.Groups[i], n.id())
+}
+
+// failedHere returns the picture of this pass, with the group as failed here as it is: what is reported is of before.
+func (n *Node) failedHere(i int) *cluster.Facts {
+	f, p := n.view(), n.groups[i].group.Probe()
 	g := &f.Groups[i]
-	r := &g.Reports[n.self] // what is reported is of before
-	r.Known, r.Epoch, r.Failed, r.Probe, r.Brief = true, g.Epoch, true, p.Says, p.Brief
-	return decide.Shared(f, g, n.id())
+	r := &g.Reports[n.self]
+	r.Known, r.Epoch, r.Failed, r.Probe, r.Brief = true, g.Epoch, true, 0, p.Brief
+	if p.Ill {
+		r.Probe = p.Says
+	}
+	return f
 }
 
 // view returns the picture of this pass through the groups: it is made only where somebody asks.

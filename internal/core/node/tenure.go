@@ -331,38 +331,13 @@ func (n *Node) decides(k int) bool {
 // inTouch tells whether two nodes hear each other, each by its own word.
 func (n *Node) inTouch(i, k int) bool { return n.hearsOf(i, k) && n.hearsOf(k, i) }
 
-// hotElsewhere tells whether another node could take the group over without a start.
+// hotElsewhere tells whether another node would take over without a start what has failed here.
 func (n *Node) hotElsewhere(i int) bool {
-	st := &n.state.Groups[i]
-	if n.groups[i].spec.Failover == cluster.FailoverManual {
+	if !n.groups[i].group.Ails() {
 		return false
 	}
-	for k := range n.peers {
-		p := &n.peers[k]
-		if n.barred(st.ID, p.id) || n.draftBars(st.ID, p.id) {
-			continue
-		}
-		if k == n.self || p.hb == nil || !p.det.Fresh(n.now.Mono) || !n.state.Nodes[k].Admitted || !p.hb.LeaseRuns || p.hb.Sick ||
-			slices.ContainsFunc(st.Bans, func(b cluster.Ban) bool { return b.Node == p.id }) {
-			continue
-		}
-		if r, ok := n.groupReport(k, i); ok && r.Hot && !r.Cut && !r.Lacks && r.Phase != wire.PhaseFailed {
-			return true
-		}
-	}
-	return false
-}
-
-// draftBars tells whether a node may not have a group any more by the draft under way.
-func (n *Node) draftBars(id cluster.GroupID, node cluster.NodeID) bool {
-	if n.state.Draft == nil {
-		return false
-	}
-	next, err := n.state.DraftSpec()
-	if err != nil || next.Group(id) == nil {
-		return false
-	}
-	return next.Node(node) == nil || next.Group(id).Prefers(node) < 0
+	f := n.failedHere(i)
+	return decide.Relief(f, &f.Groups[i])
 }
 
 // release notes which tenures of this node are given up for good: each under a number of this boot that
