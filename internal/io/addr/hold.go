@@ -49,6 +49,9 @@ const (
 	// duplicateOver is the silence after which a duplicate counts as gone.
 	duplicateOver = 30 * time.Second
 
+	// lookAgain is when it is looked again for an address that may have gone, where the kernel did not say.
+	lookAgain = time.Second
+
 	// settle spares the processor where an interface reports errors without end.
 	settle = 10 * time.Millisecond
 )
@@ -233,7 +236,15 @@ func (h *hold) keep(ctx context.Context) {
 		case <-d.tick.C:
 			d.check()
 		case <-h.gone:
-			if present && h.absent() {
+			if !present {
+				continue
+			}
+			absent, err := h.absent()
+			if err != nil {
+				h.vip.log.Debug("it is not known whether the address is there", "address", h.vip.prefix, "cause", err)
+				time.AfterFunc(lookAgain, func() { signal(h.gone) })
+			}
+			if absent {
 				present = false
 				h.vip.changed(cluster.StatusFailed,
 					fmt.Sprintf("%s was taken off %s by another program, or %s went down", h.vip.prefix, h.iface.name, h.iface.name), true)
@@ -276,18 +287,18 @@ func (h *hold) tell() {
 	}
 }
 
-// absent says whether the kernel is known to have the address no more.
-func (h *hold) absent() bool {
+// absent says whether the kernel has the address no more; false with an error: that is not known.
+func (h *hold) absent() (bool, error) {
 	list, err := h.vip.route.addresses(familyOf(h.vip.prefix.Addr()))
 	if err != nil {
-		return false
+		return false, err
 	}
 	for _, p := range list {
 		if p.index == h.iface.index && p.addr == h.vip.prefix.Addr() {
-			return false
+			return false, nil
 		}
 	}
-	return true
+	return true, nil
 }
 
 // readClaims hands on what passes the filter: claims of other hosts.

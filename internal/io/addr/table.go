@@ -40,6 +40,10 @@ type table struct {
 	buffer   []byte
 }
 
+// dumpTries is how often the kernel is asked for a list that it was interrupted in making. Asking takes less than a
+// millisecond: so many changes in a row would be no accident.
+const dumpTries = 10
+
 // place is where an address is.
 type place struct {
 	addr  netip.Addr
@@ -119,7 +123,8 @@ func (t *table) read() {
 	})
 }
 
-// addresses lists the addresses of one family; dump asks the kernel, where they are not known.
+// addresses lists the addresses of one family; dump asks the kernel, where they are not known. A list that is not whole
+// counts for nothing: an address that it lacks would pass for one that is gone.
 func (t *table) addresses(family int, dump func(int) ([]present, bool, error)) ([]present, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -129,11 +134,17 @@ func (t *table) addresses(family int, dump func(int) ([]present, bool, error)) (
 	if list, known := t.lists[family]; known {
 		return list, nil
 	}
-	list, whole, err := dump(family)
-	if err == nil && whole { // notices that came meanwhile are taken in by the next
-		t.lists[family] = list
+	for range dumpTries {
+		list, whole, err := dump(family)
+		if err != nil {
+			return nil, err
+		}
+		if whole { // notices that came meanwhile are taken in by the next
+			t.lists[family] = list
+			return list, nil
+		}
 	}
-	return list, err
+	return nil, fmt.Errorf("list addresses: they changed while the kernel listed them, %d times in a row", dumpTries)
 }
 
 // forget has the kernel asked again for the addresses of one family.

@@ -185,3 +185,29 @@ func sorted(list []present) []present {
 		return cmp.Or(cmp.Compare(a.index, b.index), a.addr.Compare(b.addr), cmp.Compare(a.bits, b.bits))
 	})
 }
+
+// A list that the kernel was interrupted in making may lack what is there: it counts for nothing, and one that is never
+// whole is an error, not the news that an address is gone, or stopped.
+func TestInterruptedListIsMadeAnew(t *testing.T) {
+	s := newSegment(t, "a")
+	a := s.vip("a", netip.MustParsePrefix("10.77.0.50/24"), "", "")
+	a.mustStart(1)
+	dumps, interrupted := 0, 2
+	table := a.route.table
+	part := func(family int) ([]present, bool, error) {
+		if dumps++; dumps <= interrupted {
+			return nil, false, nil
+		}
+		return a.route.dump(family)
+	}
+	table.forget(unix.AF_INET)
+	list, err := table.addresses(unix.AF_INET, part)
+	if err != nil || !slices.ContainsFunc(list, func(p present) bool { return p.addr == a.prefix.Addr() }) || dumps != 3 {
+		t.Errorf("after %d requests the table has %v (%v)", dumps, list, err)
+	}
+	table.forget(unix.AF_INET)
+	dumps, interrupted = 0, 1000
+	if list, err := table.addresses(unix.AF_INET, part); err == nil {
+		t.Errorf("after %d requests, none of them answered whole, the table has %v", dumps, list)
+	}
+}

@@ -374,7 +374,7 @@ func (v *vip) Announce(context.Context) error {
 	if v.hold == nil || v.hold.stop == nil {
 		return fmt.Errorf("announce %s: it is not started", v.prefix)
 	}
-	if v.hold.absent() {
+	if absent, _ := v.hold.absent(); absent {
 		return fmt.Errorf("announce %s: it is not on %s any more", v.prefix, v.hold.iface.name)
 	}
 	signal(v.hold.again)
