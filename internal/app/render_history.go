@@ -82,7 +82,7 @@ func (v statusView) explain(w io.Writer, r *batonv1.ExplainResponse) {
 		next = g.Next + " would take it over"
 	}
 	if g.NextBanned {
-		next += " if its node were lost, though it failed there: no better is left"
+		next += " if its node were lost, in need only: no better is left"
 	}
 	v.field(w, "next", next)
 	v.field(w, "standing", v.about(g)...)

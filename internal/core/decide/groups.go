@@ -292,25 +292,20 @@ func Refusal(f *cluster.Facts, g *cluster.GroupFacts, to cluster.NodeID) string 
 }
 
 // Could tells why a node can't take a group that is to be placed now, or "" if it can; and inNeed why it would only if
-// none that is better were left.
+// none that is better were left. Of a manual group it tells who could if a person asked.
 func Could(f *cluster.Facts, g *cluster.GroupFacts, to cluster.NodeID) (refusal, inNeed string) {
-	p := &planner{f: f}
-	if why := p.inability(g, to); why != "" {
+	p := &planner{f: f, asked: true}
+	if why := p.against(g, to); why != "" {
 		return why, ""
 	}
-	if d := f.Instructions.Drain(to); d != nil {
-		return "is drained " + d.Note.String(), ""
+	var need []string
+	if to != g.Owner && p.astray(g, to) != "" {
+		need = append(need, p.unreachable(g, to))
 	}
-	b := p.banned(g, to)
-	switch {
-	case p.farther(g, to):
-		return p.unreachable(g, to), ""
-	case b == nil:
-		return "", ""
-	case reportOf(p, g, g.Owner).Failed && p.justFailed(b):
-		return "has just failed it: " + b.Reason, ""
+	if b := p.banned(g, to); b != nil {
+		need = append(need, "it failed there before: "+b.Reason)
 	}
-	return "", "it failed there before: " + b.Reason
+	return "", strings.Join(need, "; ")
 }
 
 // refusal is what keeps a move that somebody has planned off a node: an instruction, a ban, or that it is not able.
@@ -492,33 +487,16 @@ func (p *planner) choose(g *cluster.GroupFacts) (*cluster.NodeFacts, []Alternati
 		if id == g.Owner {
 			continue
 		}
-		why, drain := p.inability(g, id), p.f.Instructions.Drain(id)
-		if why == "" && drain != nil && (g.Owner != "" || id != g.Last) {
-			why = "is drained " + drain.Note.String()
-		}
-		if why != "" {
+		if why := p.against(g, id); why != "" {
 			rejected = append(rejected, Alternative{id, why})
-			continue
-		}
-		if spec.Failover == cluster.FailoverManual && !p.asked && g.Epoch > 0 && id != g.Last && !p.pinnedElsewhere(g) {
-			rejected = append(rejected, Alternative{id, "would be a move, and failover is manual"})
-			continue
-		}
-		ban := p.banned(g, id)
-		if ban != nil && reportOf(p, g, g.Owner).Failed && p.justFailed(ban) {
-			rejected = append(rejected, Alternative{id, "has just failed it: " + ban.Reason})
-			continue
-		}
-		if p.saysSame(g, id, g.Owner) {
-			rejected = append(rejected, Alternative{id, sameWord})
 			continue
 		}
 		n := p.f.Node(id)
 		rank := [6]int{p.distance(g, id), 0, 0, int(n.Role), 1, 1}
-		if drain != nil {
+		if p.f.Instructions.Drain(id) != nil {
 			rank[1] = 1
 		}
-		if ban != nil {
+		if p.banned(g, id) != nil {
 			rank[2] = 1
 		}
 		if g.Owner == "" && id == g.Last {
@@ -537,6 +515,26 @@ func (p *planner) choose(g *cluster.GroupFacts) (*cluster.NodeFacts, []Alternati
 		best, bestRank = n, rank
 	}
 	return best, rejected
+}
+
+// against is why a node is no candidate for a group at all, or "".
+func (p *planner) against(g *cluster.GroupFacts, id cluster.NodeID) string {
+	if why := p.inability(g, id); why != "" {
+		return why
+	}
+	if drain := p.f.Instructions.Drain(id); drain != nil && (g.Owner != "" || id != g.Last) {
+		return "is drained " + drain.Note.String()
+	}
+	if p.manual(g) && !p.asked && g.Epoch > 0 && id != g.Last && !p.pinnedElsewhere(g) {
+		return "would be a move, and failover is manual"
+	}
+	if ban := p.banned(g, id); ban != nil && reportOf(p, g, g.Owner).Failed && p.justFailed(ban) {
+		return "has just failed it: " + ban.Reason
+	}
+	if id != g.Owner && p.saysSame(g, id, g.Owner) {
+		return sameWord
+	}
+	return ""
 }
 
 // report returns what a node last said of the group, whatever epoch it speaks of.

@@ -54,7 +54,7 @@ func TestOwnerLosesItsClientsNetwork(t *testing.T) {
 				dead[w] = true
 			}
 			r.until("beta serves", timing.Takeover, func() bool { return r.at("beta").open("web") && !r.at("alpha").open("web") })
-			if o := r.at("gamma").n.Overview(cluster.Now{Mono: r.now}); !strings.Contains(o.Groups[0].Nodes[0].Can, "is out of touch on link lan with") {
+			if o := r.at("gamma").n.Overview(cluster.Now{Mono: r.now}); !strings.Contains(o.Groups[0].Nodes[0].InNeed, "is out of touch on link lan with") {
 				t.Errorf("gamma says of alpha: %+v", o.Groups[0].Nodes[0])
 			}
 			clear(dead)
