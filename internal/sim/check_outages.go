@@ -209,7 +209,7 @@ func (w *world) unrecorded() {
 	}
 	for g := range o.groups {
 		x := &o.groups[g]
-		if x.up < 0 || x.count == 0 || x.doubted || time.Duration(w.now-x.upSince) < w.settling()+min(time.Duration(max(0, x.total-x.most)), time.Minute) {
+		if x.up < 0 || w.hindered(x.up) || x.count == 0 || x.doubted || time.Duration(w.now-x.upSince) < w.settling()+min(time.Duration(max(0, x.total-x.most)), time.Minute) {
 			continue
 		}
 		if e := w.machines[x.up].gates[g].epoch; e != x.epoch || x.most < x.total-slack(x.total-x.base) {
