@@ -208,13 +208,17 @@ func (n *Node) serviceEnds(i int, mine bool) {
 }
 
 // serviceRanOut notes that clients are served no longer since the kernel's gate ran out. Where this agent stood still
-// when it did, nobody knows whether its whole machine stood still before.
+// when it did, nobody knows whether its whole machine stood still before. Where it ran, it was cut off from a majority,
+// and nobody knows since when from its clients: at the earliest since it was last heard, up to L before.
 func (n *Node) serviceRanOut(l *local) {
 	s := &l.service
 	end := n.gateEnd(l)
 	s.Up, s.Ordered = false, false
 	s.From, s.To = min(l.stands.Add(-gateSlip), n.now.Mono), min(end, n.now.Mono)
 	s.Late = n.now.Mono.Sub(n.last) > max(n.timing.Stall, n.timing.L/4)
+	if !s.Late && !n.leaseRuns() {
+		s.From = min(s.From, max(s.Began, l.stands.Add(-n.timing.L)))
+	}
 }
 
 // gateEnd is the latest instant until which the kernel's gate may be open, as far as it was asked for.
