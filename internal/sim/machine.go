@@ -139,7 +139,7 @@ func (m *machine) powerOff() {
 	clear(m.gates)
 	for i := range m.resources {
 		r := &m.resources[i]
-		r.status, r.busy, r.open, r.cancel = cluster.StatusStopped, false, false, false
+		r.status, r.busy, r.open, r.cancel, r.begun = cluster.StatusStopped, false, false, false, false
 		r.gen++
 	}
 	m.losePower()
@@ -249,7 +249,7 @@ func (m *machine) startAgent() {
 	}
 	for i := range m.resources {
 		r := &m.resources[i]
-		boot.Found = append(boot.Found, cluster.Done{Group: m.w.spec.Groups[r.group].ID, Resource: r.spec.ID, Status: r.status})
+		boot.Found = append(boot.Found, cluster.Done{Group: m.w.spec.Groups[r.group].ID, Resource: r.spec.ID, Status: r.found()})
 	}
 	m.w.note(m, "agent starts, run %d, record %v, log to %d", m.runs, m.record != nil, lastIndex(&boot.Disk))
 	m.w.counts.Agents++

@@ -17,6 +17,7 @@ type resource struct {
 	doing  cluster.Want   // that operation
 	cancel bool           // it is being cancelled
 	gen    uint32
+	begun  bool    // its start was under way when its agent ended: the next does not know whether it is ready
 	seen   bool    // of an address: this run of the agent has brought it up, and so watches it
 	health verdict // what its agent has told of it
 }
@@ -40,7 +41,7 @@ func (m *machine) pursue(i int, w cluster.Want) {
 // operate begins what the newest Want asks for.
 func (m *machine) operate(i int) {
 	r := &m.resources[i]
-	r.busy, r.cancel, r.doing = true, false, r.want
+	r.busy, r.cancel, r.doing, r.begun = true, false, r.want, false
 	r.gen++
 	if m.w.watcher != nil {
 		m.w.watcher.operation(m.w, m, r)
@@ -151,13 +152,30 @@ func (m *machine) effect(r *resource) cluster.Status {
 func (m *machine) workersDied() {
 	for i := range m.resources {
 		r := &m.resources[i]
-		if r.busy && m.coin(2) {
-			m.effect(r)
+		if r.busy {
+			r.begun = r.doing.Target != cluster.TargetStopped && !r.spec.Front && !r.up()
+			if m.coin(2) {
+				m.effect(r)
+				r.begun = r.begun && r.up()
+			}
 		}
 		r.busy, r.open, r.cancel, r.seen, r.health = false, false, false, false, well
 		r.gen++
 	}
 	m.checking = false
+}
+
+// up tells whether it is.
+func (r *resource) up() bool {
+	return r.status == cluster.StatusRunning || r.status == cluster.StatusStandby
+}
+
+// found is what the agent's probe says of the resource when it begins.
+func (r *resource) found() cluster.Status {
+	if r.begun {
+		return cluster.StatusUnknown
+	}
+	return r.status
 }
 
 // fail makes a group's first resource fail by itself, if it is up.
