@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -94,10 +95,18 @@ func lacking(err error) error {
 	return Lacking{err}
 }
 
-// fromSurroundings tells whether an error comes from what is around a resource. A full disk always does.
+// exhausted are errors of a host that has no more of something: room, processes, memory, open files.
+var exhausted = []error{unix.ENOSPC, unix.EDQUOT, unix.EAGAIN, unix.ENOMEM, unix.EMFILE, unix.ENFILE}
+
+// fromSurroundings tells whether an error comes from what is around a resource. That of a host that has no more of
+// something always does.
 func fromSurroundings(err error) bool {
 	_, ok := errors.AsType[Lacking](err)
-	return ok || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+	return ok || isExhausted(err)
+}
+
+func isExhausted(err error) bool {
+	return slices.ContainsFunc(exhausted, func(e error) bool { return errors.Is(err, e) })
 }
 
 // ErrStaleEpoch means that a newer placement of the group is known: the caller must give up the role.

@@ -74,7 +74,7 @@ func newCheck(fields map[string]any, name string, interval, timeout time.Duratio
 	if c.http != "" {
 		c.client = &http.Client{
 			// A probe goes to this node, by whatever name its certificate has, and never through a proxy.
-			Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+			Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 				MaxResponseHeaderBytes: probeHeader},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}
@@ -134,6 +134,30 @@ func (s status) Error() string {
 	return s.short + ": " + s.more
 }
 
+// unasked is why a check could not be asked, though nothing says that it never can be: the directory of users is away.
+type unasked struct{ cause error }
+
+func (u unasked) Error() string { return u.cause.Error() }
+func (u unasked) Unwrap() error { return u.cause }
+
+// couldNotAsk tells whether a check has failed before it asked anything, for want of what the host lacks at the moment.
+func couldNotAsk(err error) bool {
+	_, ok := errors.AsType[unasked](err)
+	return ok || isExhausted(err)
+}
+
+// account is who the program runs as, looked up once: a directory of users that is away is no reason to ask it nothing.
+func (p *process) account() (account, error) {
+	if known := p.owner.Load(); known != nil {
+		return *known, nil
+	}
+	owner, err := lookupAccount(p.user)
+	if err == nil {
+		p.owner.Store(&owner)
+	}
+	return owner, err
+}
+
 // inShort tells how a check failed without what differs by node or time.
 func inShort(err error) string {
 	if s, ok := errors.AsType[status](err); ok {
@@ -165,9 +189,24 @@ func (c *check) get(ctx context.Context) error {
 	return nil
 }
 
-func connect(ctx context.Context, address string) error {
+// dial connects. What "localhost" is, is asked of nobody (RFC 6761, 6.3): neither a file nor a name server need be there.
+func dial(ctx context.Context, network, address string) (net.Conn, error) {
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", address)
+	host, port, err := net.SplitHostPort(address)
+	if name := strings.ToLower(strings.TrimSuffix(host, ".")); err != nil || name != "localhost" && !strings.HasSuffix(name, ".localhost") {
+		return dialer.DialContext(ctx, network, address)
+	}
+	conn, err := dialer.DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))
+	if err != nil {
+		if v6, err6 := dialer.DialContext(ctx, network, net.JoinHostPort("::1", port)); err6 == nil {
+			return v6, nil
+		}
+	}
+	return conn, err
+}
+
+func connect(ctx context.Context, address string) error {
+	conn, err := dial(ctx, "tcp", address)
 	if err != nil {
 		if outer, ok := errors.AsType[*net.OpError](err); ok {
 			err = outer.Err // it would repeat the address
@@ -180,9 +219,9 @@ func connect(ctx context.Context, address string) error {
 // runCheck runs a check's command in the surroundings of the resource and its cgroup, and kills what is
 // left of it when the context ends.
 func (p *process) runCheck(ctx context.Context, argv []string) error {
-	owner, err := lookupAccount(p.user)
+	owner, err := p.account()
 	if err != nil {
-		return lacking(err)
+		return lacking(unasked{err})
 	}
 	out, end, err := newTailPipe()
 	if err != nil {

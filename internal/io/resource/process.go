@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -159,6 +160,7 @@ type process struct {
 	life  context.Context // ends at Close
 	end   context.CancelFunc
 	tasks sync.WaitGroup
+	owner atomic.Pointer[account] // that it was started as, or was looked up for a check; nil: not yet
 
 	mu    sync.Mutex // guards what follows; the operations alone write state
 	state state
@@ -476,6 +478,7 @@ func (p *process) launch(epoch cluster.Epoch, serving bool) (*run, error) {
 	if err != nil {
 		return nil, lacking(err)
 	}
+	p.owner.Store(&owner)
 	// The program finds its state file there; all other files in it are for root and the program alone.
 	if err := os.Chmod(p.env.RunDir, 0o711); err != nil {
 		return nil, err

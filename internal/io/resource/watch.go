@@ -75,7 +75,7 @@ func (p *process) watchHealth(r *run) {
 func (p *process) askHealth(ctx context.Context, r *run) {
 	ticker := time.NewTicker(p.healthy.interval)
 	defer ticker.Stop()
-	failures := 0
+	failures, unasked := 0, false
 	for {
 		select {
 		case <-ctx.Done():
@@ -87,6 +87,20 @@ func (p *process) askHealth(ctx context.Context, r *run) {
 		if ctx.Err() != nil || r.stopping {
 			p.mu.Unlock()
 			return
+		}
+		if around := couldNotAsk(err); around || unasked {
+			// What can't be asked here says nothing against what runs.
+			if around != unasked && r.ill == nil {
+				note := ""
+				if around {
+					note = fmt.Sprintf("whether it is well can't be asked here: %v", err)
+				}
+				p.env.Changed(p.role(), note, false)
+			}
+			if unasked = around; around {
+				p.mu.Unlock()
+				continue
+			}
 		}
 		switch {
 		case err != nil:
