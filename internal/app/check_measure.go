@@ -43,7 +43,7 @@ func measure(u *checkup, long time.Duration, data string) measured {
 	at := existing(data)
 	syncs, err := syncTimes(at)
 	if err != nil {
-		u.add("disk", bad, "run as root, or name the data directory with --data", "time a sync in %s: %v", at, err)
+		u.add("disk", bad, syncHint(err), "time a sync in %s: %v", at, err)
 		return m
 	}
 	m.sync = syncs[len(syncs)/2]
@@ -54,6 +54,17 @@ func measure(u *checkup, long time.Duration, data string) measured {
 	}
 	u.add("disk", v, hint, "a sync in %s takes %v, at worst %v of %d", at, m.sync.Round(10*time.Microsecond), worst.Round(10*time.Microsecond), len(syncs))
 	return m
+}
+
+// syncHint says what to do where a sync could not be timed.
+func syncHint(err error) string {
+	switch {
+	case noRoom(err):
+		return "make room there"
+	case errors.Is(err, fs.ErrPermission):
+		return "run as root, or name the data directory with --data"
+	}
+	return "look at that disk, or name the data directory with --data"
 }
 
 const (

@@ -86,15 +86,22 @@ func (a *agent) noteRevision() {
 	}
 }
 
-// run brings the file up to date after each change, until the context ends.
+// run brings the file up to date after each change, until the context ends. What fails is tried again.
 func (k *fileKeeper) run(ctx context.Context) {
-	for {
+	var failing complaint
+	for again := false; ; {
+		var retry <-chan time.Time
+		if again {
+			retry = time.After(keepEvery)
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-k.news:
+		case <-retry:
 		}
 		err := k.update()
+		again = err != nil
 		k.mu.Lock()
 		k.trouble, k.seen.valid = "", false
 		if err != nil {
@@ -102,9 +109,11 @@ func (k *fileKeeper) run(ctx context.Context) {
 		}
 		k.mu.Unlock()
 		if err != nil {
-			k.log.Error("this node's cluster file is not kept up to date", "file", k.path, "cause", err)
+			failing.failed(k.log, "this node's cluster file is not kept up to date", "file", k.path, "cause", err)
+			continue
 		}
-		if d := k.drift(); d != nil && err == nil {
+		failing.worked(k.log, "this node's cluster file is kept up to date again", "file", k.path)
+		if d := k.drift(); d != nil {
 			k.log.Warn(d.Text(), "hint", d.Hint())
 		}
 	}
@@ -224,7 +233,7 @@ func (k *fileKeeper) drift() *cluster.Drift {
 	case bytes.Equal(have, k.text):
 		d = nil
 	default:
-		d.Lines, d.Trouble = linesApart(string(k.text), string(have)), k.trouble
+		d.Lines, d.Trouble, d.Again = linesApart(string(k.text), string(have)), k.trouble, k.trouble != ""
 	}
 	look.drift = d
 	k.seen = look
