@@ -111,6 +111,9 @@ func (n *Node) tendUnseen(l *local) {
 	if l.open != 0 {
 		epoch = l.open
 	}
+	if stood := end <= n.now.Mono && end > s.To; stood && !u.on && !s.Up && !s.Over && s.Epoch == epoch && l.group != nil && l.group.MayAnswer() && !n.isCut(l.spec.ID) {
+		s.To = end // it was renewed once more, and has run out before anybody looked
+	}
 	if u.on && (!may || u.epoch != epoch) {
 		u.on = false
 		if !s.Up && s.Epoch == u.epoch {
