@@ -100,10 +100,10 @@ func DOSScript(dir string, command []string) string {
 // shells are programs of which an argument that is a file is a script.
 var shells = map[string]bool{"sh": true, "bash": true, "dash": true, "ash": true, "ksh": true, "zsh": true, "busybox": true, "env": true}
 
-// endHint says what the end of the program means, beyond its status; "": nothing more is known.
-func (p *process) endHint(well bool) string {
+// endHint says what the end of the program, whose output begins at from, means beyond its status; "": nothing more is known.
+func (p *process) endHint(well bool, from int64) string {
 	if script := DOSScript(p.dir, p.command); script != "" && !well {
 		return fmt.Sprintf("%s has DOS line ends (CR LF): sed -i 's/\\r$//' %[1]s", script)
 	}
-	return outputHint(lastOutput(Output(p.env)))
+	return outputHint(lastOutput(Output(p.env), from))
 }

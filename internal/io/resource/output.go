@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"baton/internal/core/cluster"
 )
@@ -130,11 +131,21 @@ func cutDeleted(path string, pid int, limit int64) error {
 	return os.Truncate(name, 0)
 }
 
-// lastLine returns the last line of a program's output that is not empty, shortened; "" if there is none.
-func lastLine(path string) string { return shorten(lastOutput(path)) }
+// lastLine returns the last line of an output from an offset on that says something, shortened; "" if there is none.
+func lastLine(path string, from int64) string { return shorten(lastOutput(path, from)) }
 
-// lastOutput returns the end of a program's output, at most 4 KiB of it; "" if there is none.
-func lastOutput(path string) string {
+// outputAt returns how long an output is: what a program writes that is started now comes after it.
+func outputAt(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// lastOutput returns the end of what was written to an output from an offset on, at most 4 KiB of it; "" if there is none.
+// One that is shorter than that was cut since then.
+func lastOutput(path string, from int64) string {
 	f, err := os.Open(path)
 	if err != nil {
 		return ""
@@ -144,17 +155,27 @@ func lastOutput(path string) string {
 	if err != nil {
 		return ""
 	}
-	end := make([]byte, 4096)
-	n, _ := f.ReadAt(end, max(0, info.Size()-int64(len(end))))
+	if info.Size() < from {
+		from = 0
+	}
+	end := make([]byte, min(4096, info.Size()-from))
+	n, _ := f.ReadAt(end, info.Size()-int64(len(end)))
 	return string(end[:n])
 }
 
-// shorten returns the last line of a text that is not empty, and at most its first 200 bytes.
+// shorten returns the last line of a text that has a letter or digit, and at most its first 200 bytes.
 func shorten(text string) string {
-	text = strings.TrimSpace(strings.ToValidUTF8(text, "?"))
-	line := strings.TrimSpace(text[strings.LastIndexByte(text, '\n')+1:])
-	if len(line) > 200 {
-		line = strings.ToValidUTF8(line[:200], "") + "…"
+	text = strings.ToValidUTF8(text, "?")
+	for line := ""; text != ""; {
+		at := strings.LastIndexByte(text, '\n')
+		line, text = strings.TrimSpace(text[at+1:]), text[:max(at, 0)]
+		if !strings.ContainsFunc(line, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }) {
+			continue
+		}
+		if len(line) > 200 {
+			line = strings.ToValidUTF8(line[:200], "") + "…"
+		}
+		return line
 	}
-	return line
+	return ""
 }

@@ -180,6 +180,7 @@ type state struct {
 	Cgroup   bool          // it runs in the resource's cgroup, and not only in its own process group
 	Signal   int           // that stops it, by the description it was started with; 0: not noted
 	Patience time.Duration // after that it is killed
+	From     int64         // where its output begins in the output file, in bytes
 }
 
 // run is one life of the program.
@@ -488,6 +489,7 @@ func (p *process) launch(epoch cluster.Epoch, serving bool) (*run, error) {
 		return nil, fmt.Errorf("open the output: %w", err)
 	}
 	defer out.Close()
+	from := outputAt(Output(p.env))
 	in, err := os.Open(os.DevNull)
 	if err != nil {
 		return nil, err
@@ -514,7 +516,7 @@ func (p *process) launch(epoch cluster.Epoch, serving bool) (*run, error) {
 			return p.note(func(s *state) {
 				*s = state{Highest: epoch, PID: pid, Start: r.start, Epoch: epoch, Serving: serving,
 					Ready: r.ready, Command: p.hash, Cgroup: group != nil,
-					Signal: int(p.stopSignal), Patience: p.stopTimeout}
+					Signal: int(p.stopSignal), Patience: p.stopTimeout, From: from}
 			})
 		},
 	}.start()

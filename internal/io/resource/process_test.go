@@ -611,7 +611,7 @@ func TestProgramIsNotRealtime(t *testing.T) {
 	if err != nil || now.Policy != unix.SCHED_NORMAL || now.Nice != 0 {
 		t.Errorf("the program is under %+v, %v; want SCHED_OTHER, nice 0", now, err)
 	}
-	until(t, "the output is complete", func() bool { return lastLine(Output(b.env)) == "end" })
+	until(t, "the output is complete", func() bool { return lastLine(Output(b.env), 0) == "end" })
 	text, _ := os.ReadFile(Output(b.env))
 	fields := strings.Fields(string(text))
 	got := strings.Join(fields, " ")
@@ -660,7 +660,7 @@ func TestOutputIsCut(t *testing.T) {
 	if text, _ := os.ReadFile(path); string(text) != "goes on\n" {
 		t.Errorf("file has %d bytes", len(text))
 	}
-	if old, _ := os.ReadFile(path + ".1"); len(old) != kept || lastLine(path+".1") != "the end" {
+	if old, _ := os.ReadFile(path + ".1"); len(old) != kept || lastLine(path+".1", 0) != "the end" {
 		t.Errorf("old file has %d bytes", len(old))
 	}
 }

@@ -33,7 +33,7 @@ func (p *process) watchEnd(r *run) {
 	}
 	exit := fmt.Sprintf("%s after %s", how, ran(r.start))
 	p.mu.Lock()
-	told := r.stopping
+	told, from := r.stopping, p.state.From
 	p.mu.Unlock()
 	var around error
 	if !told && !well && p.portTaken() != nil {
@@ -41,10 +41,10 @@ func (p *process) watchEnd(r *run) {
 	}
 	if around != nil {
 		exit += ": " + around.Error()
-	} else if hint := p.endHint(well); hint != "" {
+	} else if hint := p.endHint(well, from); hint != "" {
 		exit += ": " + hint
 	}
-	if line := lastLine(Output(p.env)); line != "" {
+	if line := lastLine(Output(p.env), from); line != "" {
 		exit += ", last output: " + line
 	}
 	p.mu.Lock()
