@@ -55,6 +55,7 @@ func (c *editCmd) Run(k *console) error {
 // comes back as it was.
 func editUntilRight(k *console, file, text string) (string, error) {
 	shown := text
+	var wrong error // with the text, as apply tells it
 	for {
 		if err := os.WriteFile(file, []byte(shown), 0o600); err != nil {
 			return "", fmt.Errorf("write the file to edit: %w", err)
@@ -74,16 +75,17 @@ func editUntilRight(k *console, file, text string) (string, error) {
 			if shown == text {
 				return text, nil
 			}
+			fmt.Fprintln(k.err, wrong)
 			return "", fail(exitUsage, "", "the file is still not right, and was not changed: nothing is applied")
 		}
-		_, err = config.Parse(file, []byte(now), Kinds())
-		if err == nil {
+		_, wrong = config.Parse(file, []byte(now), Kinds())
+		if wrong == nil {
 			return now, nil
 		}
 		if strings.TrimSpace(now) == "" {
 			return "", fail(exitFailed, "", "the file was emptied: nothing is applied")
 		}
-		text, shown = now, withRemarks(now, err)
+		text, shown = now, withRemarks(now, wrong)
 	}
 }
 

@@ -56,6 +56,13 @@ func (c *formCmd) Run(k *console) error {
 		if k.json {
 			return fail(exitUsage, "add --yes", "--json asks nothing, and it was not agreed to")
 		}
+		s, err := agent.Status(k.ctx, &batonv1.StatusRequest{})
+		if err != nil {
+			return k.trouble(err)
+		}
+		if s.Forming == "" || s.Joining {
+			return fail(exitFailed, "baton status", "%s belongs to a cluster already", s.Node)
+		}
 		fmt.Fprintf(k.out, "The cluster is founded without %s, whose vote counts as missing until it is let in.\n", names)
 		if !k.agreed("Found it so?") {
 			return fail(exitFailed, "answer y, or add --yes", "nothing was done")
