@@ -277,7 +277,7 @@ func TestCheckCommand(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &u); err != nil || errOut != "" {
 		t.Fatalf("%v: %s%s", err, out, errOut)
 	}
-	expectFinding(t, &u, "file", pass, "cluster feed, 3 nodes, 2 links, 1 groups")
+	expectFinding(t, &u, "file", pass, "cluster feed, 3 nodes, 2 links, 1 group")
 	expectFinding(t, &u, "node", pass, "this host is alpha")
 	expectFinding(t, &u, "gate", pass, "absolute deadline")
 	expectFinding(t, &u, "cgroup", pass, "cgroup v2 at")

@@ -186,7 +186,7 @@ func instructed() *stage {
 			Decision: "it is paused: it is watched, and nothing is decided on it", Rule: "G06"},
 		cluster.GroupView{ID: "reports", Last: "alpha", Epoch: 2, Policy: "automatic", Failback: "never",
 			Nodes:    []cluster.GroupNodeView{{Node: "alpha", Phase: "stopped"}, {Node: "beta", Phase: "stopped"}},
-			Decision: "somebody has stopped it, and it stays so until it is started", Rule: "G05"})
+			Decision: "somebody has stopped it, and it stays so until it is started or its time is up", Rule: "G05"})
 	s.reply = api.MoveReply{Done: true, Text: "it is done"}
 	return s
 }

@@ -180,7 +180,7 @@ func checkFile(u *checkup, name string) *cluster.Spec {
 		return nil
 	}
 	u.Takeover = spec.Timing.Takeover.String()
-	u.add("file", pass, "", "%s: cluster %s, %d nodes, %d links, %d groups", name, spec.Cluster, len(spec.Nodes), len(spec.Links), len(spec.Groups))
+	u.add("file", pass, "", "%s: cluster %s, %s, %s, %s", name, spec.Cluster, counted(len(spec.Nodes), "node"), counted(len(spec.Links), "link"), counted(len(spec.Groups), "group"))
 	if bytes.Contains(text, []byte("\r\n")) {
 		u.add("line ends", warning, "sed -i 's/\\r$//' "+name+", on every node",
 			"%s has DOS line ends (CR LF): a cluster forms only from files that are the same to the byte, and what a shell gets from it may end in CR", name)
@@ -249,4 +249,12 @@ func (c *keygenCmd) Run(k *console) error {
 	}
 	fmt.Fprintf(k.out, "a new key is in %s: copy it to every node\n", c.File)
 	return nil
+}
+
+// counted writes a number of things: 1 link, 2 links.
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

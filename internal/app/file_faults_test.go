@@ -19,7 +19,9 @@ func TestFieldFaults(t *testing.T) {
 	for _, c := range []struct{ fields, place, text, hint string }{
 		{"command: x, user: nobody, ready: { tcp: localhost }", "4:41", `ready.tcp of process of group web: "localhost" lacks its port`, "write it like localhost:8080"},
 		{`command: x, user: nobody, ready: { tcp: "localhost:" }`, "4:41", `ready.tcp of process of group web: "localhost:" lacks its port`, "write it like localhost:8080"},
-		{`command: x, user: nobody, ready: { tcp: "localhost:http" }`, "4:41", `ready.tcp of process of group web: "localhost:http" lacks its port: a number from 1 to 65535`, "write it like localhost:8080"},
+		{`command: x, user: nobody, ready: { tcp: "localhost:http" }`, "4:41", `ready.tcp of process of group web: "localhost:http" has no port from 1 to 65535`, "write it like localhost:8080"},
+		{`command: x, user: nobody, ready: { tcp: "localhost:82820" }`, "4:41", `ready.tcp of process of group web: "localhost:82820" has no port from 1 to 65535`, "write it like localhost:8080"},
+		{"command: x, user: nobody, healthy: { command: w, failures: -1 }", "4:60", "failures of healthy of process of group web is -1, less than the least, 0", ""},
 		{`command: x, user: nobody, ready: { tcp: ":80" }`, "4:41", `ready.tcp of process of group web: ":80" lacks its host`, "write it like localhost:8080"},
 		{`command: x, user: nobody, ready: { tcp: "::1:80" }`, "4:41", `ready.tcp of process of group web: "::1:80" is not HOST:PORT; an IPv6 address stands in brackets, as in [::1]:8080`, "write it like localhost:8080"},
 		{`command: x, user: nobody, healthy: { http: "localhost:8080/" }`, "4:44", `healthy.http of process of group web: "localhost:8080/" lacks http:// or https://`, "write it like http://localhost:8080/"},

@@ -333,6 +333,8 @@ func (p Part) String() string {
 		return fmt.Sprintf("assign %s to %s as epoch %d", p.Assign.Group, p.Assign.To, p.Assign.Epoch)
 	case p.Released != nil:
 		return fmt.Sprintf("released %s epoch %d", p.Released.Group, p.Released.Epoch)
+	case p.Move != nil && p.Move.From == "":
+		return fmt.Sprintf("move %s to %s", p.Move.Group, p.Move.To)
 	case p.Move != nil:
 		return fmt.Sprintf("move %s from %s to %s", p.Move.Group, p.Move.From, p.Move.To)
 	case p.MoveEnd != nil && p.MoveEnd.Done:

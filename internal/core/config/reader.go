@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -202,6 +203,8 @@ func (r *reader) integer(n *node, what string, from, to int64) (int64, bool) {
 	switch {
 	case err != nil || strconv.FormatInt(i, 10) != n.text:
 		r.fail(n.position, "", "%s: %q is no plain decimal number that fits", what, clip(n.text))
+	case i < from && to == math.MaxInt64: // nobody is helped by that most
+		r.fail(n.position, "", "%s is %d, less than the least, %d", what, i, from)
 	case i < from || i > to:
 		r.fail(n.position, "", "%s is %d, outside %d to %d", what, i, from, to)
 	default:

@@ -35,7 +35,7 @@ var groupRules = []groupRule{
 		then: func(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 			return []cluster.Part{{Unban: &cluster.Unban{Group: g.ID, Node: p.mended(g).Node}}}
 		}},
-	{id: "G05", verdict: Stay, why: "somebody has stopped it, and it stays so until it is started", when: stopped, then: toldToStop},
+	{id: "G05", verdict: Stay, why: "somebody has stopped it, and it stays so until it is started or its time is up", when: stopped, then: toldToStop},
 	{id: "G10", verdict: Record, why: "the move has ended: the target serves",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return moved(g) && reportOf(p, g, g.Move.To).Serving },
 		then: endMove(true, "")},

@@ -316,6 +316,9 @@ func (n *Node) done(p *cluster.Part) string {
 	case p.Pause != nil:
 		return fmt.Sprintf("%s is paused %s", p.Pause.Group, span(&p.Pause.Note))
 	case p.Resume != nil && p.Resume.Group == "":
+		if len(n.state.Instructions.Paused) == 0 {
+			return "nothing is paused any more"
+		}
 		return "nothing is paused any more but what was paused by name"
 	case p.Resume != nil:
 		return string(p.Resume.Group) + " is paused no longer"

@@ -117,7 +117,7 @@ func targetFault(text string) string {
 	case host == "":
 		return "lacks its host"
 	case !goodPort(port):
-		return "lacks its port: a number from 1 to 65535"
+		return "has no port from 1 to 65535"
 	}
 	return ""
 }
