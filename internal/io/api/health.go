@@ -98,7 +98,7 @@ func (h *Health) serve(ctx context.Context, at netip.AddrPort) {
 
 func (h *Health) answer(ctx context.Context, l net.Listener) error {
 	s := &http.Server{Handler: h.metrics.Handler(), ReadTimeout: healthTimeout, WriteTimeout: 2 * healthTimeout, IdleTimeout: healthIdle,
-		MaxHeaderBytes: maxHealthHeaders, ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug)}
+		MaxHeaderBytes: maxHealthHeaders, ConnState: (&callers{idle: map[net.Conn]time.Time{}}).changed, ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug)}
 	undo := context.AfterFunc(ctx, func() { s.Close() })
 	defer undo()
 	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -106,6 +106,41 @@ func (h *Health) answer(ctx context.Context, l net.Listener) error {
 		return err
 	}
 	return nil
+}
+
+// callers are the connections of a Health listener. Where one more would fill it, the one that has been idle longest is
+// closed: monitors that keep theirs must not keep out who asks.
+type callers struct {
+	mu   sync.Mutex
+	all  int
+	idle map[net.Conn]time.Time // since when
+}
+
+// changed is told of each connection's state (http.Server.ConnState).
+func (c *callers) changed(conn net.Conn, state http.ConnState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.idle, conn)
+	switch state {
+	case http.StateNew:
+		if c.all++; c.all < maxHealthConns {
+			return
+		}
+		var oldest net.Conn
+		for other, since := range c.idle {
+			if oldest == nil || since.Before(c.idle[oldest]) {
+				oldest = other
+			}
+		}
+		if oldest != nil {
+			delete(c.idle, oldest)
+			oldest.Close()
+		}
+	case http.StateIdle:
+		c.idle[conn] = time.Now()
+	case http.StateHijacked, http.StateClosed:
+		c.all--
+	}
 }
 
 // Handler answers what a Health listener does: GET of /metrics, /healthz, /readyz and

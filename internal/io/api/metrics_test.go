@@ -204,6 +204,16 @@ func TestHealthListener(t *testing.T) {
 			t.Errorf("GET %s: %d, want %d: %s", path, code, want, text)
 		}
 	}
+	for i := range 2 * maxHealthConns { // each keeps its connection
+		kept := &http.Client{Transport: &http.Transport{}, Timeout: 2 * time.Second}
+		answer, err := kept.Get(base + "/healthz")
+		if err != nil {
+			t.Fatalf("connection %d, while others are idle: %v", i, err)
+		}
+		io.Copy(io.Discard, answer.Body)
+		answer.Body.Close()
+		defer kept.CloseIdleConnections()
+	}
 	for _, path := range []string{"/healthz", "/metrics", "/v1/groups/orders/primary"} {
 		if code, _ := get(t, "POST", base+path); code != http.StatusMethodNotAllowed {
 			t.Errorf("POST %s: %d", path, code)
