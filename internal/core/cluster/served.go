@@ -144,8 +144,8 @@ func (s *Served) String() string {
 		text += fmt.Sprintf(", %s of it planned", Span(s.Share, s.Share, Within))
 	}
 	switch {
-	case s.Known == AtLeast && s.Phases.Paused > 0 && s.Phases.Paused <= s.Least: // clients may have been served in a longer one
-		text += ": paused " + millis(s.Phases.Paused) + " before another try"
+	case s.Known == AtLeast && min(s.Phases.Paused, s.Least) >= time.Millisecond/2: // in what is over it clients may have been served
+		text += ": paused " + millis(min(s.Phases.Paused, s.Least)) + " before another try"
 	case s.Phases != (Phases{}) && s.Known != AtLeast:
 		text += ": " + s.Phases.String()
 	}

@@ -10,7 +10,7 @@ func TestServedTellsNoMoreThanIsKnown(t *testing.T) {
 	for want, s := range map[string]Served{
 		"web serves on beta, epoch 2, after unplanned outage of unknown length": {
 			Known: AtLeast, Least: 300 * time.Microsecond, Phases: Phases{Paused: 9988 * time.Millisecond}},
-		"web serves on beta, epoch 2, after unplanned outage of at least 900 ms": {
+		"web serves on beta, epoch 2, after unplanned outage of at least 900 ms: paused 900 ms before another try": {
 			Known: AtLeast, Least: 900 * time.Millisecond, Phases: Phases{Paused: 9988 * time.Millisecond}},
 		"web serves on beta, epoch 2, after unplanned outage of at least 2000 ms: paused 1000 ms before another try": {
 			Known: AtLeast, Least: 2 * time.Second, Phases: Phases{Paused: time.Second}},
