@@ -23,12 +23,8 @@ func checkSight(u *checkup, spec *cluster.Spec, self *cluster.NodeSpec) {
 		}
 	}
 	for _, why := range blind {
-		what := "1 group"
-		if n := seen[why]; n > 1 {
-			what = fmt.Sprintf("%d groups", n)
-		}
 		u.add("reach", warning, "reach: the address of the gateway, or reach: none if that is as it should be",
-			"should this node lose the network of its clients while it lives, %s would stay: %s", what, why)
+			"should this node lose the network of its clients while it lives, %s would stay: %s", counted(seen[why], "group"), why)
 	}
 }
 

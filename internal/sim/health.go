@@ -54,7 +54,7 @@ func (m *machine) findHealth() {
 		if m.agent == nil {
 			return
 		}
-		if r.spec.Front || r.busy || r.status != cluster.StatusRunning && r.status != cluster.StatusStandby {
+		if r.spec.Front || r.busy || !r.up() {
 			continue
 		}
 		d := cluster.Done{Group: m.w.spec.Groups[r.group].ID, Resource: r.spec.ID, Status: r.status}

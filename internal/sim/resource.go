@@ -111,8 +111,7 @@ func (m *machine) finished(i int) {
 
 // effect makes the operation true, and returns what the worker reports of it.
 func (m *machine) effect(r *resource) cluster.Status {
-	up := r.status == cluster.StatusRunning || r.status == cluster.StatusStandby
-	if !up || r.doing.Restart || r.doing.Target == cluster.TargetStopped {
+	if !r.up() || r.doing.Restart || r.doing.Target == cluster.TargetStopped {
 		r.health = well
 		if !r.spec.Front && m.unanswered(r.group) {
 			r.health = ill // it does not become ready

@@ -180,7 +180,7 @@ func (n *Node) placeLeader() {
 func (n *Node) hears(i int) int {
 	count := 0
 	for k := range n.peers {
-		if k != i && n.peers[k].votes && n.hearsOf(i, k) && (n.hearsOf(k, i) || n.mute(i, k) && !n.peers[k].entrusted) {
+		if k != i && n.peers[k].votes && (n.inTouch(i, k) || n.mute(i, k) && !n.peers[k].entrusted) {
 			count++
 		}
 	}
