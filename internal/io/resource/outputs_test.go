@@ -15,8 +15,9 @@ import (
 	"baton/internal/core/cluster"
 )
 
-// outputs watches one resource's output in a directory of its own.
-func outputs(t *testing.T, before string) (o *Outputs, file *os.File, told func() string) {
+// outputs watches one resource's output in a directory of its own. It awaits that all that is told is the wanted text: a
+// line is kept before it is told.
+func outputs(t *testing.T, before string) (o *Outputs, file *os.File, awaitTold func(want string)) {
 	t.Helper()
 	env := Env{Group: "web", Spec: cluster.ResourceSpec{ID: "app"}, RunDir: t.TempDir()}
 	if before != "" {
@@ -26,10 +27,15 @@ func outputs(t *testing.T, before string) (o *Outputs, file *os.File, told func(
 	}
 	var mu sync.Mutex
 	var all []string
+	more := make(chan struct{}, 1)
 	o, err := NewOutputs(func(g cluster.GroupID, r cluster.ResourceID, text string) {
 		mu.Lock()
-		defer mu.Unlock()
 		all = append(all, fmt.Sprintf("%s/%s %s", g, r, text))
+		mu.Unlock()
+		select {
+		case more <- struct{}{}:
+		default:
+		}
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -43,10 +49,21 @@ func outputs(t *testing.T, before string) (o *Outputs, file *os.File, told func(
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { file.Close() })
-	return o, file, func() string {
-		mu.Lock()
-		defer mu.Unlock()
-		return strings.Join(all, "; ")
+	return o, file, func(want string) {
+		t.Helper()
+		for deadline := time.After(patience); ; {
+			mu.Lock()
+			got := strings.Join(all, "; ")
+			mu.Unlock()
+			if got == want {
+				return
+			}
+			select {
+			case <-more:
+			case <-deadline:
+				t.Fatalf("told %q, want %q", got, want)
+			}
+		}
 	}
 }
 
@@ -61,7 +78,7 @@ func texts(lines []OutputLine) string {
 // awaitLines waits until the lines kept from a number on are the wanted ones.
 func awaitLines(t *testing.T, o *Outputs, from uint64, want string) (lines []OutputLine, next uint64) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(patience)
 	for {
 		changed := o.Changed()
 		if lines, next = o.Next("web", "app", from); texts(lines) == want {
@@ -76,7 +93,7 @@ func awaitLines(t *testing.T, o *Outputs, from uint64, want string) (lines []Out
 }
 
 func TestOutputIsFollowed(t *testing.T) {
-	o, file, told := outputs(t, "from before\nand")
+	o, file, awaitTold := outputs(t, "from before\nand")
 	write := func(s string) {
 		t.Helper()
 		if _, err := file.WriteString(s); err != nil {
@@ -100,9 +117,7 @@ func TestOutputIsFollowed(t *testing.T) {
 	}
 	write("after the cut\n")
 	awaitLines(t, o, next, "after the cut")
-	if got, want := told(), "web/app and more; web/app ; web/app not \uFFFD UTF-8; web/app half a line; web/app after the cut"; got != want {
-		t.Errorf("told %q, want %q", got, want)
-	}
+	awaitTold("web/app and more; web/app ; web/app not \uFFFD UTF-8; web/app half a line; web/app after the cut")
 	if !o.Has("web", "app") || o.Has("web", "other") {
 		t.Error("it does not know what it has")
 	}
@@ -120,7 +135,7 @@ func TestOutputIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		lines, _ := o.Next("web", "app", 0)
 		size := 0
@@ -180,7 +195,7 @@ func TestFloodIsCut(t *testing.T) {
 	for end := time.Now().Add(time.Second); time.Now().Before(end); {
 		_, _ = f.Write(line) // it may be full until it is cut
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		fmt.Fprintln(f, "the end") // again, since it may still be full
 		lines, _ := o.Next("web", "app", 0)
 		info, err := f.Stat()
