@@ -765,15 +765,16 @@ type Group struct {
 	Move          *Move                  `protobuf:"bytes,8,opt,name=move,proto3" json:"move,omitempty"`         // absent: none is under way
 	Bans          []*Ban                 `protobuf:"bytes,9,rep,name=bans,proto3" json:"bans,omitempty"`
 	Nodes         []*GroupNode           `protobuf:"bytes,10,rep,name=nodes,proto3" json:"nodes,omitempty"`       // in order of preference
-	Next          string                 `protobuf:"bytes,11,opt,name=next,proto3" json:"next,omitempty"`         // who would take it over now; empty: nobody could
+	Next          string                 `protobuf:"bytes,11,opt,name=next,proto3" json:"next,omitempty"`         // who would take it over now, or could where next_on_command; empty: nobody could
 	Decision      string                 `protobuf:"bytes,12,opt,name=decision,proto3" json:"decision,omitempty"` // why it is where it is, and why it has not moved
 	Rule          string                 `protobuf:"bytes,13,opt,name=rule,proto3" json:"rule,omitempty"`         // id of the rule that decided
 	Evidence      []string               `protobuf:"bytes,14,rep,name=evidence,proto3" json:"evidence,omitempty"`
-	Rejected      []string               `protobuf:"bytes,15,rep,name=rejected,proto3" json:"rejected,omitempty"`                        // "NODE: why not"
-	Resources     []*Resource            `protobuf:"bytes,16,rep,name=resources,proto3" json:"resources,omitempty"`                      // on the node that looks; in an ExplainResponse on its owner
-	NextBanned    bool                   `protobuf:"varint,24,opt,name=next_banned,json=nextBanned,proto3" json:"next_banned,omitempty"` // it failed on that node: it goes there only because its own is lost, and no better is left
-	Service       *Service               `protobuf:"bytes,40,opt,name=service,proto3" json:"service,omitempty"`                          // how it has served so far
-	Degraded      string                 `protobuf:"bytes,41,opt,name=degraded,proto3" json:"degraded,omitempty"`                        // why its clients don't get what they should though its owner has it open; empty: they do, or it has not
+	Rejected      []string               `protobuf:"bytes,15,rep,name=rejected,proto3" json:"rejected,omitempty"`                                   // "NODE: why not"
+	Resources     []*Resource            `protobuf:"bytes,16,rep,name=resources,proto3" json:"resources,omitempty"`                                 // on the node that looks; in an ExplainResponse on its owner
+	NextBanned    bool                   `protobuf:"varint,24,opt,name=next_banned,json=nextBanned,proto3" json:"next_banned,omitempty"`            // it failed on that node: it goes there only because its own is lost, and no better is left
+	Service       *Service               `protobuf:"bytes,40,opt,name=service,proto3" json:"service,omitempty"`                                     // how it has served so far
+	NextOnCommand bool                   `protobuf:"varint,42,opt,name=next_on_command,json=nextOnCommand,proto3" json:"next_on_command,omitempty"` // its failover is manual: it goes there only if a person moves it
+	Degraded      string                 `protobuf:"bytes,41,opt,name=degraded,proto3" json:"degraded,omitempty"`                                   // why its clients don't get what they should though its owner has it open; empty: they do, or it has not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -932,6 +933,13 @@ func (x *Group) GetService() *Service {
 		return x.Service
 	}
 	return nil
+}
+
+func (x *Group) GetNextOnCommand() bool {
+	if x != nil {
+		return x.NextOnCommand
+	}
+	return false
 }
 
 func (x *Group) GetDegraded() string {
@@ -2368,7 +2376,7 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\x03ago\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ago\x128\n" +
 	"\n" +
 	"round_trip\x18( \x01(\v2\x19.google.protobuf.DurationR\troundTrip\x12\x16\n" +
-	"\x06absent\x18) \x01(\bR\x06absent\"\xb7\x04\n" +
+	"\x06absent\x18) \x01(\bR\x06absent\"\xdf\x04\n" +
 	"\x05Group\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x12\n" +
@@ -2389,7 +2397,8 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\tresources\x18\x10 \x03(\v2\x12.baton.v1.ResourceR\tresources\x12\x1f\n" +
 	"\vnext_banned\x18\x18 \x01(\bR\n" +
 	"nextBanned\x12+\n" +
-	"\aservice\x18( \x01(\v2\x11.baton.v1.ServiceR\aservice\x12\x1a\n" +
+	"\aservice\x18( \x01(\v2\x11.baton.v1.ServiceR\aservice\x12&\n" +
+	"\x0fnext_on_command\x18* \x01(\bR\rnextOnCommand\x12\x1a\n" +
 	"\bdegraded\x18) \x01(\tR\bdegraded\"\x8c\x03\n" +
 	"\aService\x120\n" +
 	"\x05first\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05first\x120\n" +

@@ -149,8 +149,13 @@ func broken() *stage {
 	v.Nodes[1].Sick = true
 	v.Nodes[2].Links[1] = cluster.LinkView{Heard: true, Ago: 41 * time.Second}
 	v.Groups = append(v.Groups, cluster.GroupView{ID: "reports", Last: "alpha", Epoch: 2, Policy: "manual", Failback: "automatic after 10m0s",
-		Nodes:    []cluster.GroupNodeView{{Node: "alpha", Phase: "standby"}, {Node: "beta", Phase: "stopped", Can: "says that its disk does not answer"}},
-		Decision: "its failover is manual: it waits for a command", Rule: "G21"})
+		Nodes: []cluster.GroupNodeView{{Node: "alpha", Phase: "standby", Can: "is drained by anna (pid 13)"}, {Node: "beta", Phase: "stopped"}},
+		Next:  "beta", NextOnCommand: true,
+		Decision: "its failover is manual: it waits until somebody moves it, with baton switch", Rule: "G21"},
+		cluster.GroupView{ID: "wiki", Owner: "alpha", Last: "alpha", Epoch: 2, Serving: true, Policy: "manual", Failback: "never",
+			Nodes: []cluster.GroupNodeView{{Node: "alpha", Phase: "serving", Epoch: 2}, {Node: "beta", Phase: "standby"}},
+			Next:  "beta", NextOnCommand: true, NextBanned: true,
+			Decision: "its owner holds its lease and reports no failure", Rule: "G90"})
 	g := &v.Groups[0]
 	g.Serving, g.Next = false, ""
 	g.Nodes[0] = cluster.GroupNodeView{Node: "alpha", Phase: "failed", Epoch: 7, Reason: "web: exited with 1 after 20ms"}
@@ -272,7 +277,7 @@ func TestCommands(t *testing.T) {
 			"history --group nothing", "switch orders --to beta", "switch orders --dry-run", "failback orders"}},
 		{"forming", forming(), []string{"status", "status --wait --timeout 300ms", "history", "explain orders", "switch orders"}},
 		{"no_quorum", alone(), []string{"status", "explain orders", "status --wait --timeout 300ms"}},
-		{"failed", broken(), []string{"status", "explain orders", "switch orders --to beta", "status --wait --timeout 300ms"}},
+		{"failed", broken(), []string{"status", "explain orders", "explain wiki", "switch orders --to beta", "status --wait --timeout 300ms"}},
 		{"moving", moving(), []string{"status", "switch orders", "explain orders"}},
 		{"json", healthy(), []string{"status --json", "switch orders --json", "history -n 1 --json", "explain 3 --json", "explain nothing --json"}},
 		{"json_refused", forming(), []string{"switch orders --json"}},

@@ -78,10 +78,13 @@ func (v statusView) explain(w io.Writer, r *batonv1.ExplainResponse) {
 	if paused(v.StatusResponse, g.Name) {
 		next = "nobody takes it over while it is paused"
 	}
-	if g.Next != "" {
+	switch {
+	case g.NextOnCommand:
+		next = "nobody by itself, since its failover is manual: " + onCommand(g)
+	case g.Next != "":
 		next = g.Next + " would take it over"
 	}
-	if g.NextBanned {
+	if g.NextBanned && !g.NextOnCommand {
 		next += " if its node were lost, in need only: no better is left"
 	}
 	v.field(w, "next", next)

@@ -284,6 +284,9 @@ func (v statusView) groupTable(w io.Writer) {
 		if g.NextBanned {
 			next = cell{g.Next + ", in need", yellow}
 		}
+		if g.NextOnCommand {
+			next = cell{g.Next + ", on command", plainText}
+		}
 		var on []string
 		for _, n := range g.Nodes {
 			phase := n.Phase
@@ -357,7 +360,10 @@ func (v statusView) sentence(w io.Writer, g *batonv1.Group) {
 	for _, b := range g.Bans {
 		fmt.Fprintf(w, "  kept off %s until %s: %s\n", b.Node, b.Until.AsTime().Local().Format("15:04:05"), b.Reason)
 	}
-	if g.NextBanned {
+	switch {
+	case g.NextOnCommand && !g.Serving:
+		fmt.Fprintf(w, "  %s\n", onCommand(g))
+	case g.NextBanned && !g.NextOnCommand:
 		fmt.Fprintf(w, "  %s would take it all the same if its node were lost: no better is left\n", g.Next)
 	}
 	if g.Next == "" && !stopped(v.StatusResponse, g.Name) && !paused(v.StatusResponse, g.Name) {
@@ -367,6 +373,15 @@ func (v statusView) sentence(w io.Writer, g *batonv1.Group) {
 			}
 		}
 	}
+}
+
+// onCommand tells how a group of manual failover gets to the node that could take it.
+func onCommand(g *batonv1.Group) string {
+	text := fmt.Sprintf("baton switch %s --to %s moves it there", g.Name, g.Next)
+	if g.NextBanned {
+		text += ", once what keeps it off there is over"
+	}
+	return text
 }
 
 // where says where a group is, to stand after its name.

@@ -104,10 +104,12 @@ type GroupView struct {
 	Move     *Move
 	Bans     []Ban
 	Nodes    []GroupNodeView // in the group's order of preference
-	Next     NodeID          // who would take over now; empty: nobody
+	Next     NodeID          // who would take over now, or could where NextOnCommand; empty: nobody could
 	// NextBanned: it failed there before, or clients don't reach it there, and it would go there only because its node is
 	// lost and no better is left.
 	NextBanned bool
+	// NextOnCommand: its failover is manual, and it goes there only if a person moves it.
+	NextOnCommand bool
 	// Decision is why it is where it is and why it has not moved, by this node's own look.
 	Decision string
 	Rule     string

@@ -34,7 +34,7 @@ func TestCouldIsWhatIsDecided(t *testing.T) {
 func agrees(t *testing.T, f *cluster.Facts, g *cluster.GroupFacts, given string) {
 	t.Helper()
 	best, rejected := (&planner{f: f, asked: true}).choose(g)
-	next, nextInNeed := Next(f, g)
+	next, nextInNeed, _ := Next(f, g)
 	for _, id := range f.Spec.Group(g.ID).Nodes {
 		if id == g.Owner {
 			continue

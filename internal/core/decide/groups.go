@@ -77,10 +77,11 @@ var groupRules = []groupRule{
 		when: func(p *planner, g *cluster.GroupFacts) bool { return g.Owner == "" && p.mayStillCome(g) }},
 	{id: "G24", verdict: Wait, why: "it is new, and a node that it prefers has not told yet how it is there",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return g.Owner == "" && p.awaitsWord(g) }},
-	{id: "G21", verdict: Stay, why: "its failover is manual: it waits for a command",
+	{id: "G21", verdict: Stay, why: "its failover is manual: it waits until somebody moves it, with baton switch",
 		when: func(p *planner, g *cluster.GroupFacts) bool {
 			return g.Owner == "" && p.manual(g) && g.Epoch > 0 && p.best(g) == nil && !p.pinnedElsewhere(g)
-		}},
+		},
+		then: explainByHand},
 	{id: "G22", verdict: Move, why: "nobody owns it",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return g.Owner == "" && p.best(g) != nil },
 		then: place},
@@ -144,6 +145,11 @@ var groupRules = []groupRule{
 		when: displaced, then: leave},
 	{id: "G34", verdict: Record, why: "its node is drained, and another can take it", when: offDrained, then: moveOff},
 	{id: "G35", verdict: Wait, why: "its node is drained: what needs no start elsewhere goes first", when: offDrainedLater, then: drainEvidence},
+	{id: "G43", verdict: Stay, why: "it failed on its node, and its failover is manual: it is restarted there until somebody moves it, with baton switch",
+		when: func(p *planner, g *cluster.GroupFacts) bool {
+			return p.manual(g) && reportOf(p, g, g.Owner).Failed
+		},
+		then: explainByHand},
 	{id: "G31", verdict: Stay, why: "it failed on its node, and no other can take it: it is restarted there",
 		when: func(p *planner, g *cluster.GroupFacts) bool { return reportOf(p, g, g.Owner).Failed },
 		then: explainNobody},
@@ -216,6 +222,28 @@ func place(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 func explainNobody(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
 	_, d.Rejected = p.choose(g)
 	return nil
+}
+
+// explainByHand is explainNobody for a group that only a person moves: what keeps it off each node if one asks.
+func explainByHand(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
+	q := *p
+	q.asked = true
+	d.Evidence = append(d.Evidence, p.byHand(g))
+	return explainNobody(&q, g, d)
+}
+
+// byHand tells what a person types to move a group that nobody else moves.
+func (p *planner) byHand(g *cluster.GroupFacts) string {
+	q := *p
+	q.asked = true
+	best := q.best(g)
+	if best == nil {
+		return fmt.Sprintf("no other node could be given %s now", g.ID)
+	}
+	if why := q.refusal(g, best.ID); why != "" {
+		return fmt.Sprintf("baton switch %s would be refused now: %s %s", g.ID, best.ID, why)
+	}
+	return fmt.Sprintf("baton switch %s --to %s moves it", g.ID, best.ID)
 }
 
 func giveBack(p *planner, g *cluster.GroupFacts, d *Decision) []cluster.Part {
@@ -526,7 +554,7 @@ func (p *planner) against(g *cluster.GroupFacts, id cluster.NodeID) string {
 		return "is drained " + drain.Note.String()
 	}
 	if p.manual(g) && !p.asked && g.Epoch > 0 && id != g.Last && !p.pinnedElsewhere(g) {
-		return "would be a move, and failover is manual"
+		return "would be a move, and its failover is manual: only a person moves it"
 	}
 	if ban := p.banned(g, id); ban != nil && reportOf(p, g, g.Owner).Failed && p.justFailed(ban) {
 		return "has just failed it: " + ban.Reason
@@ -583,16 +611,21 @@ func Best(f *cluster.Facts, g *cluster.GroupFacts) cluster.NodeID {
 	return ""
 }
 
-// Next returns who would take a group over if its node were lost now, or ""; and whether it would do so in need only:
-// the group failed there before, or its clients do not reach that node, and would go there all the same.
-func Next(f *cluster.Facts, g *cluster.GroupFacts) (id cluster.NodeID, inNeed bool) {
-	p := &planner{f: f, asked: true} // of a manual group: who could
+// Next returns who would take a group over if its node were lost now, or "". InNeed: the group failed there before, or
+// its clients do not reach that node, and it would go there all the same. OnCommand: that node could take it, but only
+// if a person moves it, since its failover is manual.
+func Next(f *cluster.Facts, g *cluster.GroupFacts) (id cluster.NodeID, inNeed, onCommand bool) {
+	p := &planner{f: f}
 	if stopped(p, g) || p.paused(g) != nil {
-		return "", false
+		return "", false, false
 	}
 	best := p.best(g)
 	if best == nil {
-		return "", false
+		p.asked, onCommand = true, true
+		best = p.best(g)
 	}
-	return best.ID, p.banned(g, best.ID) != nil || p.astray(g, best.ID) != ""
+	if best == nil {
+		return "", false, false
+	}
+	return best.ID, p.banned(g, best.ID) != nil || p.astray(g, best.ID) != "", onCommand
 }

@@ -151,7 +151,7 @@ func (p *planner) rescue(g *cluster.GroupFacts, d *Decision) []cluster.Part {
 		return nil
 	}
 	if spec.Failover == cluster.FailoverManual && !p.pinnedElsewhere(g) {
-		d.Evidence = append(d.Evidence, fmt.Sprintf("%s stays where it is: its failover is manual", g.ID))
+		d.Evidence = append(d.Evidence, fmt.Sprintf("%s goes nowhere by itself: its failover is manual; %s", g.ID, p.byHand(g)))
 		return nil
 	}
 	best, rejected := p.choose(g)

@@ -140,7 +140,7 @@ func (n *Node) groupView(i int, f *cluster.Facts, last decisions) cluster.GroupV
 		move := *st.Move // which the state goes on to change
 		v.Move = &move
 	}
-	v.Next, v.NextBanned = decide.Next(f, g)
+	v.Next, v.NextBanned, v.NextOnCommand = decide.Next(f, g)
 	if spec.Failover == cluster.FailoverManual {
 		v.Policy = "manual"
 	}

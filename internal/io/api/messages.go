@@ -85,7 +85,7 @@ func nodeOf(v *cluster.NodeView, links []string) *batonv1.Node {
 func groupOf(v *cluster.GroupView) *batonv1.Group {
 	g := &batonv1.Group{
 		Name: string(v.ID), Owner: string(v.Owner), Last: string(v.Last), Epoch: uint64(v.Epoch), Serving: v.Serving, Failover: v.Policy,
-		Failback: v.Failback, Next: string(v.Next), NextBanned: v.NextBanned, Decision: v.Decision, Rule: v.Rule, Evidence: v.Evidence, Rejected: v.Rejected, Degraded: v.Degraded,
+		Failback: v.Failback, Next: string(v.Next), NextBanned: v.NextBanned, NextOnCommand: v.NextOnCommand, Decision: v.Decision, Rule: v.Rule, Evidence: v.Evidence, Rejected: v.Rejected, Degraded: v.Degraded,
 	}
 	if m := v.Move; m != nil {
 		g.Move = &batonv1.Move{Id: m.ID, From: string(m.From), To: string(m.To), Epoch: uint64(m.Epoch), Failback: m.Failback, Assigned: uint64(m.Assigned)}

@@ -139,7 +139,7 @@ var readMetrics = []metric{
 		ofGroups(func(o *cluster.Overview, g *cluster.GroupView) float64 { return yes(g.Serving && g.Owner == o.Node) })},
 	{MetricInfo{"baton_group_served", plainKind, groupLabel, "1 if some node serves the group, as seen from this one."},
 		ofGroups(func(_ *cluster.Overview, g *cluster.GroupView) float64 { return yes(g.Serving) })},
-	{MetricInfo{"baton_group_takeover_ready", plainKind, groupLabel, "1 if another node could take the group over now; 0: the next fault is an outage."},
+	{MetricInfo{"baton_group_takeover_ready", plainKind, groupLabel, "1 if another node could take the group over now, one of manual failover on a command; 0: the next fault is an outage."},
 		ofGroups(func(_ *cluster.Overview, g *cluster.GroupView) float64 { return yes(g.Next != "") })},
 	{MetricInfo{"baton_group_epoch", plainKind, groupLabel, "Number of the group's newest placement; it only grows."},
 		ofGroups(func(_ *cluster.Overview, g *cluster.GroupView) float64 { return float64(g.Epoch) })},
