@@ -75,6 +75,11 @@ func admit(n *cluster.NodeFacts) []cluster.Part {
 		Node: n.ID, Incarnation: n.Incarnation, Boot: n.Boot, Number: n.Number + 1}})
 }
 
+func admissible(f *cluster.Facts, n *cluster.NodeFacts) bool {
+	return !n.Admitted && !leaves(f, n) && votes(n) && n.Role != cluster.Witness && n.Fresh && !n.Sick && !n.Deaf && !n.Isolated && n.Boot != 0 && (n.Over || n.SaidOver) &&
+		len(n.SilentTo) < cluster.Quorum(f.Voters) // else it would be evicted again at once
+}
+
 // nodeRules decide on leases (protocol.md, "Taking a lease away", and "Quorum leases", 2).
 var nodeRules = []nodeRule{
 	{id: "N01", verdict: Evict, why: "its machine has booted anew: its former lease is taken without waiting for silence",
@@ -100,12 +105,10 @@ var nodeRules = []nodeRule{
 			return n.Admitted && leaves(f, n) && !slices.ContainsFunc(f.Groups, func(g cluster.GroupFacts) bool { return g.Owner == n.ID })
 		},
 		parts: evict},
-	{id: "N05", verdict: Admit, why: "it is heard, and its former lease is over",
-		when: func(f *cluster.Facts, n *cluster.NodeFacts) bool {
-			return !n.Admitted && !leaves(f, n) && votes(n) && n.Role != cluster.Witness && n.Fresh && !n.Sick && !n.Deaf && !n.Isolated && n.Boot != 0 && (n.Over || n.SaidOver) &&
-				len(n.SilentTo) < cluster.Quorum(f.Voters) // else it would be evicted again at once
-		},
+	{id: "N09", verdict: Admit, why: "it is heard, and has had no lease before",
+		when:  func(f *cluster.Facts, n *cluster.NodeFacts) bool { return n.Number == 0 && admissible(f, n) },
 		parts: admit},
+	{id: "N05", verdict: Admit, why: "it is heard, and its former lease is over", when: admissible, parts: admit},
 	{id: "N06", verdict: Record, why: "a majority of the voters has said that nothing is left of its lease",
 		when: func(f *cluster.Facts, n *cluster.NodeFacts) bool { return !n.Admitted && !n.Over && n.SaidOver },
 		parts: func(n *cluster.NodeFacts) []cluster.Part {
