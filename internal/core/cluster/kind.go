@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"strings"
 	"time"
 )
@@ -27,13 +28,26 @@ type KindSpec struct {
 
 // FieldFault is what is wrong with a field of a resource, whatever host it is for.
 type FieldFault struct {
-	Path []string // the field, and the fields within it
-	Text string   // what is wrong with its value
-	Hint string   // what to write instead
+	Path  []string // the field, and the fields within it
+	Value string   // as it is written, where that is shown; empty: it is not
+	Text  string   // what is wrong, to stand after the value, else after the field: "is no absolute path"
+	Hint  string   // what to write instead
 }
 
 // String returns the field and what is wrong with it.
-func (f FieldFault) String() string { return strings.Join(f.Path, ".") + ": " + f.Text }
+func (f FieldFault) String() string { return f.Of("") }
+
+// Of returns the field of a resource, such as "process of group web", and what is wrong with it.
+func (f FieldFault) Of(resource string) string {
+	field := strings.Join(f.Path, ".")
+	if resource != "" {
+		field += " of " + resource
+	}
+	if f.Value != "" {
+		return fmt.Sprintf("%s: %q %s", field, f.Value, f.Text)
+	}
+	return field + " " + f.Text
+}
 
 // FieldSpec describes one field of a resource kind.
 type FieldSpec struct {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"baton/internal/core/cluster"
@@ -411,7 +410,7 @@ func (r *reader) faults(kind *cluster.KindSpec, what string, p *placed) {
 		return
 	}
 	for _, f := range kind.Faults(p.resource.Fields) {
-		r.fail(placeOf(p.given, f.Path), f.Hint, "%s of %s: %s", strings.Join(f.Path, "."), what, f.Text)
+		r.fail(placeOf(p.given, f.Path), f.Hint, "%s", f.Of(what))
 	}
 }
 

@@ -17,30 +17,32 @@ import (
 
 // processFaults tells what is wrong with a process's fields on whatever host; what one host lacks is for Check.
 func processFaults(fields map[string]any) (out []cluster.FieldFault) {
-	add := func(hint, text string, path ...string) {
-		out = append(out, cluster.FieldFault{Path: path, Text: text, Hint: hint})
+	add := func(hint, value, text string, path ...string) {
+		out = append(out, cluster.FieldFault{Path: path, Value: value, Text: text, Hint: hint})
 	}
 	command, _ := fields["command"].([]string)
 	dir, placed := fields["directory"].(string)
 	placed = placed && dir != "/"
 	switch {
 	case len(command) == 0 || command[0] == "":
-		add("write the program and its arguments", "is empty", "command")
+		add("write the program and its arguments", "", "is empty", "command")
 	case !placed && strings.Contains(command[0], "/") && !filepath.IsAbs(command[0]):
-		add("write the whole path, beginning with /, or add directory: that it begins in", fmt.Sprintf("%q is no absolute path", command[0]), "command")
+		add("write the whole path, beginning with /, or add directory: that it begins in", command[0], "is no absolute path", "command")
 	}
 	if placed && !filepath.IsAbs(dir) {
-		add("write the whole path, beginning with /", fmt.Sprintf("%q is no absolute path", dir), "directory")
+		add("write the whole path, beginning with /", dir, "is no absolute path", "directory")
 	}
 	if user, _ := fields["user"].(string); user == "" {
-		add("the agent is root, so a process says whom it runs as", "is empty", "user")
+		add("the agent is root, so a process says whom it runs as", "", "is empty", "user")
 	}
 	if signal, given := fields["stop_signal"].(string); given && signalOf(signal) == 0 {
-		add("write SIGTERM, SIGINT or another signal; kill -l lists them", fmt.Sprintf("there is no signal %q", signal), "stop_signal")
+		add("write SIGTERM, SIGINT or another signal; kill -l lists them", signal, "is no signal", "stop_signal")
 	}
 	for _, name := range []string{"ready", "healthy"} {
 		if sub, given := fields[name].(map[string]any); given {
-			checkFaults(sub, func(hint, text string, path ...string) { add(hint, text, append([]string{name}, path...)...) })
+			checkFaults(sub, func(hint, value, text string, path ...string) {
+				add(hint, value, text, append([]string{name}, path...)...)
+			})
 		}
 	}
 	return out
@@ -55,7 +57,7 @@ func signalOf(name string) syscall.Signal {
 }
 
 // checkFaults tells what is wrong with a check.
-func checkFaults(fields map[string]any, add func(hint, text string, path ...string)) {
+func checkFaults(fields map[string]any, add func(hint, value, text string, path ...string)) {
 	const way = `write one of tcp: "localhost:8080", http: "http://localhost:8080/" and command: PROGRAM`
 	var ways []string
 	for _, name := range []string{"http", "tcp", "command"} {
@@ -65,28 +67,28 @@ func checkFaults(fields map[string]any, add func(hint, text string, path ...stri
 	}
 	switch len(ways) {
 	case 0:
-		add(way, "says nothing to ask: it lacks http, tcp or command")
+		add(way, "", "says nothing to ask: it lacks http, tcp or command")
 	case 1:
 	default:
-		add("keep one of them", "has both "+strings.Join(ways, " and "), ways[1])
+		add("keep one of them", "", "has both "+strings.Join(ways, " and "), ways[1])
 	}
 	if text, given := fields["http"].(string); given {
 		if why := urlFault(text); why != "" {
-			add("write it like http://localhost:8080/", fmt.Sprintf("%q %s", text, why), "http")
+			add("write it like http://localhost:8080/", text, why, "http")
 		}
 	}
 	if text, given := fields["tcp"].(string); given {
 		if why := targetFault(text); why != "" {
-			add("write it like localhost:8080", fmt.Sprintf("%q %s", text, why), "tcp")
+			add("write it like localhost:8080", text, why, "tcp")
 		}
 	}
 	for _, name := range []string{"interval", "timeout"} {
 		if d, given := fields[name].(time.Duration); given && d < time.Millisecond {
-			add("write 1ms or more", fmt.Sprintf("is %s, less than the least, 1ms", d), name)
+			add("write 1ms or more", "", fmt.Sprintf("is %s, less than the least, 1ms", d), name)
 		}
 	}
 	if n, given := fields["failures"].(int64); given && n < 1 {
-		add("write 1 or more", fmt.Sprintf("is %d, less than the least, 1", n), "failures")
+		add("write 1 or more", "", fmt.Sprintf("is %d, less than the least, 1", n), "failures")
 	}
 }
 

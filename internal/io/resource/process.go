@@ -261,7 +261,7 @@ func field[T any](fields map[string]any, name string, absent T) (T, error) {
 	}
 	t, ok := v.(T)
 	if !ok {
-		return absent, fmt.Errorf("%s: is a %T, not a %T", name, v, absent)
+		return absent, fmt.Errorf("%s is a %T, not a %T", name, v, absent)
 	}
 	return t, nil
 }

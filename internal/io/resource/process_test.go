@@ -696,13 +696,13 @@ func TestWrongFields(t *testing.T) {
 		fields map[string]any
 		want   string
 	}{
-		{map[string]any{"user": ""}, "user: is empty"},
-		{map[string]any{"command": []string{}}, "command: is empty"},
-		{map[string]any{"command": "sleep"}, "command: is a string, not a []string"},
-		{map[string]any{"stop_signal": "SIGNOT"}, `there is no signal "SIGNOT"`},
-		{map[string]any{"ready": map[string]any{"tcp": "x:1", "http": "http://x"}}, "ready.tcp: has both http and tcp"},
-		{map[string]any{"ready": map[string]any{}}, "ready: says nothing to ask"},
-		{map[string]any{"healthy": map[string]any{"tcp": "x:1", "failures": int64(0)}}, "healthy.failures: is 0"},
+		{map[string]any{"user": ""}, "user is empty"},
+		{map[string]any{"command": []string{}}, "command is empty"},
+		{map[string]any{"command": "sleep"}, "command is a string, not a []string"},
+		{map[string]any{"stop_signal": "SIGNOT"}, `stop_signal: "SIGNOT" is no signal`},
+		{map[string]any{"ready": map[string]any{"tcp": "x:1", "http": "http://x"}}, "ready.tcp has both http and tcp"},
+		{map[string]any{"ready": map[string]any{}}, "ready says nothing to ask"},
+		{map[string]any{"healthy": map[string]any{"tcp": "x:1", "failures": int64(0)}}, "healthy.failures is 0"},
 		{map[string]any{"healthy": map[string]any{"http": "ftp://x"}}, "lacks http:// or https://"},
 	} {
 		_, err := Process{}.New(Env{RunDir: t.TempDir(), Spec: spec("", c.fields)})
