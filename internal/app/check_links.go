@@ -207,6 +207,8 @@ func checkResources(u *checkup, spec *cluster.Spec, self *cluster.NodeSpec) {
 		for _, r := range g.On(self.ID).Resources {
 			if hint, err := checkResource(r); err != nil {
 				u.add("group "+string(g.ID), bad, hint, "resource %s: %v", r.ID, err)
+			} else if text, hint := doubtResource(r); text != "" {
+				u.add("group "+string(g.ID), warning, hint, "resource %s: %s", r.ID, text)
 			}
 		}
 	}

@@ -56,3 +56,28 @@ func TestFieldFaults(t *testing.T) {
 		}
 	}
 }
+
+// TestPrefixOfNoNetwork: a prefix that no network has would have the kernel look for all the rest of the world on that one
+// wire.
+func TestPrefixOfNoNetwork(t *testing.T) {
+	const file = "cluster: web\nnodes: { a: { address: 10.0.0.11 }, b: { address: 10.0.0.12 }, c: { address: 10.0.5.13, role: witness } }\n" +
+		"groups: { web: { resources: [ vip: %q ] } }\n"
+	for address, want := range map[string]string{
+		"10.0.0.50/0":  "address of vip of group web: \"10.0.0.50/0\" has a prefix of 0 bits, and no network has fewer than 8",
+		"10.0.0.50/7":  "has a prefix of 7 bits",
+		"fd00::50/0":   "has a prefix of 0 bits",
+		"10.0.0.50/8":  "",
+		"fd00::50/8":   "",
+		"10.0.0.50/32": "",
+	} {
+		_, err := config.Parse("f", fmt.Appendf(nil, file, address), Kinds())
+		var wrong config.Errors
+		switch {
+		case want == "" && err != nil:
+			t.Errorf("%s: %v", address, err)
+		case want == "":
+		case !errors.As(err, &wrong) || len(wrong) != 1 || !strings.Contains(wrong[0].Message, want) || wrong[0].Line != 3 || !strings.HasPrefix(wrong[0].Hint, "write "+strings.Split(address, "/")[0]+"/"):
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}

@@ -137,6 +137,16 @@ func checkResource(r cluster.ResourceSpec) (hint string, err error) {
 	return "", nil
 }
 
+// doubtResource asks a resource's kind what is doubtful of it on this host.
+func doubtResource(r cluster.ResourceSpec) (text, hint string) {
+	for _, k := range kinds {
+		if d, ok := k.(resource.Doubter); ok && k.Spec().Name == r.Kind {
+			return d.Doubt(r)
+		}
+	}
+	return "", ""
+}
+
 // validateAll checks a text on every node that both files name, all at once.
 func validateAll(ctx context.Context, here *host, peers Peers, next *cluster.Spec, o *cluster.Overview) []api.Problem {
 	var mu sync.Mutex

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -55,6 +56,46 @@ func (VIP) Lacks(spec cluster.ResourceSpec) error {
 		return fmt.Errorf("IPv6 is disabled on %s (disable_ipv6)", i.name)
 	}
 	return nil
+}
+
+// Doubt implements resource.Doubter: an interface whose own addresses are all in other subnets may be the wrong one. One
+// without any is a network of clients alone, and an address without a subnet (/32, /128) is one that routers send here.
+func (VIP) Doubt(spec cluster.ResourceSpec) (text, hint string) {
+	p, name, err := parse(spec.Fields)
+	if err != nil || name == "" || p.IsSingleIP() {
+		return "", ""
+	}
+	r, err := openRoute()
+	if err != nil {
+		return "", ""
+	}
+	defer r.close()
+	i, err := r.byName(name)
+	if err != nil {
+		return "", ""
+	}
+	list, err := r.addresses(familyOf(p.Addr()))
+	if err != nil {
+		return "", ""
+	}
+	var subnets []string
+	for _, x := range list {
+		switch {
+		case x.index != i.index || x.ours || x.addr == p.Addr() || x.addr.IsLinkLocalUnicast() && !p.Addr().IsLinkLocalUnicast():
+		case x.network.Overlaps(p):
+			return "", ""
+		case !slices.Contains(subnets, x.network.String()):
+			subnets = append(subnets, x.network.String())
+		}
+	}
+	if len(subnets) == 0 {
+		return "", ""
+	}
+	hint = fmt.Sprintf("correct the address or the interface; if %s is on that wire as well, it may stay; if routers send it here, write %s/%d", p.Masked(), p.Addr(), p.Addr().BitLen())
+	if home, err := r.find(p, 0); err == nil && home.index != i.index {
+		hint = fmt.Sprintf("%s is in that subnet: write interface: %s, or leave it out", home.name, home.name)
+	}
+	return fmt.Sprintf("%s is in no subnet of interface %s, which has %s: clients there may not reach it", p, i.name, strings.Join(subnets, ", ")), hint
 }
 
 // ipv6Disabled tells whether an interface takes no IPv6 addresses.

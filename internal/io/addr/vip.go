@@ -20,6 +20,9 @@ import (
 
 // Neither operation waits for anything but the kernel; the limits are for a machine that hangs.
 const (
+	// bitsLeast is the shortest prefix that any network has (10.0.0.0/8, fd00::/8). Whatever a shorter one holds the kernel
+	// would look for on that one wire.
+	bitsLeast    = 8
 	nameMax      = 127 // of an interface's alternative name, in bytes (ALTIFNAMSIZ of linux/if.h)
 	startTimeout = 5 * time.Second
 	stopTimeout  = 5 * time.Second
@@ -52,6 +55,7 @@ func (VIP) Spec() cluster.KindSpec {
 		Depths:       []cluster.Depth{cluster.Cold},
 		StartTimeout: startTimeout,
 		StopTimeout:  stopTimeout,
+		Faults:       faults,
 		Guards: func(fields map[string]any) ([]string, []cluster.Port, error) {
 			p, _, err := parse(fields)
 			if err != nil {
@@ -60,6 +64,20 @@ func (VIP) Spec() cluster.KindSpec {
 			return []string{p.String()}, nil, nil
 		},
 	}
+}
+
+// faults tells what is wrong with the fields, whatever the host.
+func faults(fields map[string]any) []cluster.FieldFault {
+	p, ok := fields["address"].(netip.Prefix)
+	if !ok || !p.IsValid() || p.Bits() >= bitsLeast {
+		return nil
+	}
+	like := 24
+	if p.Addr().Is6() {
+		like = 64
+	}
+	return []cluster.FieldFault{{Path: []string{"address"}, Value: p.String(), Text: fmt.Sprintf("has a prefix of %d bits, and no network has fewer than %d", p.Bits(), bitsLeast),
+		Hint: fmt.Sprintf("write %s/%d, or the prefix length that the network has", p.Addr(), like)}}
 }
 
 // parse reads the kind's fields.

@@ -22,6 +22,13 @@ type Checker interface {
 	Check(spec cluster.ResourceSpec) (hint string, err error)
 }
 
+// Doubter is a Kind that can tell what of a resource will do and is probably not what was meant, on this host.
+type Doubter interface {
+	// Doubt tells what is doubtful of a resource for which nothing is lacking, and what to do; "": nothing is. It changes
+	// nothing.
+	Doubt(spec cluster.ResourceSpec) (text, hint string)
+}
+
 // Lacker is a Kind of which some of what it needs comes and goes, such as an interface that is down: that is no
 // fault of the cluster file, so Check passes over it.
 type Lacker interface {
