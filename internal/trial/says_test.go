@@ -64,6 +64,9 @@ func TestRestartIsNamed(t *testing.T) {
 		text := c.run(Gamma, "status")
 		return strings.Contains(text, "alpha, preparing: service: was killed by SIGKILL") && strings.Contains(text, "it is started again, and 1 of ")
 	})
+	c.shell(Alpha, "rm /run/hangs")
+	said := regexp.MustCompile(`web serves on alpha, epoch 1, after unplanned outage of [^(]* \(service: was killed by SIGKILL[^)]*\)`)
+	c.eventually("history names the cause", func() bool { return said.MatchString(c.run(Gamma, "history")) })
 }
 
 // The standby takes over, and its program does not start at first: the pauses before other tries are told apart from the

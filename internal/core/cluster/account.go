@@ -2,6 +2,9 @@ package cluster
 
 import "time"
 
+// CauseMax bounds Account.Cause, in bytes: it goes with heartbeats.
+const CauseMax = 96
+
 // Account is how a group's clients were served by one placement on the sender, by the sender's own clock. Of a boot
 // that is over nothing is told: the clock began anew. It serves the record of outages only.
 type Account struct {
@@ -16,6 +19,9 @@ type Account struct {
 	Over     bool // they never will be again under Epoch
 	Ordered  bool // somebody ordered what took the service away then
 	Late     bool // it may have ended before From: nobody noticed at once
+	// Cause is what last took the service away where nobody ordered it: "app: exited with status 1"; CauseMax bytes at
+	// most. Empty: nothing has, or it is not known.
+	Cause string
 	// What the gaps between Began and now add up to that have ended, those that somebody ordered apart.
 	OrderedGaps, OtherGaps Gaps
 }

@@ -26,6 +26,9 @@ type Served struct {
 	// Before is the epoch that was served before; 0: the outage was one within Epoch.
 	Before Epoch  `json:"before,omitempty"`
 	Phases Phases `json:"phases,omitzero"`
+	// Cause is what took the service away within Epoch, by Node's word, where somebody did not order all of it. Why a
+	// group came to another node stands in the entry that placed it.
+	Cause string `json:"cause,omitempty"`
 	// Ordered and Other are what Node has told of gaps in its service under Epoch so far: what it tells from now on that
 	// is more is news.
 	Ordered time.Duration `json:"ordered,omitempty"`
@@ -142,6 +145,9 @@ func (s *Served) String() string {
 	text += fmt.Sprintf(", after %s outage of %s", kindOf(s.Planned), Span(s.Down, s.Least, s.Known))
 	if s.Share > 0 {
 		text += fmt.Sprintf(", %s of it planned", Span(s.Share, s.Share, Within))
+	}
+	if s.Cause != "" {
+		text += fmt.Sprintf(" (%s)", s.Cause)
 	}
 	switch {
 	case s.Known == AtLeast && min(s.Phases.Paused, s.Least) >= time.Millisecond/2: // in what is over it clients may have been served

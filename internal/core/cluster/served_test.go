@@ -14,6 +14,8 @@ func TestServedTellsNoMoreThanIsKnown(t *testing.T) {
 			Known: AtLeast, Least: 900 * time.Millisecond, Phases: Phases{Paused: 9988 * time.Millisecond}},
 		"web serves on beta, epoch 2, after unplanned outage of at least 2000 ms: paused 1000 ms before another try": {
 			Known: AtLeast, Least: 2 * time.Second, Phases: Phases{Paused: time.Second}},
+		"web serves on beta, epoch 2, after unplanned outage of at least 400 ms (app: was killed by SIGKILL)": {
+			Known: AtLeast, Least: 400 * time.Millisecond, Cause: "app: was killed by SIGKILL"},
 	} {
 		s.Group, s.Node, s.Epoch, s.Down = "web", "beta", 2, time.Minute
 		if got := s.String(); got != want {

@@ -193,6 +193,11 @@ func (n *Node) keepAccount(l *local) {
 func (n *Node) serviceEnds(i int, mine bool) {
 	l, st := &n.groups[i], &n.state.Groups[i]
 	s := &l.service
+	defer func() {
+		if !s.Ordered {
+			s.Cause = shorten(n.cause(l), cluster.CauseMax)
+		}
+	}()
 	switch stopped := n.state.Instructions.Stop(st.ID, "") != nil; {
 	case n.sleptAt == n.now.Mono:
 		s.Up, s.From, s.To = false, n.last, n.now.Mono // while it slept
@@ -210,13 +215,33 @@ func (n *Node) serviceEnds(i int, mine bool) {
 	n.keepAccount(l)
 }
 
+// cause tells what has just taken a group's service away, where nobody ordered it; empty: it is not known.
+func (n *Node) cause(l *local) string {
+	switch {
+	case n.sleptAt == n.now.Mono:
+		return "its machine stood still"
+	case !n.leaseRuns() || n.ranOut(l):
+		return ranOut
+	case l.outcome.Failed != "":
+		return l.outcome.Failed
+	case l.outcome.Again != "":
+		return l.outcome.Again
+	case n.isCut(l.spec.ID):
+		return "its uplink was gone"
+	}
+	return ""
+}
+
+// ranOut is the cause where a gate ran out.
+const ranOut = "its lease was not renewed in time"
+
 // serviceRanOut notes that clients are served no longer since the kernel's gate ran out. Where this agent stood still
 // when it did, nobody knows whether its whole machine stood still before. Where it ran, it was cut off from a majority,
 // and nobody knows since when from its clients: at the earliest since it was last heard, up to L before.
 func (n *Node) serviceRanOut(l *local) {
 	s := &l.service
 	end := n.gateEnd(l)
-	s.Up, s.Ordered = false, false
+	s.Up, s.Ordered, s.Cause = false, false, ranOut
 	s.From, s.To = min(l.stands.Add(-gateSlip), n.now.Mono), min(end, n.now.Mono)
 	s.Late = n.now.Mono.Sub(n.last) > max(n.timing.Stall, n.timing.L/4)
 	if !s.Late && !n.leaseRuns() {
@@ -254,11 +279,11 @@ func (n *Node) resumeService(l *local, a cluster.Account, gates []cluster.GateSt
 	case !a.Up:
 		s.To = max(s.To, end)
 	case stood == 0:
-		s.Up, s.From, s.To, s.Late = false, n.now.Mono, n.now.Mono, true
+		s.Up, s.From, s.To, s.Late, s.Cause = false, n.now.Mono, n.now.Mono, true, "its gate was gone when the agent started again"
 	case !up:
-		s.Up, s.From, s.To, s.Late = false, end, end, true
+		s.Up, s.From, s.To, s.Late, s.Cause = false, end, end, true, "it was not up when the agent started again"
 	case stood <= n.now.Mono:
-		s.Up, s.From, s.To, s.Late = false, end.Add(-gateSlip), end, true // nobody watched what is around it meanwhile
+		s.Up, s.From, s.To, s.Late, s.Cause = false, end.Add(-gateSlip), end, true, ranOut // nobody watched what is around it meanwhile
 	}
 }
 

@@ -409,6 +409,9 @@ func (n *Node) toRecord(i int) *cluster.Served {
 	s.Planned = other.most == 0 && other.known == cluster.Within && ordered.most > 0
 	if !s.Planned {
 		s.Share = ordered.most
+		if x.Epoch == st.Epoch {
+			s.Cause = a.Cause
+		}
 	}
 	if single := len(chain) == 2 && x.Epoch < st.Epoch && s.Share == 0; single && s.Down == n.between(&chain[0], &chain[1]).most {
 		if chain[1].epoch == chain[0].epoch+1 {

@@ -23,7 +23,7 @@ import (
 // within the elements of a list; bytes after the last known field are ignored, and a field that a shorter,
 // older message lacks is left zero by the code that adds it. The version changes only when an old reader must not
 // understand the message at all.
-const codecVersion = 2
+const codecVersion = 3
 
 // Limits of the format. What is beyond them is refused on both sides; only a reason is cut.
 const (
@@ -273,6 +273,7 @@ func (e *encoder) account(a *Account) {
 		e.duration("accounts.gaps", g.Most)
 		e.duration("accounts.gaps", g.Least)
 	}
+	e.string(cut(a.Cause, cluster.CauseMax))
 }
 
 // cut shortens s to at most limit bytes without splitting a character.
@@ -540,7 +541,7 @@ func (d *decoder) heartbeat() *Heartbeat {
 		d.groupReport(&m.Groups[i])
 	}
 	m.Whole = d.uint("whole")
-	if n := d.count("accounts", MaxAccounts, 18); n > 0 {
+	if n := d.count("accounts", MaxAccounts, 19); n > 0 {
 		m.Accounts = make([]Account, n)
 	}
 	for i := range m.Accounts {
@@ -562,6 +563,11 @@ func (d *decoder) account(a *Account) {
 	for _, g := range []*cluster.Gaps{&a.OrderedGaps, &a.OtherGaps} {
 		g.Most, g.Least = d.duration("accounts.gaps"), d.duration("accounts.gaps")
 	}
+	cause := d.bytes("accounts.cause")
+	if len(cause) > cluster.CauseMax {
+		d.fail("accounts.cause", fmt.Errorf("%d bytes, the limit is %d", len(cause), cluster.CauseMax))
+	}
+	a.Cause = string(cause)
 }
 
 func (d *decoder) sight(s *Sight) {

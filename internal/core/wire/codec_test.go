@@ -72,7 +72,8 @@ func drawHeartbeat(t *rapid.T) *Heartbeat {
 			gaps := func() cluster.Gaps { return cluster.Gaps{Most: span("most"), Least: span("least"), Late: b("late")} }
 			at := func(label string) cluster.Instant { return cluster.Instant(rapid.Int64().Draw(t, label)) }
 			return Account{GroupKey(u("group")), cluster.Account{Epoch: cluster.Epoch(u("epoch")), Up: b("up"), First: at("first"), Began: at("began"),
-				From: at("from"), To: at("to"), Over: b("over"), Ordered: b("ordered"), Late: b("late"), OrderedGaps: gaps(), OtherGaps: gaps()}}
+				From: at("from"), To: at("to"), Over: b("over"), Ordered: b("ordered"), Late: b("late"), OrderedGaps: gaps(), OtherGaps: gaps(),
+				Cause: rapid.StringN(0, 30, cluster.CauseMax).Draw(t, "cause")}}
 		}),
 	}
 }

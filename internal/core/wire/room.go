@@ -1,5 +1,7 @@
 package wire
 
+import "baton/internal/core/cluster"
+
 // A heartbeat is one datagram: its sender puts in as much of its groups as the rest leaves room for.
 
 // countsGrow is what the two counts of lists, and the bits of those who know all, may take beyond a byte each.
@@ -37,7 +39,7 @@ func varintSize(v uint64) int {
 }
 
 // accountRoom is more than what anything takes in an account.
-const accountRoom = 128
+const accountRoom = 128 + cluster.CauseMax
 
 // Size returns how many bytes an account takes in a heartbeat.
 func (a *Account) Size() int {
