@@ -12,9 +12,11 @@ import (
 	"baton/internal/core/cluster"
 )
 
-// adopt makes a worker for what a former agent started, as the next one does.
+// adopt makes a worker for what a former agent started, as the next one does; to be ready, it gives a program two seconds.
 func (b *bench) adopt() (w *Worker, found cluster.Status, answers chan cluster.Done) {
 	b.t.Helper()
+	const limit = 2 * time.Second
+	b.env.Spec.Fields["start_timeout"] = limit
 	answers = make(chan cluster.Done, 10)
 	w, err := NewWorker(Process{}, b.env, func(d cluster.Done) { answers <- d })
 	if err != nil {
@@ -23,7 +25,7 @@ func (b *bench) adopt() (w *Worker, found cluster.Status, answers chan cluster.D
 	b.t.Cleanup(w.Close)
 	begun := time.Now()
 	found = w.Adopt(b.t.Context())
-	if took := time.Since(begun); took > 200*time.Millisecond {
+	if took := time.Since(begun); took >= limit {
 		b.t.Errorf("an agent that begins stands still for %v, for this resource alone", took)
 	}
 	return w, found, answers
@@ -49,7 +51,7 @@ func TestAdoptsWhatIsNotReadyYet(t *testing.T) {
 	if found != cluster.StatusUnknown { // so that the core asks for it, without a restart
 		t.Errorf("found %v", found)
 	}
-	w.Want(cluster.Want{N: 1, Target: cluster.TargetRunning, Epoch: 1, Deadline: 2 * time.Second, Restart: found == cluster.StatusFailed})
+	w.Want(cluster.Want{N: 1, Target: cluster.TargetRunning, Epoch: 1, Deadline: patience, Restart: found == cluster.StatusFailed})
 	if d := <-answers; d.Status != cluster.StatusFailed {
 		t.Errorf("answered %+v", d)
 	}
@@ -78,7 +80,7 @@ func TestAdoptsWhatBecameReady(t *testing.T) {
 	}
 	w, found, answers := b.adopt()
 	if found != cluster.StatusRunning { // as the core does
-		w.Want(cluster.Want{N: 1, Target: cluster.TargetRunning, Epoch: 1, Deadline: 2 * time.Second, Restart: found == cluster.StatusFailed})
+		w.Want(cluster.Want{N: 1, Target: cluster.TargetRunning, Epoch: 1, Deadline: patience, Restart: found == cluster.StatusFailed})
 		if d := <-answers; d.Status != cluster.StatusRunning {
 			t.Errorf("answered %+v", d)
 		}

@@ -123,7 +123,7 @@ func TestEndsAreExplained(t *testing.T) {
 		want    string
 	}{
 		{"daemon", []string{"sh", "-c", "setsid sleep 1000 & exit 0"}, "went to the background (it exited with status 0 and left a process)"},
-		{"daemon that forks twice", []string{"sh", "-c", "(setsid sh -c 'sleep 1000 & sleep 1000 & wait' &) ; sleep 0.2; exit 0"}, "went to the background (it exited with status 0 and left 3 processes)"},
+		{"daemon that forks twice", []string{"sh", "-c", `up="${BATON_STATE_FILE%/*}/up"; export up; (setsid sh -c 'sleep 1000 & sleep 1000 & : > "$up"; wait' &) ; until [ -e "$up" ]; do sleep 0.01; done; exit 0`}, "went to the background (it exited with status 0 and left 3 processes)"},
 		{"done", []string{"sh", "-c", "exit 0"}, "exited with status 0 after"},
 		{"bind", []string{"sh", "-c", "echo 'OSError: [Errno 99] Cannot assign requested address'; exit 1"}, "addresses come up last; let it listen on all, or sysctl net.ipv4.ip_nonlocal_bind=1"},
 		{"bind, and more", []string{"sh", "-c", "echo '[ALERT] cannot bind socket (Cannot assign requested address) for [10.0.0.50:80]'; echo 'Exiting.'; exit 1"}, "addresses come up last"},

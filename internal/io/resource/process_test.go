@@ -62,7 +62,7 @@ func TestWaitsUntilReady(t *testing.T) {
 	}))
 	defer server.Close()
 	b := newBench(t, spec("sleep 1000", map[string]any{
-		"ready": map[string]any{"http": server.URL, "interval": 5 * time.Millisecond}}))
+		"ready": map[string]any{"http": server.URL, "interval": 5 * time.Millisecond, "timeout": patience}}))
 	b.start(1)
 	if n := asked.Load(); n != 4 {
 		t.Errorf("asked %d times; ready at the 4th", n)
@@ -82,21 +82,37 @@ func TestReadyByCommand(t *testing.T) {
 }
 
 func TestNotReadyInTime(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	listener.Close()
+	address := refusing(t)
 	b := newBench(t, spec("sleep 1000", map[string]any{
-		"start_timeout": 100 * time.Millisecond,
+		"start_timeout": askedOnce,
 		"ready":         map[string]any{"tcp": address, "interval": 10 * time.Millisecond}}))
-	err = b.p.Start(t.Context(), 1)
-	if err == nil || !strings.Contains(err.Error(), "not ready (limit 100ms): connect to "+address+": ") ||
+	err := b.p.Start(t.Context(), 1)
+	if err == nil || !strings.Contains(err.Error(), "not ready (limit 1s): connect to "+address+": ") ||
 		!strings.Contains(err.Error(), "refused") {
 		t.Errorf("start: %v", err)
 	}
 	b.probes(cluster.StatusUnknown)
+}
+
+// askedOnce is a start_timeout in which a program is asked at least once whether it is ready, on a busy machine too.
+const askedOnce = time.Second
+
+// refusing returns an address of this test's alone that refuses connections.
+func refusing(t *testing.T) string {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil { // and nobody listens
+		t.Fatal(err)
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", at.(*unix.SockaddrInet4).Port)
 }
 
 // A program that ends while its start waits ends the wait, and is told once: by the error.
@@ -144,10 +160,11 @@ func TestKilledWhenStopIsIgnored(t *testing.T) {
 
 // A short deadline makes the stop less gentle, not fail.
 func TestStopKeepsDeadline(t *testing.T) {
-	b := newBench(t, spec(`trap "" TERM; echo x > "${BATON_STATE_FILE%/*}"/up; while :; do sleep 0.01; done`, nil))
+	b := newBench(t, spec(`trap "" TERM; echo x > "${BATON_STATE_FILE%/*}"/up; while :; do sleep 0.01; done`,
+		map[string]any{"stop_timeout": time.Hour}))
 	b.start(1)
 	b.file("up")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // stop_timeout is 10 s
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
 	if err := b.p.Stop(ctx); err != nil {
 		t.Errorf("stop: %v", err)
@@ -367,13 +384,20 @@ func TestStopsWhatItAdopted(t *testing.T) {
 
 // The agent went away in the middle of a stop: the next one does not take the program for a sound one.
 func TestAdoptsWhatIsStopping(t *testing.T) {
-	b := newBench(t, spec(`trap "" TERM; echo x > "${BATON_STATE_FILE%/*}"/up; while :; do sleep 0.01; done`,
-		map[string]any{"stop_timeout": 300 * time.Millisecond}))
+	b := newBench(t, spec(`trap 'echo x > "${BATON_STATE_FILE%/*}"/told' TERM; echo x > "${BATON_STATE_FILE%/*}"/up; while :; do sleep 0.01; done`,
+		map[string]any{"stop_timeout": 2 * time.Second}))
 	b.start(5)
 	b.file("up")
 	pid := b.pid()
 	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(10*time.Millisecond, cancel)
+	go func() {
+		defer cancel()
+		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+			if _, err := os.Stat(filepath.Join(b.env.RunDir, "told")); err == nil {
+				return
+			}
+		}
+	}()
 	if err := b.p.Stop(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("stop: %v", err)
 	}
@@ -463,7 +487,7 @@ func TestIllAndWellAgain(t *testing.T) {
 	}))
 	defer server.Close()
 	b := newBench(t, spec("exec sleep 1000", map[string]any{
-		"healthy": map[string]any{"http": server.URL, "interval": 5 * time.Millisecond, "failures": int64(3)}}))
+		"healthy": map[string]any{"http": server.URL, "interval": 5 * time.Millisecond, "failures": int64(3), "timeout": patience}}))
 	b.start(1)
 	ill.Store(true)
 	probe := "GET " + server.URL + ": 500 Internal Server Error"
@@ -801,7 +825,7 @@ func TestFailsForItsSurroundings(t *testing.T) {
 		{"interpreter", map[string]any{"command": []string{script}}, true},
 		{"not executable", map[string]any{"command": []string{plain}}, true},
 		{"directory", map[string]any{"directory": "/no/such/directory"}, true},
-		{"ready command", map[string]any{"ready": map[string]any{"command": []string{"no-such-check"}}, "start_timeout": 200 * time.Millisecond}, true},
+		{"ready command", map[string]any{"ready": map[string]any{"command": []string{"no-such-check"}}, "start_timeout": askedOnce}, true},
 		{"its own end", map[string]any{"command": []string{"sh", "-c", "exit 3"}, "ready": map[string]any{"command": []string{"false"}}}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -849,6 +873,10 @@ func TestDeletedOutputIsCut(t *testing.T) {
 	}
 	until(t, "it grows", func() bool { return size() > 2*limit })
 	unix.Kill(b.pid(), unix.SIGSTOP)
+	until(t, "it stands still", func() bool {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.pid()))
+		return err == nil && strings.Contains(string(status), "State:\tT")
+	})
 	before := size()
 	if err := cutDeleted(path, b.pid(), limit); err != nil || size() != 0 {
 		t.Errorf("it had %d bytes, and has %d, %v", before, size(), err)
