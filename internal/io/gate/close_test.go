@@ -91,16 +91,20 @@ func TestKernelLetsLooksWait(t *testing.T) {
 	}
 	g.work.Unlock()
 	time.Sleep(2 * lookHolds)
-	began := time.Now()
-	for i := range groups {
-		g.Look()
-		must(t, g.Set(groups[i].ID, 1, hence(time.Hour)))
-		if err := g.Set(groups[i].ID, 1, 0); !errors.Is(err, ErrOff) {
-			t.Errorf("close without an answer: %v, want %v", err, ErrOff)
+	least := time.Hour
+	for range 5 { // the machine may stand still in some
+		began := time.Now()
+		for i := range groups {
+			g.Look()
+			must(t, g.Set(groups[i].ID, 1, hence(time.Hour)))
+			if err := g.Set(groups[i].ID, 1, 0); !errors.Is(err, ErrOff) {
+				t.Errorf("close without an answer: %v, want %v", err, ErrOff)
+			}
 		}
+		least = min(least, time.Since(began))
 	}
-	if took := time.Since(began); took > short {
-		t.Errorf("%d closes took %v", len(groups), took)
+	if least > short {
+		t.Errorf("%d closes took %v", len(groups), least)
 	}
 	close(may)
 	closeGroup(t, g, groups[0].ID, 1)
@@ -142,7 +146,7 @@ func TestPinCanNotBeMade(t *testing.T) {
 	must(t, g.Guard([]Group{addresses}))
 	must(t, unix.Unmount(dir, unix.MNT_DETACH))
 	_ = os.Remove(dir) // unless the gate was quicker
-	for end := time.Now().Add(long); os.WriteFile(dir, nil, 0o600) != nil; {
+	for end := time.Now().Add(3 * time.Second); os.WriteFile(dir, nil, 0o600) != nil; {
 		if time.Now().After(end) {
 			t.Skip("the gate is always quicker")
 		}

@@ -44,7 +44,9 @@ var takings = map[string]map[string]func(t *testing.T, w *world, dir string){
 		"qdisc":   func(t *testing.T, w *world, _ string) { run(t, "tc -n "+w.node+" qdisc del dev va clsact") },
 		"filters": func(t *testing.T, w *world, _ string) { run(t, "tc -n "+w.node+" filter del dev va ingress") },
 		"ingress": func(t *testing.T, w *world, _ string) {
-			run(t, "tc -n "+w.node+" qdisc del dev va clsact")
+			if _, err := try("tc -n " + w.node + " qdisc del dev va clsact"); err != nil { // it was not quicker the last time
+				run(t, "tc -n "+w.node+" qdisc del dev va ingress")
+			}
 			try("tc -n " + w.node + " qdisc add dev va ingress") // unless the gate was quicker
 		},
 	},
@@ -124,10 +126,8 @@ func TestTakenOff(t *testing.T) {
 					leaked := closed.came.Load() - before
 					t.Logf("put back after %v, %d packets came through", took, leaked)
 					time.Sleep(20 * time.Millisecond) // what was under way
-					rest := closed.came.Load()
-					time.Sleep(50 * time.Millisecond)
-					if now := closed.came.Load(); now != rest {
-						t.Errorf("%d packets came through a gate that was put back", now-rest)
+					if closed.passes(50 * time.Millisecond) {
+						t.Error("packets came through a gate that was put back")
 					}
 				}
 				close(stop)

@@ -38,10 +38,12 @@ func newWorld(t testing.TB) *world {
 	for _, ns := range []string{w.node, w.client} {
 		run(t, "ip netns add "+ns)
 		dir := pinsOf("/run/netns/" + ns)
-		t.Cleanup(func() {
+		clear := func() {
 			unix.Unmount(dir, unix.MNT_DETACH)
 			os.Remove(dir)
-		})
+		}
+		clear() // what a killed test left there: the kernel gives numbers of namespaces again
+		t.Cleanup(clear)
 		t.Cleanup(func() { exec.Command("ip", "netns", "del", ns).Run() })
 		run(t, "ip -n "+ns+" link set lo up")
 	}
@@ -198,7 +200,7 @@ func (w *world) reaches(t *testing.T, ns, network, address string, size int, pat
 	t.Helper()
 	ok := false
 	in(t, ns, func() {
-		d := net.Dialer{Timeout: patience}
+		d := net.Dialer{Timeout: min(patience, 2*again)}
 		end := time.Now().Add(patience)
 		for !ok && time.Now().Before(end) {
 			c, err := d.Dial(network, address)
@@ -206,7 +208,7 @@ func (w *world) reaches(t *testing.T, ns, network, address string, size int, pat
 				time.Sleep(10 * time.Millisecond)
 				continue
 			}
-			ok = echo(c, size, patience/2)
+			ok = echo(c, size, min(patience/2, again))
 			c.Close()
 		}
 	})
@@ -230,8 +232,9 @@ type reader struct{ c net.Conn }
 func (r reader) Read(b []byte) (int, error) { return r.c.Read(b) }
 
 const (
-	long  = 3 * time.Second        // patience with what must come
-	short = 120 * time.Millisecond // and with what must not
+	long  = 20 * time.Second        // patience with what must come
+	short = 120 * time.Millisecond  // and with what must not
+	again = 1500 * time.Millisecond // after that, what may have been lost is sent once more
 )
 
 // wantPass and wantCut judge the traffic from a namespace.
