@@ -128,6 +128,7 @@ type StatusResponse struct {
 	Left          string                 `protobuf:"bytes,36,opt,name=left,proto3" json:"left,omitempty"`                                   // this node belongs to the cluster no longer, and its agent ends: why; empty: it belongs to it
 	TermSince     *timestamppb.Timestamp `protobuf:"bytes,37,opt,name=term_since,json=termSince,proto3" json:"term_since,omitempty"`        // when that node learned of the term; absent: it has known no other
 	TermWhy       string                 `protobuf:"bytes,38,opt,name=term_why,json=termWhy,proto3" json:"term_why,omitempty"`              // why there was an election, as that node has seen it
+	Unanswered    []string               `protobuf:"bytes,39,rep,name=unanswered,proto3" json:"unanswered,omitempty"`                       // addresses under reach that answer no node: they move nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -328,6 +329,13 @@ func (x *StatusResponse) GetTermWhy() string {
 		return x.TermWhy
 	}
 	return ""
+}
+
+func (x *StatusResponse) GetUnanswered() []string {
+	if x != nil {
+		return x.Unanswered
+	}
+	return nil
 }
 
 // Timing is what the node's timers are set to, all derived from takeover.
@@ -2304,7 +2312,7 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\n" +
 	"\x0ev1/baton.proto\x12\bbaton.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x0fv1/config.proto\x1a\fv1/act.proto\"\x0f\n" +
 	"\rStatusRequest\"\x0e\n" +
-	"\fWatchRequest\"\x95\x06\n" +
+	"\fWatchRequest\"\xb5\x06\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -2331,7 +2339,10 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\x04left\x18$ \x01(\tR\x04left\x129\n" +
 	"\n" +
 	"term_since\x18% \x01(\v2\x1a.google.protobuf.TimestampR\ttermSince\x12\x19\n" +
-	"\bterm_why\x18& \x01(\tR\atermWhy\"\xbe\x03\n" +
+	"\bterm_why\x18& \x01(\tR\atermWhy\x12\x1e\n" +
+	"\n" +
+	"unanswered\x18' \x03(\tR\n" +
+	"unanswered\"\xbe\x03\n" +
 	"\x06Timing\x125\n" +
 	"\btakeover\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\btakeover\x12/\n" +
 	"\x05lease\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x127\n" +

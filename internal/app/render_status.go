@@ -171,6 +171,9 @@ func (v statusView) unsettled() []string {
 		}
 		out = append(out, v.linksOf(n)...)
 	}
+	for _, t := range v.Unanswered {
+		out = append(out, fmt.Sprintf("no node gets an answer from %s, which is under reach", t))
+	}
 	for _, g := range v.Groups {
 		switch {
 		case g.Move != nil:

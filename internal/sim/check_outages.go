@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"baton/internal/core/cluster"
@@ -24,7 +25,10 @@ type outage struct {
 	upSince int64
 	end     cluster.Instant // of the gate, by the machine's clock
 	total   int64           // outages that have ended, added up
-	doubted bool            // its health check has failed while it ran: nobody can know whether it answered
+	// dark is the time, added up, in which faults of the networks by which clients come may have kept them off what serves
+	// them: so much more may be on record. darkAt is when there was last such a fault.
+	dark, darkAt, looked int64
+	doubted              bool // its health check has failed while it ran: nobody can know whether it answered
 	// before is what they added up to when clients were first served under an epoch.
 	before map[cluster.Epoch]int64
 
@@ -80,8 +84,16 @@ func (o *outages) look(w *world) {
 			o.disturb(w)
 		}
 	}
+	unsure := w.hasNetworkFault()
 	for g := range o.groups {
 		x := &o.groups[g]
+		if unsure && x.up >= 0 || x.up >= 0 && w.machines[x.up].offNet(g) {
+			x.darkAt = w.now
+		}
+		if x.darkAt != 0 && w.now-x.darkAt < w.noticing() {
+			x.dark += w.now - x.looked
+		}
+		x.looked = w.now
 		if x.up >= 0 {
 			m := w.machines[x.up]
 			if m.answers(g) {
@@ -115,6 +127,23 @@ func (o *outages) look(w *world) {
 		}
 	}
 }
+
+// hasNetworkFault tells whether a fault may keep nodes from hearing each other on a link that clients come by, or a target
+// is dead: not all notice it at once.
+func (w *world) hasNetworkFault() bool {
+	return w.plan.Networks != "" && slices.ContainsFunc(w.running, func(f active) bool {
+		switch f.Kind {
+		case NoTarget:
+			return f.on
+		case Cut, OneWay, Isolate, Link, Carrier, FlapLink, Loss, Late, Bloat, Skew, Narrow, MTU, Starve, Freeze, Suspend, PauseClock, Power, Kill:
+			return f.on && w.plan.Networks == byLinks
+		}
+		return false
+	})
+}
+
+// noticing is within what time after a fault of a network has ended, its nodes know.
+func (w *world) noticing() int64 { return 2*w.askEvery() + int64(w.check.length) }
 
 // forget takes what is true for what is on record: who knew of the rest is gone.
 func (o *outages) forget(m *machine) {
@@ -151,7 +180,7 @@ func (w *world) served(m *machine, v *cluster.Served) {
 		return
 	}
 	w.counts.Recorded++
-	if x.least > x.total+slack(x.total-x.base) {
+	if x.least > x.total+x.dark+slack(x.total-x.base) {
 		w.fail("outages", "%s: %v: outages so far were %v in all, on record are %v at the least", v.Group, v, time.Duration(x.total), time.Duration(x.least))
 	}
 	was := x.before[v.Epoch] - 1
@@ -185,7 +214,7 @@ func (w *world) amended(m *machine, a *cluster.Amend) {
 	if a.Known != cluster.AtLeast && x.open.most+int64(a.Down) < was-off {
 		w.fail("outages", "%s: %v: outages until then were %v in all, on record are %v at the most", a.Group, a, time.Duration(was), time.Duration(x.open.most)+a.Down)
 	}
-	if x.open.least+int64(a.Least) > was+off {
+	if x.open.least+int64(a.Least) > was+x.dark+off {
 		w.fail("outages", "%s: %v: outages until then were %v in all, on record are %v at the least", a.Group, a, time.Duration(was), time.Duration(x.open.least)+a.Least)
 	}
 }
@@ -209,7 +238,7 @@ func (w *world) unrecorded() {
 	}
 	for g := range o.groups {
 		x := &o.groups[g]
-		if x.up < 0 || w.hindered(x.up) || x.count == 0 || x.doubted || time.Duration(w.now-x.upSince) < w.settling()+min(time.Duration(max(0, x.total-x.most)), time.Minute) {
+		if x.up < 0 || w.hindered(x.up) || x.count == 0 || x.doubted || x.darkAt != 0 && w.now-x.darkAt < w.noticing()+int64(w.settling()+time.Minute) || time.Duration(w.now-x.upSince) < w.settling()+min(time.Duration(max(0, x.total-x.most)), time.Minute) {
 			continue
 		}
 		if e := w.machines[x.up].gates[g].epoch; e != x.epoch || x.most < x.total-slack(x.total-x.base) {

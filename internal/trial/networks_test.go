@@ -21,7 +21,14 @@ func TestClientsNetworkLost(t *testing.T) {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			t.Parallel()
 			c := start(t, Options{})
-			c.failsOver(Beta, c.at(func() error { return cut(c.Lab) }))
+			before := len(c.records(Gamma))
+			since := c.at(func() error { return cut(c.Lab) })
+			c.failsOver(Beta, since)
+			known := ""
+			if name == "out" { // it hears the others, and can't know since when they don't hear it
+				known = "at least"
+			}
+			c.honest("the lost network", before, since, false, known)
 			if text := c.run(Gamma, "history"); !strings.Contains(text, "G37") {
 				t.Errorf("the lost network was not what decided:\n%s", text)
 			}
@@ -94,18 +101,58 @@ func TestReach(t *testing.T) {
 	}
 	before := c.group(Gamma)
 	c.must(c.Lab.CutSilent(Client, LAN))
-	c.eventually("status tells that it is not reached", func() bool { return strings.Contains(c.run(Alpha, "status"), "gets no answer from 10.77.0.14") })
+	c.eventually("status tells that nobody reaches it", func() bool {
+		return strings.Contains(c.run(Alpha, "status"), "no node gets an answer from 10.77.0.14, which is under reach")
+	})
 	time.Sleep(3 * time.Second)
 	c.sameEpoch("a target that nobody reaches", before)
+	if g := c.group(Alpha); !g.Serving {
+		t.Errorf("for a target that may be dead the group counts as not served: %+v", g)
+	}
 	c.must(c.Lab.Heal(Client, LAN))
 	time.Sleep(7 * time.Second)
 	c.sameEpoch("the target is there again", before)
-	c.failsOver(Beta, c.at(func() error { return c.Lab.CutBetween(Alpha, Client, LAN) }))
+	if all := c.records(Gamma); len(all) > 1 {
+		t.Errorf("a target that nobody reached is an outage on record: %+v", all)
+	}
+	c.outOfSight("gets no answer from 10.77.0.14", func() error { return c.Lab.CutBetween(Alpha, Client, LAN) }, func() error { return c.Lab.Heal(Alpha, "") })
+	outages := len(c.records(Gamma))
+	since := c.at(func() error { return c.Lab.CutBetween(Alpha, Client, LAN) })
+	c.failsOver(Beta, since)
+	c.honest("the lost target", outages, since, false, "")
 	if text := c.run(Gamma, "history"); !strings.Contains(text, "G37") {
 		t.Errorf("the lost target was not what decided:\n%s", text)
 	}
 	c.refused("gets no answer from 10.77.0.14", Gamma, "switch", Group, "--to", Alpha)
 	c.undisturbed("alpha reaches it again", 6*time.Second, func() error { return c.Lab.Heal(Alpha, "") })
+}
+
+// outOfSight takes the owner out of its clients' sight for four seconds while nobody can take the group over: that is an
+// outage by status and on record.
+func (c *incident) outOfSight(why string, cut, heal func() error) {
+	c.t.Helper()
+	c.run(Gamma, "drain", Beta)
+	before := len(c.records(Gamma))
+	since := c.at(cut)
+	c.eventually("status tells", func() bool { return strings.Contains(c.run(Gamma, "status"), "degraded: alpha "+why) })
+	if g := c.group(Gamma); g.Serving || g.Owner != Alpha {
+		c.t.Errorf("gamma says: %+v", g)
+	}
+	time.Sleep(4 * time.Second)
+	c.must(heal())
+	c.movesTo(Alpha, since)
+	if r := c.honest(why, before, since, false, ""); time.Duration(r.Least) < 3*time.Second {
+		c.t.Errorf("history: %s", r.text)
+	}
+	c.run(Gamma, "undrain", Beta)
+	time.Sleep(7 * time.Second) // alpha's place on the network counts again
+}
+
+// An owner that is out of its clients' sight, and that nobody can replace, serves nobody.
+func TestLonelyOwnerOutOfSight(t *testing.T) {
+	t.Parallel()
+	c := start(t, Options{})
+	c.outOfSight("is out of touch on link lan", func() error { return c.Lab.CutSilent(Alpha, LAN) }, func() error { return c.Lab.Heal(Alpha, "") })
 }
 
 // A router with a cache of hours does not hear the announcements of the new owner, since its port is blocked while the

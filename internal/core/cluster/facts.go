@@ -1,6 +1,9 @@
 package cluster
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Facts is the read-only picture that the planner decides on: what the log says and what was observed.
 type Facts struct {
@@ -127,6 +130,16 @@ type GroupFacts struct {
 type Network struct {
 	Name string        // in the words of the file
 	On   []NetworkView // in the order of Spec.Nodes
+}
+
+// Answers reports whether some node is in it.
+func (w *Network) Answers() bool {
+	return slices.ContainsFunc(w.On, func(v NetworkView) bool { return v.State >= NetBack })
+}
+
+// Has reports whether some node is in it for good.
+func (w *Network) Has() bool {
+	return slices.ContainsFunc(w.On, func(v NetworkView) bool { return v.State == NetHas })
 }
 
 // NetworkView is how a node is in a network.

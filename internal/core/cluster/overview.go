@@ -18,8 +18,9 @@ type Overview struct {
 	Links       []string
 	Nodes       []NodeView
 	Groups      []GroupView
-	Drift       *Drift // of this node's own file; the agent fills it in
-	Left        string // why this node belongs to the cluster no longer; empty: it belongs to it. The agent fills it in
+	Drift       *Drift   // of this node's own file; the agent fills it in
+	Unanswered  []string // targets of reach that answer no node, as far as is known
+	Left        string   // why this node belongs to the cluster no longer; empty: it belongs to it. The agent fills it in
 
 	Instructions []InstructionView // people's standing ones
 

@@ -129,7 +129,7 @@ var groupRules = []groupRule{
 			// What is sick keeps it from seeing that it is to hand over: what it does not release ends with its lease.
 			return append(evict(o), place(p, g, d)...)
 		}},
-	{id: "G37", verdict: Move, why: "its node has lost a network from which its clients come, and another that has it can take it",
+	{id: OutOfSight, verdict: Move, why: "its node has lost a network from which its clients come, and another that has it can take it",
 		when: outOfSight, then: intoSight},
 	servedRule,
 	amendRule,

@@ -10,6 +10,9 @@ import (
 // This file holds what follows from the networks that clients come by (protocol.md, "Clients' networks"). It is a
 // preference: a node that has lost one takes a group all the same where nobody else can.
 
+// OutOfSight is the rule by which a group leaves a node that has lost a network of its clients.
+const OutOfSight = "G37"
+
 // astray tells which networks a node has lost by which a group's clients come, in words; "": none.
 func (p *planner) astray(g *cluster.GroupFacts, id cluster.NodeID) string {
 	var lost []string

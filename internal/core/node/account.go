@@ -14,7 +14,8 @@ import (
 // ownAccount is that account of the newest placement under which clients were served here.
 type ownAccount struct {
 	cluster.Account
-	vague bool // they may be served again before that is noticed
+	vague bool            // they may be served again before that is noticed
+	again cluster.Instant // when they last were served again; 0: never under this epoch and agent
 }
 
 // unseen is a time in which clients may be served by what is not known to serve: a gate that may be open, in front of
@@ -86,7 +87,7 @@ func (n *Node) shutting(l *local) bool {
 func (n *Node) tendService(i int, mine bool, held bool) {
 	l := &n.groups[i]
 	s := &l.service
-	up := l.phase == wire.PhaseServing && !held && !n.isCut(l.spec.ID) && !n.ranOut(l) && !n.shutting(l) && !l.group.Stopping()
+	up := l.phase == wire.PhaseServing && !held && !n.hidden(l) && !n.ranOut(l) && !n.shutting(l) && !l.group.Stopping()
 	switch {
 	case up && s.Epoch == l.open && s.Up:
 	case up && !l.group.Busy():
@@ -106,12 +107,12 @@ func (n *Node) tendService(i int, mine bool, held bool) {
 func (n *Node) tendUnseen(l *local) {
 	u, s := &l.unseen, &l.service
 	end := n.gateEnd(l)
-	may := !s.Up && end > n.now.Mono && l.group != nil && l.group.MayAnswer() && !n.isCut(l.spec.ID)
+	may := !s.Up && end > n.now.Mono && l.group != nil && l.group.MayAnswer() && !n.hidden(l)
 	epoch := u.epoch
 	if l.open != 0 {
 		epoch = l.open
 	}
-	if stood := end <= n.now.Mono && end > s.To; stood && !u.on && !s.Up && !s.Over && s.Epoch == epoch && l.group != nil && l.group.MayAnswer() && !n.isCut(l.spec.ID) {
+	if stood := end <= n.now.Mono && end > s.To; stood && !u.on && !s.Up && !s.Over && s.Epoch == epoch && l.group != nil && l.group.MayAnswer() && !n.hidden(l) {
 		s.To = end // it was renewed once more, and has run out before anybody looked
 	}
 	if u.on && (!may || u.epoch != epoch) {
@@ -151,6 +152,11 @@ func (n *Node) endService(i int) {
 
 func (n *Node) isCut(id cluster.GroupID) bool { return slices.Contains(n.cut, id) }
 
+// hidden tells whether clients don't reach a group here, whatever its gate lets through.
+func (n *Node) hidden(l *local) bool {
+	return n.isCut(l.spec.ID) || l.away.since != 0 && (l.away.epoch == 0 || n.isTakenAway(l))
+}
+
 // serviceBegins notes that clients are served from now on.
 func (n *Node) serviceBegins(i int) {
 	l := &n.groups[i]
@@ -173,11 +179,15 @@ func (n *Node) serviceBegins(i int) {
 		gaps = &s.OrderedGaps
 	}
 	gaps.Most += n.now.Mono.Sub(s.From)
-	if u.on && !s.vague {
+	switch {
+	case s.vague:
+	case u.on:
 		gaps.Least += max(0, u.since.Sub(s.To))
+	case l.away.seen > s.To:
+		gaps.Least += l.away.seen.Sub(s.To)
 	}
 	gaps.Late = gaps.Late || s.Late
-	s.Up, s.From, s.To, s.Ordered, s.Late, s.vague, u.on = true, 0, 0, false, false, false, false
+	s.Up, s.From, s.To, s.Ordered, s.Late, s.vague, s.again, u.on = true, 0, 0, false, false, false, n.now.Mono, false
 	n.keepAccount(l)
 }
 
@@ -210,6 +220,11 @@ func (n *Node) serviceEnds(i int, mine bool) {
 		s.Up, s.From, s.To = false, n.now.Mono, n.now.Mono
 		s.Ordered = l.group.Ordered()
 		s.Late = !s.Ordered && l.open != 0
+	}
+	if l.away.since != 0 { // which nobody ordered
+		least := max(s.Began, s.again)
+		s.From, s.To = min(s.From, max(least, l.away.since)), min(s.To, max(least, l.away.by))
+		s.Ordered, s.Late = false, l.away.late
 	}
 	s.vague = n.isCut(st.ID)
 	n.keepAccount(l)

@@ -29,18 +29,22 @@ type networks struct {
 	reached, missed uint64       // this node's word on Spec.Targets
 	asked           []netip.Addr // what Output.Ask named last
 	told            Reach        // the last word on everything
-	news            bool         // somebody's word has changed
-	at              cluster.Instant
-	lost            map[lostKey]cluster.Instant // when a node was last seen to have lost one
-	of              *cluster.Spec               // whose groups the next field tells of
-	used            [][]uint64                  // per group and link: bit i, the link shows whether clients reach Spec.Nodes[i]
-	useful          uint64                      // bit k: Spec.Links[k] shows it for some group
+	toldAt          cluster.Instant
+	// When the round began in which each target answered last, and when the one had ended in which it did not.
+	answeredAt, missedAt map[netip.Addr]cluster.Instant
+	news                 bool // somebody's word has changed
+	at                   cluster.Instant
+	lost                 map[lostKey]cluster.Instant // when a node was last seen to have lost one
+	of                   *cluster.Spec               // whose groups the next field tells of
+	used                 [][]uint64                  // per group and link: bit i, the link shows whether clients reach Spec.Nodes[i]
+	useful               uint64                      // bit k: Spec.Links[k] shows it for some group
 }
 
 // reach takes what this node has found out about targets.
 func (n *Node) reach(in *Reach) {
 	u := &n.networks
-	u.told = *in
+	n.noteAnswers(in)
+	u.told, u.toldAt = *in, n.now.Mono
 	reached, missed := uint64(0), uint64(0)
 	for _, t := range in.Reached {
 		reached |= n.targetBit(t)
@@ -55,6 +59,23 @@ func (n *Node) reach(in *Reach) {
 		u.reached, u.missed, u.news = reached, missed, true
 		n.pulse.now = true
 	}
+}
+
+// noteAnswers notes when targets answered.
+func (n *Node) noteAnswers(in *Reach) {
+	u := &n.networks
+	answered, missed := make(map[netip.Addr]cluster.Instant), make(map[netip.Addr]cluster.Instant)
+	for _, a := range n.spec.Targets {
+		switch {
+		case slices.Contains(in.Reached, a):
+			answered[a] = u.toldAt
+		case u.missedAt[a] == 0:
+			answered[a], missed[a] = u.answeredAt[a], n.now.Mono
+		default:
+			answered[a], missed[a] = u.answeredAt[a], u.missedAt[a]
+		}
+	}
+	u.answeredAt, u.missedAt = answered, missed
 }
 
 // targetBit is the bit of a target in a Sight; 0 for one that the present configuration does not name.
@@ -198,7 +219,7 @@ func (n *Node) isSteady(network string, i int) bool {
 // it is out of touch, in one direction at least; and has it where it hears, and is heard by, enough of them to make a
 // majority with it. Only voters whose own word is young count: what a dead node is not heard by tells nothing.
 func (n *Node) onLink(i, link int, sights []*wire.Sight) cluster.NetworkView {
-	own, voters, touch := sights[i], 0, 0
+	own, voters, touch := sights[i], n.votersOn(link), 0
 	var gone []string
 	if n.peers[i].votes {
 		touch++
@@ -207,7 +228,6 @@ func (n *Node) onLink(i, link int, sights []*wire.Sight) cluster.NetworkView {
 		if !n.peers[k].votes || !n.joins(link, k) {
 			continue
 		}
-		voters++
 		other := sights[k]
 		if k == i || own == nil || other == nil {
 			continue
@@ -287,7 +307,14 @@ func (n *Node) networksOf(i int, all []cluster.Network) []cluster.Network {
 		out = append(out, w)
 	}
 	for _, t := range n.spec.Groups[i].Reach.Targets {
-		out = append(out, all[len(n.spec.Links)+slices.Index(n.spec.Targets, t)])
+		w := all[len(n.spec.Links)+slices.Index(n.spec.Targets, t)]
+		if !w.Answers() { // it may be dead itself
+			w.On = slices.Clone(w.On)
+			for x := range w.On {
+				w.On[x].State = cluster.NetUnknown
+			}
+		}
+		out = append(out, w)
 	}
 	return out
 }
@@ -318,6 +345,108 @@ func (n *Node) tendNetworks() {
 			n.unfit(i, w)
 		}
 	}
+	n.tendAway(all)
+}
+
+// away is a time in which the clients of a group, by their networks, don't reach it here.
+type away struct {
+	// since is the last instant at which they did, and by the first at which they did not, as far as is known. 0: they do.
+	since, by cluster.Instant
+	late      bool            // they may have ceased to before since
+	seen      cluster.Instant // when they last did not
+	epoch     cluster.Epoch   // the log says so of this one, and has given the group to another; 0: it does not
+}
+
+// earlier takes when another network was lost, if that was before.
+func (a *away) earlier(since, by cluster.Instant, late bool) {
+	if a.since == 0 || since < a.since {
+		a.since, a.by, a.late = since, by, late
+	}
+}
+
+// tendAway brings it into line with how this node is in its networks. A target must answer another for good, or it may be
+// dead itself, or come back just now; a link on which nobody hears anybody is lost.
+func (n *Node) tendAway(all []cluster.Network) {
+	for i := range n.groups {
+		l, now := &n.groups[i], away{seen: n.now.Mono}
+		for w := range all {
+			if all[w].On == nil || all[w].On[n.self].State != cluster.NetLost || !n.needs(i, w, n.self) || w >= len(n.spec.Links) && !all[w].Has() {
+				continue
+			}
+			now.earlier(n.leftNetwork(w))
+		}
+		switch was := &l.away; {
+		case now.since != 0 && was.since != 0:
+			was.seen = n.now.Mono
+		case now.since != 0:
+			*was = now
+			n.due(i)
+		case was.since != 0 && !n.isTakenAway(l):
+			was.since = 0
+			n.due(i)
+		}
+	}
+}
+
+// isTakenAway reports whether the log has given a group to another node for the sake of its clients' networks.
+func (n *Node) isTakenAway(l *local) bool {
+	return l.away.epoch != 0 && l.away.epoch == l.service.Epoch && (l.open == 0 || l.open == l.away.epoch)
+}
+
+// takenAway ends the account of a group that the log gives to another node since its clients don't reach it here: this
+// node may not have seen that yet.
+func (n *Node) takenAway(i int) {
+	l := &n.groups[i]
+	if l.away.since == 0 && l.service.Up {
+		l.away = away{seen: n.now.Mono}
+		for w := range len(n.spec.Links) + len(n.spec.Targets) {
+			if !n.needs(i, w, n.self) {
+				continue
+			}
+			l.away.earlier(n.leftNetwork(w))
+		}
+	}
+	if l.away.since != 0 && l.service.Up {
+		l.away.epoch = l.service.Epoch
+		n.serviceEnds(i, false)
+	}
+}
+
+// leftNetwork bounds when this node, which has lost a network, was last in it. late: it may have been before that, since
+// it hears the others, who do not hear it.
+func (n *Node) leftNetwork(network int) (since, by cluster.Instant, late bool) {
+	u, d, h := &n.networks, n.timing.D, n.timing.H
+	since, by, late = n.now.Mono.Add(-d-2*h), n.now.Mono.Add(-d+2*h), true
+	if t := network - len(n.spec.Links); t >= 0 {
+		since, by, late = u.answeredAt[n.spec.Targets[t]], u.missedAt[n.spec.Targets[t]], false
+	} else if at := n.silentOn(network, d/2); len(at) >= cluster.Quorum(n.votersOn(network)) { // the last of these made it lost
+		since = at[cluster.Quorum(n.votersOn(network))-1]
+		by, late = since.Add(2*h), false
+	}
+	since = max(since, n.start)
+	return since, min(max(by, since), n.now.Mono), late
+}
+
+// silentOn returns when those voters were last heard on a link, in order, that have been silent there for longer than d.
+func (n *Node) silentOn(link int, d time.Duration) (at []cluster.Instant) {
+	for i := range n.peers {
+		p := &n.peers[i]
+		if last := p.det.Link(link); i != n.self && p.votes && n.joins(link, i) && n.now.Mono.Sub(last) > d {
+			at = append(at, last)
+		}
+	}
+	slices.Sort(at)
+	return at
+}
+
+// votersOn returns how many voters a link joins.
+func (n *Node) votersOn(link int) (count int) {
+	for i := range n.peers {
+		if n.peers[i].votes && n.joins(link, i) {
+			count++
+		}
+	}
+	return count
 }
 
 // unfit begins anew the time for which a node is fit to serve the groups that need a network which it has lost.

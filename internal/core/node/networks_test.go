@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"baton/internal/core/cluster"
+	"baton/internal/core/state"
 )
 
 // Clients' networks: two links, of which the first is in the subnet of web's address.
@@ -53,7 +54,9 @@ func TestOwnerLosesItsClientsNetwork(t *testing.T) {
 			for _, w := range ways {
 				dead[w] = true
 			}
+			cut := r.now
 			r.until("beta serves", timing.Takeover, func() bool { return r.at("beta").open("web") && !r.at("alpha").open("web") })
+			r.isOnRecord(r.now.Sub(cut), 250*time.Millisecond)
 			if o := r.at("gamma").n.Overview(cluster.Now{Mono: r.now}); !strings.Contains(o.Groups[0].Nodes[0].InNeed, "is out of touch on link lan with") {
 				t.Errorf("gamma says of alpha: %+v", o.Groups[0].Nodes[0])
 			}
@@ -61,6 +64,34 @@ func TestOwnerLosesItsClientsNetwork(t *testing.T) {
 			r.never("web goes back", 10*time.Second, func() bool { return r.at("alpha").open("web") })
 		})
 	}
+}
+
+// isOnRecord checks that web's outages on record add up to what its clients had, within what nobody can know of it.
+func (r *rig) isOnRecord(want, within time.Duration) {
+	r.t.Helper()
+	var s *state.Service
+	r.until("the outage is on record", 10*time.Second, func() bool {
+		s = &r.at("gamma").group("web").Service
+		return s.Count > 1 && s.Open == nil
+	})
+	if d := s.Unplanned - want; d < -5*time.Millisecond || d > within {
+		r.t.Errorf("on record are %v, and clients had an outage of %v", s.Unplanned, want)
+	}
+}
+
+// While nobody can take the group over, the time in which its clients don't reach its owner is an outage all the same.
+func TestOutOfSightInPlace(t *testing.T) {
+	r, dead := networked(t, nil)
+	r.at(r.leader()).ask(cluster.Part{Drain: &cluster.Drain{Node: "beta"}})
+	r.run(time.Second)
+	dead["alpha>lan"], dead["alpha<lan"] = true, true
+	cut := r.now
+	r.run(2 * time.Second)
+	if o := r.at("gamma").n.Overview(cluster.Now{Mono: r.now}).Groups[0]; o.Serving || !strings.Contains(o.Degraded, "out of touch") || o.Service.Down < 1900*time.Millisecond {
+		t.Errorf("gamma says: %+v", o)
+	}
+	clear(dead)
+	r.isOnRecord(r.now.Sub(cut), 200*time.Millisecond)
 }
 
 // Nothing moves where no candidate is better off, or nobody can tell.

@@ -155,6 +155,7 @@ type local struct {
 	service   ownAccount      // this node's own account of it
 	unseen    unseen          // since when clients may be served by what that does not know yet
 	short     bool            // it is open, and clients don't get what they should
+	away      away            // since when clients don't reach it here
 	writes    []stood         // of its gate, not answered yet
 	stands    cluster.Instant // until when the kernel has taken that it is open
 	tellers   []teller        // what nodes have told of their services, oldest epoch first

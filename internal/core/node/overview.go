@@ -50,6 +50,11 @@ func (n *Node) overview() *cluster.Overview {
 		o.Nodes = append(o.Nodes, n.nodeView(i))
 	}
 	o.Instructions = n.instructionViews()
+	for k, w := range n.judge() {
+		if k >= len(n.spec.Links) && !w.Answers() && slices.ContainsFunc(w.On, func(v cluster.NetworkView) bool { return v.State == cluster.NetLost }) {
+			o.Unanswered = append(o.Unanswered, w.Name)
+		}
+	}
 	f := n.facts()
 	last := lastDecisions(decide.Make(f))
 	for i := range n.groups {
@@ -163,10 +168,7 @@ func (n *Node) groupView(i int, f *cluster.Facts, last decisions) cluster.GroupV
 				x.Reason = decide.Astray(f, g, id)
 			}
 			if id == st.Owner && r.Phase == wire.PhaseServing && r.Epoch == st.Epoch {
-				v.Degraded = n.degraded(st.ID, id, &r)
-				if away := decide.Astray(f, g, id); v.Degraded == "" && away != "" {
-					v.Degraded = string(id) + " " + away
-				}
+				v.Degraded = n.degraded(st.ID, id, &r, decide.Astray(f, g, id))
 				v.Serving = v.Degraded == ""
 			}
 		}
@@ -186,7 +188,7 @@ func (n *Node) groupView(i int, f *cluster.Facts, last decisions) cluster.GroupV
 }
 
 // degraded tells why clients don't get what they should of a group that its owner has open, or "".
-func (n *Node) degraded(g cluster.GroupID, owner cluster.NodeID, r *wire.GroupReport) string {
+func (n *Node) degraded(g cluster.GroupID, owner cluster.NodeID, r *wire.GroupReport, astray string) string {
 	var held []string
 	for i := range n.state.Instructions.Stopped {
 		if s := &n.state.Instructions.Stopped[i]; s.Group == g && s.Resource != "" {
@@ -198,8 +200,10 @@ func (n *Node) degraded(g cluster.GroupID, owner cluster.NodeID, r *wire.GroupRe
 		return strings.Join(held, ", ") + " stopped"
 	case r.Cut:
 		return string(owner) + " has lost its uplink"
+	case astray != "":
+		return string(owner) + " " + astray
 	case r.Short:
-		return string(owner) + " lets nothing through"
+		return string(owner) + "'s gate is shut, or its clients don't reach it there"
 	}
 	return ""
 }

@@ -11,6 +11,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"baton/internal/core/cluster"
+	"baton/internal/core/decide"
 	"baton/internal/core/state"
 	"baton/internal/core/wire"
 )
@@ -505,6 +506,11 @@ func (n *Node) noticeParts(c *cluster.Entry) {
 	for _, p := range c.Parts {
 		if p.Evict != nil {
 			n.urgent()
+		}
+		if a := p.Assign; a != nil && c.Rule == decide.OutOfSight {
+			if i, ok := n.places.byID[a.Group]; ok && n.state.Groups[i].Epoch == a.Epoch && a.To != n.id() {
+				n.takenAway(i)
+			}
 		}
 		if p.Admit != nil {
 			if i := n.index(p.Admit.Node); i >= 0 {

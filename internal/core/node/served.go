@@ -524,8 +524,14 @@ func (n *Node) serviceView(i int) cluster.ServiceView {
 	}
 	v.Down = n.now.Mono.Sub(max(n.start, w.noticed))
 	if all := n.tellersOf(i, x.Epoch); len(all) > 0 {
-		if from, _, known := n.ends(&all[len(all)-1]); known != cluster.NotKnown {
+		t := &all[len(all)-1]
+		if from, _, known := n.ends(t); known != cluster.NotKnown {
 			v.Down = n.now.Mono.Sub(from)
+		}
+		if a := &t.account; t.told && !a.Up && a.From != 0 { // which it may have noticed late
+			if from, _, ok := n.instants(t.node, t.boot, a.From); ok {
+				v.Down = max(v.Down, n.now.Mono.Sub(from))
+			}
 		}
 	}
 	v.Down = max(v.Down, 1) // it is down

@@ -37,6 +37,7 @@ func statusOf(o *cluster.Overview, now time.Time, version string) *batonv1.Statu
 			Stall: durationpb.New(t.Stall), Sync: durationpb.New(t.Sync), RoundTrip: durationpb.New(t.RTT), Step: durationpb.New(t.Step), RhoPpm: t.RhoPPM,
 		},
 	}
+	s.Unanswered = o.Unanswered
 	s.Joining, s.Revision, s.Voters, s.VotersHeard = o.Joining, uint64(o.Revision), uint32(o.Voters), uint32(o.VotersHeard)
 	s.Left = o.Left
 	s.TermSince, s.TermWhy = stamp(o.TermSince), o.TermWhy
