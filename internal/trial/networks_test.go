@@ -141,7 +141,7 @@ func (c *incident) outOfSight(why string, cut, heal func() error) {
 	time.Sleep(4 * time.Second)
 	c.must(heal())
 	c.movesTo(Alpha, since)
-	if r := c.honest(why, before, since, false, ""); time.Duration(r.Least) < 3*time.Second {
+	if r := c.honest(why, before, since, false, ""); time.Duration(r.Least) < 3*time.Second || !strings.Contains(r.text, "its node "+why) {
 		c.t.Errorf("history: %s", r.text)
 	}
 	c.run(Gamma, "undrain", Beta)

@@ -237,6 +237,8 @@ func (n *Node) cause(l *local) string {
 		return "its machine stood still"
 	case !n.leaseRuns() || n.ranOut(l):
 		return ranOut
+	case l.away.why != "" && l.away.since != 0:
+		return "its node " + l.away.why
 	case l.outcome.Failed != "":
 		return l.outcome.Failed
 	case l.outcome.Again != "":

@@ -353,6 +353,7 @@ type away struct {
 	// since is the last instant at which they did, and by the first at which they did not, as far as is known. 0: they do.
 	since, by cluster.Instant
 	late      bool            // they may have ceased to before since
+	why       string          // in the words of NetworkView.Why
 	seen      cluster.Instant // when they last did not
 	epoch     cluster.Epoch   // the log says so of this one, and has given the group to another; 0: it does not
 }
@@ -373,6 +374,7 @@ func (n *Node) tendAway(all []cluster.Network) {
 			if all[w].On == nil || all[w].On[n.self].State != cluster.NetLost || !n.needs(i, w, n.self) || w >= len(n.spec.Links) && !all[w].Has() {
 				continue
 			}
+			now.why = all[w].On[n.self].Why
 			now.earlier(n.leftNetwork(w))
 		}
 		switch was := &l.away; {
