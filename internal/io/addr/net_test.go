@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,7 +23,7 @@ import (
 )
 
 // soon bounds what should happen at once; it is long because the machine may be busy.
-const soon = 5 * time.Second
+const soon = 20 * time.Second
 
 var netNumber int
 
@@ -112,6 +113,20 @@ func (s *segment) on(host string, f func()) {
 		f()
 	})
 	wg.Wait()
+}
+
+// settled waits until the kernel has given a host's interfaces their own IPv6 addresses and has looked for duplicates of
+// them: it does so some seconds after they have come up, and tells of it only then.
+func (s *segment) settled(host string) {
+	s.t.Helper()
+	eventually(s.t, "what has a link-local address that is none's else", "eth0 eth0.100", func() string {
+		var done []string
+		for line := range strings.Lines(s.ip(host, "-6 -o address show scope link -tentative")) {
+			done = append(done, strings.Fields(line)[1])
+		}
+		slices.Sort(done)
+		return strings.Join(slices.Compact(done), " ")
+	})
 }
 
 func (s *segment) mac(host, iface string) string {

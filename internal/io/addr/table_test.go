@@ -19,6 +19,7 @@ import (
 // The kernel is asked for all addresses once; from then on the table follows whatever any program does.
 func TestTableFollows(t *testing.T) {
 	s := newSegment(t, "a")
+	s.settled("a")
 	r := s.open("a")
 	defer r.close()
 	news := r.table.watch()
@@ -70,6 +71,7 @@ func TestTableFollows(t *testing.T) {
 // What this process has added or removed is in the table at once: the kernel tells later of some.
 func TestTableHasOwn(t *testing.T) {
 	s := newSegment(t, "a")
+	s.settled("a")
 	r := s.open("a")
 	defer r.close()
 	i, err := r.byName("eth0")

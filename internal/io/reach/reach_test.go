@@ -19,7 +19,7 @@ import (
 )
 
 // soon bounds what should happen at once; it is long because the machine may be busy.
-const soon = 10 * time.Second
+const soon = 20 * time.Second
 
 // lan is a bridge with the hosts a and gw on it, 10.77.0.1 and .2, fd77::1 and ::2; behind gw is far, 10.78.0.2.
 type lan struct {
@@ -224,7 +224,7 @@ func TestCount(t *testing.T) {
 
 // While there is nobody to ask nothing is done, until it is told of a change; and so again afterwards.
 func TestNobodyToAsk(t *testing.T) {
-	var looks, rounds atomic.Int32
+	var looks, empty, rounds atomic.Int32
 	var q atomic.Pointer[Questions]
 	none, some := &Questions{Round: roundLeast}, &Questions{Round: roundLeast, Targets: []Target{{Addr: addrs("127.0.0.1")[0]}}}
 	changed := make(chan struct{}, 1)
@@ -233,12 +233,19 @@ func TestNobodyToAsk(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		Watch(ctx, func() Questions { looks.Add(1); return *q.Load() }, changed, func(_, _, _ []netip.Addr) { rounds.Add(1) }, slog.New(slog.DiscardHandler))
+		look := func() Questions {
+			looks.Add(1)
+			now := q.Load()
+			if now == none {
+				empty.Add(1)
+			}
+			return *now
+		}
+		Watch(ctx, look, changed, func(_, _, _ []netip.Addr) { rounds.Add(1) }, slog.New(slog.DiscardHandler))
 	}()
 	defer func() { cancel(); <-done }()
 	idle := func() {
 		t.Helper()
-		time.Sleep(2 * roundLeast) // what goes on may end
 		before := looks.Load()
 		time.Sleep(15 * roundLeast)
 		if n := looks.Load() - before; n != 0 {
@@ -266,9 +273,10 @@ func TestNobodyToAsk(t *testing.T) {
 		before := rounds.Load()
 		turn(some)
 		await("nobody is asked after the change", func() bool { return rounds.Load() > before+2 })
+		found := empty.Load()
 		turn(none)
-		now := rounds.Load()
-		await("it does not look any more", func() bool { time.Sleep(3 * roundLeast); was := now; now = rounds.Load(); return was == now })
+		// It finds so when its round is over, and once more for the word of the change.
+		await("it does not find that there is nobody to ask any more", func() bool { return len(changed) == 0 && empty.Load() == found+2 })
 		idle()
 	}
 }
