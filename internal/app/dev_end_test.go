@@ -21,7 +21,7 @@ import (
 const (
 	upLimit  = time.Minute      // for a demo to be there, on a busy machine
 	endLimit = 15 * time.Second // for it to end
-	lostTime = 5 * time.Second  // for the sweeper of one that could not end in order
+	lostTime = 15 * time.Second // for the sweeper of one that could not end in order
 )
 
 // demo is `baton dev` on a terminal, seen from outside.

@@ -100,6 +100,9 @@ func TestInitRefuses(t *testing.T) {
 	}
 }
 
+// interrupted is the answer of a person who types Ctrl-C.
+const interrupted = "\x03"
+
 // dialogue runs a command on a pseudo terminal. It types each answer once its question has been asked.
 func dialogue(t *testing.T, ctx context.Context, args []string, answers [][2]string) (code int, screen string) {
 	t.Helper()
@@ -107,11 +110,17 @@ func dialogue(t *testing.T, ctx context.Context, args []string, answers [][2]str
 	var out lockedBuffer
 	t.Setenv("NO_COLOR", "1")
 	ended := make(chan int, 1)
+	ctx, interrupt := context.WithCancel(ctx)
+	defer interrupt()
 	go func() { ended <- runCommand(ctx, args, tty, &out, &out) }()
 	at := 0
 	for _, a := range answers {
 		until(t, func() bool { return strings.Contains(out.String()[at:], a[0]) })
 		at = len(out.String())
+		if a[1] == interrupted {
+			interrupt() // as main does at SIGINT
+			continue
+		}
 		if _, err := keyboard.WriteString(a[1] + "\n"); err != nil {
 			t.Fatal(err)
 		}
@@ -155,9 +164,7 @@ func TestInitDeclined(t *testing.T) {
 	if code != exitFailed || !strings.Contains(screen, "nothing was written") {
 		t.Errorf("exit %d\n%s", code, screen)
 	}
-	ctx, interrupt := context.WithCancel(t.Context())
-	time.AfterFunc(300*time.Millisecond, interrupt)
-	if code, screen := dialogue(t, ctx, initArgs(dir), nil); code != exitFailed || !strings.Contains(screen, "interrupted") {
+	if code, screen := dialogue(t, t.Context(), initArgs(dir), [][2]string{{"Name of the cluster", interrupted}}); code != exitFailed || !strings.Contains(screen, "interrupted") {
 		t.Errorf("interrupted: exit %d\n%s", code, screen)
 	}
 	if left, _ := os.ReadDir(dir); len(left) > 0 {

@@ -113,7 +113,8 @@ func TestWatchLacks(t *testing.T) {
 		}
 	}
 	lacks("the program is missing", "no such file")
-	if err := os.WriteFile(program, []byte("#!/bin/sh\n"), 0o755); err != nil {
+	aside := program + ".new"
+	if err := errors.Join(os.WriteFile(aside, []byte("#!/bin/sh\n"), 0o755), os.Rename(aside, program)); err != nil { // it comes whole
 		t.Fatal(err)
 	}
 	lacks("the program has come", "")
@@ -149,14 +150,17 @@ func TestFitAgainInTime(t *testing.T) {
 	ended := make(chan struct{})
 	go func() { a.watchLacks(ctx); close(ended) }()
 	defer func() { cancel(); <-ended }()
+	var told []node.Input // and not looked at yet
 	lacking := func(want bool) {
 		t.Helper()
 		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 			a.inbox.mu.Lock()
-			inputs := a.inbox.inputs
+			told = append(told, a.inbox.inputs...)
 			a.inbox.inputs = nil
 			a.inbox.mu.Unlock()
-			for _, in := range inputs {
+			for len(told) > 0 {
+				in := told[0]
+				told = told[1:]
 				if l, ok := in.(*node.Lacking); ok && len(l.Lacks) > 0 == want {
 					return
 				}

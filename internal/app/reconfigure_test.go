@@ -359,9 +359,10 @@ func TestGuardIsTriedAgain(t *testing.T) {
 		t.Errorf("tried %d times more", n)
 	}
 	r.failing -= cluster.Instant(r.spec.Timing.H)
+	begun := r.clock.now().Mono
 	r.guardAgain(r.guardWake())
-	if wait := r.guardWake().Sub(r.clock.now().Mono); wait < guardEvery/2 || wait > guardEvery {
-		t.Errorf("what goes on failing is tried again after %v", wait)
+	if next, ended := r.guardWake(), r.clock.now().Mono; next.Sub(begun) < guardEvery/2 || next.Sub(ended) > guardEvery {
+		t.Errorf("what goes on failing is tried again %v after that has begun, %v after it has ended", next.Sub(begun), next.Sub(ended))
 	}
 	r.turn("nothing", func() bool { return true })
 	if len(r.fitted) > 0 {

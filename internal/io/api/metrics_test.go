@@ -173,7 +173,7 @@ func get(t *testing.T, method, url string) (int, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := (&http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+	a, err := (&http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
 	if err != nil {
 		return 0, err.Error()
 	}
@@ -205,7 +205,7 @@ func TestHealthListener(t *testing.T) {
 		}
 	}
 	for i := range 2 * maxHealthConns { // each keeps its connection
-		kept := &http.Client{Transport: &http.Transport{}, Timeout: 2 * time.Second}
+		kept := &http.Client{Transport: &http.Transport{}, Timeout: 20 * time.Second}
 		answer, err := kept.Get(base + "/healthz")
 		if err != nil {
 			t.Fatalf("connection %d, while others are idle: %v", i, err)
@@ -235,9 +235,9 @@ func TestHealthListener(t *testing.T) {
 
 func until(t *testing.T, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("not so within 10 s")
+			t.Fatal("not so within 30 s")
 		}
 	}
 }

@@ -131,7 +131,7 @@ func (n *node) next(t *testing.T) delivery {
 	select {
 	case d := <-n.got:
 		return d
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatalf("nothing was delivered; %+v", n.Stats())
 		return delivery{}
 	}
@@ -148,7 +148,7 @@ func (n *node) nothing(t *testing.T) {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("did not happen: " + what)
 		}
