@@ -769,7 +769,7 @@ type Group struct {
 	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`      // of the newest placement: the fencing token; it only grows
 	Serving       bool                   `protobuf:"varint,5,opt,name=serving,proto3" json:"serving,omitempty"`  // its clients get what they should, by its owner's word
 	Failover      string                 `protobuf:"bytes,6,opt,name=failover,proto3" json:"failover,omitempty"` // "automatic" or "manual"
-	Failback      string                 `protobuf:"bytes,7,opt,name=failback,proto3" json:"failback,omitempty"` // "never", or "automatic after 10m0s"
+	Failback      string                 `protobuf:"bytes,7,opt,name=failback,proto3" json:"failback,omitempty"` // "never", or "automatic after 10m0s"; where it waits for longer than the file asks for, why
 	Move          *Move                  `protobuf:"bytes,8,opt,name=move,proto3" json:"move,omitempty"`         // absent: none is under way
 	Bans          []*Ban                 `protobuf:"bytes,9,rep,name=bans,proto3" json:"bans,omitempty"`
 	Nodes         []*GroupNode           `protobuf:"bytes,10,rep,name=nodes,proto3" json:"nodes,omitempty"`       // in order of preference

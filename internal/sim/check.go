@@ -40,6 +40,7 @@ type served struct {
 	froms   map[string]cluster.NodeID // by id: where the group was before
 	permits []cluster.NodeID          // where they allow it to go, as far as they were not made use of yet
 	mending mending
+	returns returns
 	down    int64 // since when samples have found nobody serving; 0: somebody does
 }
 

@@ -17,6 +17,31 @@ type mending struct {
 	home  int // homecomings since then
 }
 
+// returns is how a group's homecomings have gone, under goal Mend: each that did not last has the next wait longer.
+type returns struct {
+	at    int64 // when it last came home; 0: it is not there
+	short int   // how many in a row did not last
+}
+
+// goes follows a move of a group.
+func (r *returns) goes(now int64, home bool, policy cluster.FailbackPolicy) {
+	switch {
+	case home:
+		r.at = now
+	case r.at != 0:
+		r.short++
+		if stayed := time.Duration(now - r.at); stayed > max(time.Minute, 4*policy.After<<min(r.short, 10)) {
+			r.short = 0
+		}
+		r.at = 0
+	}
+}
+
+// wait is for how long at the most a group's preferred node must be well for its return.
+func (r *returns) wait(policy cluster.FailbackPolicy) time.Duration {
+	return min(policy.After<<min(r.short, 10), max(policy.After, time.Hour))
+}
+
 // reach is within what a group serves after something has changed: the takeover, its start, and what a planned
 // move adds.
 func (w *world) reach(group int) time.Duration {
@@ -38,10 +63,13 @@ func (c *checker) changedBy(w *world, begins bool) {
 
 // moved counts a move of a group.
 func (c *checker) moved(w *world, group, to int) {
-	if w.plan.Goal != Mend || w.now < c.from {
+	if w.plan.Goal != Mend {
 		return
 	}
 	s, spec := &c.groups[group], &w.spec.Groups[group]
+	if s.returns.goes(w.now, w.index(spec.Nodes[0]) == to, spec.Failback); w.now < c.from {
+		return
+	}
 	if home := w.preferred(group); spec.Failback.Automatic && (home == to || home < 0) {
 		if s.mending.home++; s.mending.home > 2 { // one more where a ban has just run out
 			w.fail("twice", "%s comes home to %s for the third time since the last fault began", spec.ID, w.machines[to].id)
@@ -89,7 +117,7 @@ func (c *checker) mend(w *world) {
 			w.fail("invariant 4", "nobody has served %s for %v, and nothing has changed for %v", spec.ID, time.Duration(w.now-s.down), quiet)
 		}
 		if home := w.preferred(g); spec.Failback.Automatic && home >= 0 && s.server != home && w.calm() &&
-			quiet > spec.Failback.After+w.reach(g)+4*w.check.length {
+			quiet > s.returns.wait(spec.Failback)+w.reach(g)+4*w.check.length {
 			w.fail("home", "%s is on %s, not on %s, which has been well for %v", spec.ID, w.machines[max(s.server, 0)].id, w.machines[home].id, quiet)
 		}
 		if quiet > w.reach(g)+4*w.check.length {

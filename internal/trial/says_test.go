@@ -48,7 +48,7 @@ func TestFailedProgramIsNamed(t *testing.T) {
 	c.shell(Alpha, "touch "+mayRun)
 	c.eventually("mail serves again", func() bool { return c.placed(Gamma, "mail").Serving })
 	c.eventually("history names the pause", func() bool {
-		return regexp.MustCompile(`mail serves on alpha, epoch \d+, after unplanned outage of at least \d+ ms: paused \d+ ms before another try`).MatchString(c.run(Gamma, "history", "--group", "mail"))
+		return regexp.MustCompile(`mail serves on alpha, epoch \d+, after unplanned outage of at least \d+ ms \(postfix: [^)]*\): paused \d+ ms before another try`).MatchString(c.run(Gamma, "history", "--group", "mail"))
 	})
 }
 

@@ -116,6 +116,8 @@ type GroupFacts struct {
 	Epoch Epoch
 	Move  *Move
 	Bans  []Ban
+	// Returns is how many returns to the preferred node in a row did not last.
+	Returns int
 
 	Released []Epoch   // tenures whose release was heard and is not in the log yet
 	Behind   []NodeID  // former owners that have not applied the newest Assign for D

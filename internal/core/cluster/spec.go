@@ -94,6 +94,26 @@ type FailbackPolicy struct {
 	After     time.Duration // how long the preferred node must have been well
 }
 
+// returnMost bounds what a return waits for where those before it did not last, unless the file asks for more.
+const returnMost = time.Hour
+
+// Wait is how long the preferred node must have been well for a return, after so many in a row that did not last:
+// After, twice as long each time.
+func (p FailbackPolicy) Wait(failed int) time.Duration {
+	wait := p.After
+	for range failed {
+		if wait = 2 * wait; wait >= returnMost {
+			return max(p.After, returnMost)
+		}
+	}
+	return wait
+}
+
+// Lasted tells whether a return that came after so many that did not last has lasted, if the group left after this time.
+func (p FailbackPolicy) Lasted(failed int, stayed time.Duration) bool {
+	return stayed >= max(time.Minute, 2*p.Wait(failed))
+}
+
 // ResourceSpec is one resource of a group. The core knows a resource only by these properties;
 // what Fields mean is its kind's business.
 type ResourceSpec struct {

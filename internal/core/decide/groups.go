@@ -169,6 +169,9 @@ var groupRules = []groupRule{
 			if lost := p.astray(g, g.Owner); lost != "" {
 				d.Evidence = append(d.Evidence, fmt.Sprintf("%s %s%s", g.Owner, lost, p.lonely(g)))
 			}
+			if spec := p.f.Spec.Group(g.ID); longer(spec, g) && g.Owner != spec.Nodes[0] {
+				d.Evidence = append(d.Evidence, fmt.Sprintf("its return to %s waits longer: %s", spec.Nodes[0], Returns(spec, g)))
+			}
 			_, d.Rejected = p.choose(g)
 			return nil
 		}},
@@ -599,7 +602,24 @@ func (p *planner) failback(g *cluster.GroupFacts) bool {
 		return false
 	}
 	home := p.f.Node(spec.Nodes[0])
-	return p.refusal(g, home.ID) == "" && p.report(g, home.ID).Well >= spec.Failback.After
+	return p.refusal(g, home.ID) == "" && p.report(g, home.ID).Well >= spec.Failback.Wait(g.Returns)
+}
+
+// Returns tells for how long a group's preferred node must be well for its return, and why so long.
+func Returns(spec *cluster.GroupSpec, g *cluster.GroupFacts) string {
+	if !longer(spec, g) {
+		return spec.Failback.After.String()
+	}
+	last := "one before"
+	if g.Returns > 1 {
+		last = fmt.Sprintf("the last %d", g.Returns)
+	}
+	return fmt.Sprintf("%v (%v, and longer since %s did not last)", spec.Failback.Wait(g.Returns), spec.Failback.After, last)
+}
+
+// longer tells whether a group's return waits for longer than the file asks for.
+func longer(spec *cluster.GroupSpec, g *cluster.GroupFacts) bool {
+	return spec.Failback.Automatic && spec.Failback.Wait(g.Returns) > spec.Failback.After
 }
 
 // Best returns the node that a person who names none moves a group to, or "": manual groups have one too.

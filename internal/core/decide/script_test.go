@@ -21,7 +21,7 @@ var update = flag.Bool("update", false, "write the outcomes into testdata")
 //
 //	node NAME [role=spare|witness] [admitted=N | evicted=N] [over] [said] [fresh] [lease] [boot=new]
 //	     [silent=V1,V2] [lost] [deaf] [isolated] [bound] [late] [carried=REVISION] [down=DURATION] [sick] [well=DURATION]
-//	group NAME nodes=A,B [manual] [failback=DURATION] [owner=N] [last=N] [epoch=E] [released=E] [behind=N]
+//	group NAME nodes=A,B [manual] [failback=DURATION] [returns=N (that did not last)] [owner=N] [last=N] [epoch=E] [released=E] [behind=N]
 //	     [move=TO[@EPOCH]] [serves=DURATION]  (the outage to be put on record)
 //	     [ban=NODE[:over|:old|:often|:surroundings|:ill]]  (just now; or it has run out, was made a while ago, the third
 //	     in a row at that, was not the group's fault, was for its probe)
@@ -392,6 +392,8 @@ func parseGroupWord(t *testing.T, word string, g *cluster.GroupFacts, s *cluster
 		s.Failover = cluster.FailoverManual
 	case "failback":
 		s.Failback = cluster.FailbackPolicy{Automatic: true, After: duration(t, value)}
+	case "returns":
+		g.Returns = int(number(t, value))
 	case "owner":
 		g.Owner, g.Last = cluster.NodeID(value), cluster.NodeID(value)
 	case "last":

@@ -150,7 +150,7 @@ func (n *Node) groupView(i int, f *cluster.Facts, last decisions) cluster.GroupV
 		v.Policy = "manual"
 	}
 	if spec.Failback.Automatic {
-		v.Failback = fmt.Sprintf("automatic after %v", spec.Failback.After)
+		v.Failback = "automatic after " + decide.Returns(spec, g)
 	}
 	if d := last.of(st.ID, st.Owner); d != nil {
 		v.Rule, v.Decision, v.Evidence = d.Rule, d.Why, d.Evidence

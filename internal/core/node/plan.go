@@ -137,7 +137,8 @@ func (n *Node) silentTo(i int) (out []cluster.NodeID, lost bool) {
 
 func (n *Node) groupFacts(i int) cluster.GroupFacts {
 	l, st := &n.groups[i], &n.state.Groups[i]
-	g := cluster.GroupFacts{ID: st.ID, Owner: st.Owner, Last: st.Last, Epoch: st.Epoch, Move: st.Move, Bans: st.Bans, Shared: st.Shared}
+	g := cluster.GroupFacts{ID: st.ID, Owner: st.Owner, Last: st.Last, Epoch: st.Epoch, Move: st.Move, Bans: st.Bans, Shared: st.Shared,
+		Returns: st.FailedReturns(l.spec.Nodes[0])}
 	if n.flawed(BanForgotten) {
 		g.Bans = slices.DeleteFunc(slices.Clone(st.Bans), func(b cluster.Ban) bool { return b.Until-cluster.WallTime(decide.BanFor) < n.raft.since })
 	}

@@ -279,6 +279,7 @@ func (s *State) clear(c *cluster.Clear) string {
 		return "no such group"
 	}
 	g.Bans = slices.DeleteFunc(g.Bans, func(b cluster.Ban) bool { return c.Resource == "" || b.Resource == c.Resource })
+	g.Return.Failed = 0
 	return ""
 }
 

@@ -93,10 +93,15 @@ func (s *State) amend(a *cluster.Amend) string {
 	return ""
 }
 
+// asked tells whether a placement is that of the move under way.
+func (g *Group) asked(a *cluster.Assign) bool {
+	return g.Move != nil && g.Move.Assigned == 0 && g.Move.To == a.To && g.Owner != "" // else its owner was lost meanwhile
+}
+
 // placed counts a placement before it is applied: why it comes, and whether it brings the group elsewhere.
 func (g *Group) placed(a *cluster.Assign) {
 	x := &g.Service
-	asked := g.Move != nil && g.Move.Assigned == 0 && g.Move.To == a.To && g.Owner != "" // else its owner was lost meanwhile
+	asked := g.asked(a)
 	if asked {
 		x.Asked = a.Epoch
 	}

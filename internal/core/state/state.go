@@ -92,6 +92,7 @@ type Group struct {
 	Ended   *MoveResult     `json:"ended,omitempty"` // how the last Move ended
 	Service Service         `json:"service,omitzero"`
 	Shared  *cluster.Shared `json:"shared,omitempty"` // what every node says of the same probe
+	Return  Return          `json:"return,omitzero"`
 }
 
 // Tenure is one placement that is not over by the log.
@@ -299,7 +300,7 @@ func (s *State) applyPart(index uint64, e *cluster.Entry, p cluster.Part) string
 	case p.Ended != nil:
 		return s.ended(p.Ended)
 	case p.Assign != nil:
-		return s.assign(index, p.Assign)
+		return s.assign(index, e.Wall, p.Assign)
 	case p.Released != nil:
 		return s.released(p.Released)
 	case p.Move != nil:
@@ -396,7 +397,7 @@ func (s *State) ended(e *cluster.Ended) string {
 	return ""
 }
 
-func (s *State) assign(index uint64, a *cluster.Assign) string {
+func (s *State) assign(index uint64, wall cluster.WallTime, a *cluster.Assign) string {
 	g, n := s.Group(a.Group), s.Node(a.To)
 	if g == nil || n == nil {
 		return "no such group or node"
@@ -413,6 +414,7 @@ func (s *State) assign(index uint64, a *cluster.Assign) string {
 	if n.Number != a.Number && !(cluster.Planted && s.flaws.ApplyStale) {
 		return fmt.Sprintf("the target holds number %d, not %d", n.Number, a.Number)
 	}
+	g.returned(a, wall, s.spec.Group(g.ID).Failback)
 	g.placed(a)
 	g.Owner, g.Last, g.Epoch, g.Index = a.To, a.To, a.Epoch, index
 	g.Tenures = append(g.Tenures, Tenure{a.Epoch, a.To, n.Number})
