@@ -122,10 +122,14 @@ func Span(down, least time.Duration, known Known) string {
 	case AtMost:
 		return "at most " + millis(up(down))
 	case AtLeast:
-		if least < time.Millisecond/2 {
-			return "unknown length"
+		text := "unknown length"
+		if least >= time.Millisecond/2 {
+			text = "at least " + millis(least)
 		}
-		return "at least " + millis(least)
+		if slack := down - least; slack > time.Millisecond && slack > down/50 { // availability goes by that
+			text += ", counted as " + millis(up(down))
+		}
+		return text
 	case About:
 		return "about " + millis(up(down))
 	case NotKnown:
