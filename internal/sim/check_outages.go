@@ -20,7 +20,6 @@ type outages struct {
 type outage struct {
 	up      int   // machine whose clients are served; -1: nobody's are
 	begun   bool  // they ever were
-	unseen  bool  // they are not since the machine's uplink went while no agent ran there: nobody can know
 	since   int64 // since when nobody's are
 	upSince int64
 	end     cluster.Instant // of the gate, by the machine's clock
@@ -107,7 +106,7 @@ func (o *outages) look(w *world) {
 			if end := max(x.end, m.gates[g].end); end > 0 && end <= m.clock.read(w.now) && m.powered && !m.still {
 				x.since = min(w.now, m.clock.when(end)) // it ran out between two events
 			}
-			x.up, x.unseen = -1, m.agent == nil && m.uplinkDown()
+			x.up = -1
 		}
 		for i, m := range w.machines {
 			if !m.answers(g) {
@@ -116,7 +115,7 @@ func (o *outages) look(w *world) {
 			if x.begun {
 				x.total += w.now - x.since
 			}
-			if x.since < o.untold || x.unseen {
+			if x.since < o.untold {
 				x.forgive()
 			}
 			x.up, x.begun, x.upSince, x.end = i, true, w.now, m.gates[g].end
@@ -170,6 +169,9 @@ func (w *world) served(m *machine, v *cluster.Served) {
 	}
 	if v.Count == 1 { // it is a new group, whatever its name
 		x.forgive()
+	}
+	if p := v.Phases; p != (cluster.Phases{}) && p.Detected+p.Decided+p.Waited+p.Started+p.Paused != v.Down {
+		w.fail("outages", "%s: %v: its parts are not the whole, %v", v.Group, v, v.Down)
 	}
 	next, before := v.Epoch != x.epoch, *x
 	x.count, x.epoch = v.Count, v.Epoch

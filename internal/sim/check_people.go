@@ -215,19 +215,22 @@ func (w *world) returnsRightly(v *cluster.Move) {
 // agent or a former one.
 func (w *world) stays(m *machine, out *node.Output) {
 	for i := range out.Gates {
-		if g := &out.Gates[i]; g.End > m.clock.read(w.now) && w.toldToStop(m, g.Group) {
+		if g := &out.Gates[i]; g.End > m.clock.read(w.now) && w.toldToStop(m, g.Group, "") {
 			w.fail("instructions", "%s serves %s, of which it has applied that it is to be stopped", m.id, g.Group)
 		}
 	}
 	for i := range out.Wants {
-		if v := &out.Wants[i]; v.Target != cluster.TargetStopped && w.toldToStop(m, v.Group) {
+		if v := &out.Wants[i]; v.Target != cluster.TargetStopped && w.toldToStop(m, v.Group, "") {
 			w.fail("instructions", "%s starts %s/%s, and has applied that the group is to be stopped", m.id, v.Group, v.Resource)
+		}
+		if v := &out.Wants[i]; v.Target == cluster.TargetRunning && w.toldToStop(m, v.Group, v.Resource) {
+			w.fail("instructions", "%s starts %s/%s for clients, and has applied that it is to be stopped", m.id, v.Group, v.Resource)
 		}
 	}
 }
 
-func (w *world) toldToStop(m *machine, g cluster.GroupID) bool {
-	at := w.check.kept.stops[resourceOf{g, ""}]
+func (w *world) toldToStop(m *machine, g cluster.GroupID, r cluster.ResourceID) bool {
+	at := w.check.kept.stops[resourceOf{g, r}]
 	return at > 0 && m.speaker.reach >= at
 }
 

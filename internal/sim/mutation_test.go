@@ -132,6 +132,11 @@ var plants = []plant{
 		"a network that dies for all and comes back"},
 	{node.OneVoterJudges, "OneVoterJudges", "", "unmoved", 1, 40, "invariant 5", "1 of unmoved",
 		"a switch port of another node, or a cut between two"},
+	{node.UnwatchedVouched, "UnwatchedVouched", "uplink-unwatched", "", 1, 1, "outages", "none of 400 of mix, disks",
+		"an uplink that goes while the owner's agent is down, which is back only after its lease"},
+	{node.StoppedForgotten, "StoppedForgotten", "stop-unread", "", 1, 40, "instructions", "none of 150 of people",
+		"an agent killed just after a stop of one resource, before the commit index is stored (a slow disk)"},
+	{node.PhasesOverlap, "PhasesOverlap", "", "mix", 1, 40, "outages", "1 of mix", "an owner that is lost"},
 	{node.EvictedServes, "EvictedServes", "", "mix", 12, 40, "said", "12 of mix",
 		"an owner that is evicted and lives"},
 }

@@ -300,7 +300,7 @@ func (n *Node) resumeService(l *local, a cluster.Account, gates []cluster.GateSt
 	case !up:
 		s.Up, s.From, s.To, s.Late, s.Cause = false, end, end, true, "it was not up when the agent started again"
 	case stood <= n.now.Mono:
-		s.Up, s.From, s.To, s.Late, s.Cause = false, end.Add(-gateSlip), end, true, ranOut // nobody watched what is around it meanwhile
+		s.Up, s.From, s.To, s.Late, s.Cause = false, end.Add(-gateSlip), end, !n.flawed(UnwatchedVouched), ranOut // nobody watched what is around it meanwhile
 	}
 }
 

@@ -53,7 +53,7 @@ func (n *Node) instructed(index uint64, e *cluster.Entry) {
 // had acted on changes nothing: it would start what was stopped.
 func (n *Node) heed(l *local, mine bool, s *group.Situation) {
 	x, id := &n.state.Instructions, l.spec.ID
-	if n.state.Applied < n.rec.Groups[id].Instructed && mine {
+	if n.state.Applied < n.rec.Groups[id].Instructed && mine && !n.flawed(StoppedForgotten) {
 		s.Keep, s.MayServe = true, false
 		return
 	}

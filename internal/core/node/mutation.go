@@ -82,6 +82,9 @@ const (
 	BlinkTrusted                    // a network that has only just come back counts as had for good
 	OneVoterJudges                  // a node has lost a link where one voter is out of touch with it
 	OutagesHalved                   // outages are put on record at half their length
+	UnwatchedVouched                // an account vouches for a time in which no agent watched
+	StoppedForgotten                // what a person stopped is started by an agent that has yet to read that again
+	PhasesOverlap                   // the time until an outage was noticed counts twice among its parts
 	MutationCount
 )
 

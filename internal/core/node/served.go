@@ -486,7 +486,11 @@ func (n *Node) phases(i int, d *length) cluster.Phases {
 	assigned := min(max(w.assigned, noticed), end)
 	over := min(max(w.over, assigned), end)
 	paused := min(n.groups[i].pauses.sum, end.Sub(over))
-	return cluster.Phases{Detected: noticed.Sub(d.from), Decided: assigned.Sub(noticed), Waited: over.Sub(assigned),
+	decided := assigned.Sub(noticed)
+	if n.flawed(PhasesOverlap) {
+		decided = assigned.Sub(d.from)
+	}
+	return cluster.Phases{Detected: noticed.Sub(d.from), Decided: decided, Waited: over.Sub(assigned),
 		Paused: paused, Started: end.Sub(over) - paused}
 }
 
