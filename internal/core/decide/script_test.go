@@ -427,6 +427,8 @@ func parseGroupWord(t *testing.T, word string, g *cluster.GroupFacts, s *cluster
 		case "often":
 			b.Until -= cluster.WallTime(2 * BanTryAgain)
 			b.Tries = 3
+		case "ahead": // of a wall clock that was set back since, or of another coordinator's
+			b.Until += cluster.WallTime(10 * time.Minute)
 		case "ill":
 			b.Probe, b.Reason = 7, "app: GET http://localhost/: 503, 3 times in a row"
 		case "surroundings":
