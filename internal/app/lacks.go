@@ -13,9 +13,11 @@ import (
 )
 
 const (
-	lacksEvery = 10 * time.Second       // the host is looked at so often while it lacks nothing
-	lackEvery  = 5 * time.Second        // while it lacks something, of which nobody may tell when it comes
-	lackLeast  = 100 * time.Millisecond // between two looks, however much happens
+	lacksEvery = 10 * time.Second // the host is looked at so often while it lacks nothing
+	lackEvery  = 5 * time.Second  // while it lacks something, of which nobody may tell when it comes
+	// exhaustedEvery is that while it has no more of something, such as processes: nothing tells when there is some again.
+	exhaustedEvery = time.Second
+	lackLeast      = 100 * time.Millisecond // between two looks, however much happens
 	// lackAgain: what failed for its surroundings, was well at a look, and fails so again within this time, waits
 	// longer each time, from lackFirst to lackMost: some of what is missing no look shows.
 	lackAgain = time.Minute
@@ -105,7 +107,9 @@ func (l *lacks) gather(spec *cluster.Spec, self cluster.NodeID, look func(cluste
 			named[at] = true
 			why, f := "", l.failed[at]
 			if err := look(r); err != nil {
-				why = err.Error()
+				if why = err.Error(); resource.Exhausted(err) {
+					wait = exhaustedEvery
+				}
 			} else if unkept := l.unkept[at]; unkept != "" {
 				why = unkept
 			} else if f != nil && f.over.IsZero() {

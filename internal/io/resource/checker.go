@@ -58,13 +58,18 @@ func Lacks(k Kind, spec cluster.ResourceSpec) error {
 		return l.Lacks(spec)
 	}
 	if c, ok := k.(Checker); ok {
-		_, err := c.Check(spec)
-		if u, ok := errors.AsType[*unfit](err); ok {
-			return explained{u.told(), u}
-		}
-		return err
+		return checked(c, spec)
 	}
 	return nil
+}
+
+// checked is what Check finds, with what is to be done about it.
+func checked(c Checker, spec cluster.ResourceSpec) error {
+	_, err := c.Check(spec)
+	if u, ok := errors.AsType[*unfit](err); ok {
+		return explained{u.told(), u}
+	}
+	return err
 }
 
 // Check implements Checker: the user, the working directory and the programs must be here.

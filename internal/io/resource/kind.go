@@ -105,6 +105,10 @@ func fromSurroundings(err error) bool {
 	return ok || isExhausted(err)
 }
 
+// Exhausted tells whether an error says that the host has no more of something: room, processes, memory, open files.
+// Nothing tells when there is some again.
+func Exhausted(err error) bool { return isExhausted(err) }
+
 func isExhausted(err error) bool {
 	return slices.ContainsFunc(exhausted, func(e error) bool { return errors.Is(err, e) })
 }
