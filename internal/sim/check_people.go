@@ -84,7 +84,7 @@ func (w *world) keeps(e *cluster.LogEntry, d *cluster.Entry) {
 				w.placesRightly(d, p.Assign)
 			}
 			if p.Move != nil && p.Move.Failback {
-				w.returnsRightly(p.Move)
+				w.returnsRightly(d.By, p.Move)
 			}
 		}
 	}
@@ -190,7 +190,7 @@ func (w *world) hurts(f *active) {
 // renews follows since when a node says that its lease runs.
 func (m *machine) renews(hb *wire.Heartbeat) {
 	switch {
-	case !hb.LeaseRuns || hb.Number == 0:
+	case !hb.LeaseRuns: // while its gate takes nothing it asks for none, and is as well as ever until that has lasted for L
 		m.runsSince = 0
 	case m.runsSince == 0:
 		m.runsSince = m.w.now
@@ -198,14 +198,17 @@ func (m *machine) renews(hb *wire.Heartbeat) {
 }
 
 // returnsRightly judges a failback by the planner: the preferred node has been well for the time asked.
-func (w *world) returnsRightly(v *cluster.Move) {
+func (w *world) returnsRightly(by string, v *cluster.Move) {
 	spec := w.latest.spec.Group(v.Group)
 	i := w.index(v.To)
 	if spec == nil || !spec.Failback.Automatic || i < 0 || !w.undisturbed() || time.Duration(w.now-w.check.calm.faultAt) < w.check.length {
 		return
 	}
 	home := w.machines[i]
-	least := spec.Failback.After*99/100 - 2*w.check.length // clocks, and words of its lease that nobody heard
+	least := spec.Failback.After*99/100 - w.check.length // clocks, and words of its lease that nobody heard
+	if k := w.index(cluster.NodeID(by)); k >= 0 && time.Duration(w.now-w.machines[k].hurt) < spec.Failback.After {
+		least -= w.check.length // whoever decided stood still, and its queues were full
+	}
 	if home.runsSince == 0 || time.Duration(w.now-home.runsSince) < least {
 		w.fail("failback", "%s returns to %s, which has been well for %v, not for %v", v.Group, v.To, time.Duration(w.now-home.runsSince), spec.Failback.After)
 	}

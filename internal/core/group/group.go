@@ -11,10 +11,11 @@ import (
 
 // pace of local restarts
 const (
-	restartsForgotten = 10 * time.Minute // a restart older than this does not count against the limit
-	retryFirst        = time.Second      // wait before a failed resource is tried again; doubled each time
-	retryMax          = 30 * time.Second // of what is down
-	illMax            = 5 * time.Minute  // of what is up, and would be killed
+	restartsForgotten = 10 * time.Minute      // a restart older than this does not count against the limit
+	retryFirst        = time.Second           // wait before a failed resource is tried again; doubled each time
+	frontFirst        = 50 * time.Millisecond // the same of an address, which costs next to nothing to put back
+	retryMax          = 30 * time.Second      // of what is down
+	illMax            = 5 * time.Minute       // of what is up, and would be killed
 	// wellLeast is the least time for which it must have been well before the waiting begins anew: it is forgotten
 	// after twice the last wait, and no sooner than this.
 	wellLeast = time.Minute
@@ -196,11 +197,14 @@ func (r *resource) wait(now cluster.Instant) {
 		}
 	}
 	r.wellAt = 0
-	limit := retryMax
+	first, limit := retryFirst, retryMax
+	if r.spec.Front {
+		first = frontFirst
+	}
 	if r.probe != 0 {
 		limit = illMax
 	}
-	r.backoff = min(max(2*r.backoff, retryFirst), limit)
+	r.backoff = min(max(2*r.backoff, first), limit)
 	r.retryAt = now.Add(r.backoff)
 }
 

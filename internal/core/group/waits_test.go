@@ -164,3 +164,19 @@ func TestHowLongItWasWell(t *testing.T) {
 		t.Errorf("its restart failed: %+v, want ill and not brief", o.Probe)
 	}
 }
+
+// An address costs next to nothing to put back: one that is taken away again and again is left off for a moment first.
+func TestAnAddressIsPutBackSoon(t *testing.T) {
+	b, s := serving(t)
+	b.g.spec.Restarts = 0
+	for _, wait := range []time.Duration{50, 100, 200, 400} {
+		b.g.Done(cluster.Done{Resource: "ip", Status: cluster.StatusFailed, Reason: "it was taken away"}, b.now)
+		if o := b.expect(t, s, ""); o.WakeAt != b.now.Add(wait*time.Millisecond) {
+			t.Errorf("waits for %v, want %d ms", o.WakeAt-b.now, wait)
+		}
+		b.now = b.now.Add(wait * time.Millisecond)
+		b.expect(t, s, "ip running@3 anew")
+		b.done(t, "ip", cluster.StatusRunning)
+		b.expect(t, s, "")
+	}
+}
