@@ -76,9 +76,10 @@ func TestGateTakenOff(t *testing.T) {
 			for name, take := range c.gateOffs()[mechanism] {
 				for _, node := range Nodes[:2] {
 					c.undisturbed(name+" on "+node, slack, func() error { return take(node) })
-					if text := c.run(node, "status"); !strings.Contains(text, "gate") || !strings.Contains(text, "took it off") {
-						t.Errorf("%s on %s: status does not tell:\n%s", name, node, text)
-					}
+					c.eventually(name+" on "+node+": status tells", func() bool {
+						text := c.run(node, "status")
+						return strings.Contains(text, "gate") && strings.Contains(text, "took it off")
+					})
 					c.eventually(name+": gamma tells of it", func() bool {
 						text := c.run(Gamma, "status")
 						return strings.Contains(text, node+"'s gate was taken off") && strings.Contains(text, node+"'s gate: others took it off")

@@ -43,7 +43,7 @@ func TestHardwareAddressChanges(t *testing.T) {
 	time.Sleep(8 * time.Second) // longer than the first announcements go on
 	c.shell(Alpha, "ip link set dev lan address 02:00:00:00:aa:01")
 	changed := c.at(func() error { return nil }) // what was answered before is none of it
-	c.must(c.probe.Await(10*time.Second, func(r lab.Record) bool { return r.AnsweredSince(changed, Alpha) }))
+	c.must(c.probe.Await(limit, func(r lab.Record) bool { return r.AnsweredSince(changed, Alpha) }))
 	if gap := firstSince(c.probe.Record(), Alpha, changed) - changed; gap > 5*time.Second {
 		t.Errorf("told only after %v", gap)
 	}

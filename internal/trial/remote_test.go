@@ -58,9 +58,7 @@ func TestRemote(t *testing.T) {
 	}
 	since := c.at(func() error { _, err := c.remotely("switch", "web", "--to", "beta"); return err })
 	c.movesTo(Beta, since)
-	if out := c.run(Gamma, "history"); !strings.Contains(out, "token mover") {
-		t.Errorf("the history does not name the token:\n%s", out)
-	}
+	c.tellsOf("token mover", Gamma, "history")
 	c.denied("token looker has the role view, and this needs operate", "--context", "looker", "switch", "web")
 	c.denied("token mover has the role operate, and this needs admin", "token", "add", "x", "--role", "admin")
 	c.denied("token mover has the role operate, and this needs admin", "key", "rotate")

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	limit = 15 * time.Second // for what must come true at all
+	limit = 30 * time.Second // for what must come true at all
 	slack = time.Second      // what a noisy machine may add to a takeover
 	// blip is the longest time without an answer that counts as undisturbed service.
 	blip          = 50 * time.Millisecond
@@ -146,12 +146,17 @@ func longest(r lab.Record, since time.Duration) time.Duration {
 	return worst
 }
 
-// group returns the group as a node sees it.
-func (c *incident) group(node string) GroupStatus {
+// group returns the group as a node sees it, whose agent may just begin.
+func (c *incident) group(node string) (g GroupStatus) {
 	c.t.Helper()
-	s, err := c.Status(node)
-	c.must(err)
-	return s.Group()
+	c.must(c.Await(node, limit, node+" answers", func(s *Status) bool { g = s.Group(); return true }))
+	return g
+}
+
+// tellsOf waits until a command on a node, which may learn of things a moment later than others, prints a text.
+func (c *incident) tellsOf(text, node string, args ...string) {
+	c.t.Helper()
+	c.eventually(fmt.Sprintf("%v on %s says %q", args, node, text), func() bool { return strings.Contains(c.run(node, args...), text) })
 }
 
 // undisturbed does something that must disturb nobody, watches for a while, and judges: the same epoch
