@@ -123,7 +123,7 @@ func askRunning(socket string, self cluster.NodeID) *runningAgent {
 			continue
 		}
 		for _, f := range n.Faults {
-			if f.By == "" { // what others tell is for their own check
+			if f.By == "" && f.Link != twinFault { // what others tell is for their own check
 				a.narrow = append(a.narrow, wayFault{n.Name, f})
 			}
 		}

@@ -26,6 +26,7 @@ const (
 type linkFaults struct {
 	now    atomic.Pointer[[]cluster.LinkFault]
 	narrow atomic.Pointer[[]link.Narrow] // paths to others on which full packets are lost
+	twins  atomic.Pointer[[]link.Twins]  // nodes as which two machines run
 }
 
 // watchFaults looks at this node's own sockets, and tells the log what is wrong with them, once.
@@ -46,8 +47,10 @@ func (a *agent) watchFaults(ctx context.Context) {
 		}
 		narrow := a.links.Narrow()
 		a.noteNarrow(narrow)
+		twins := a.links.Twins(time.Now())
+		a.noteTwins(twins)
 		_, gate := a.whole.fault(time.Now())
-		if any := len(found) > 0 || len(narrow) > 0 || gate; any != told {
+		if any := len(found) > 0 || len(narrow) > 0 || len(twins) > 0 || gate; any != told {
 			told = any
 			a.inbox.put(&node.Faulty{On: any})
 		}
@@ -158,6 +161,7 @@ func (a *agent) tellFaults(o *cluster.Overview) {
 		if n.ID == a.self {
 			n.Faults = all
 		}
+		a.tellTwins(n)
 		for _, x := range narrow {
 			if n.ID == x.Peer {
 				n.Faults = append(n.Faults, cluster.LinkFault{Link: x.Link, Text: narrowText(a.self), Hint: narrowHint(x)})

@@ -13,6 +13,8 @@ func (v statusView) linksOf(n *batonv1.Node) []string {
 	var out []string
 	for _, f := range n.Faults {
 		switch from := v.tells(f); {
+		case f.Link == twinFault: // told already
+			continue
 		case from == n.Name:
 		case from == v.StatusResponse.Node:
 			out = append(out, fmt.Sprintf("full packets to %s are lost on %s", n.Name, f.Link))
@@ -78,6 +80,9 @@ func (v statusView) ownFault(link string) bool {
 
 // faultOf is one sentence about what a node can't use, or, of another one than that which looks, about the way there.
 func (v statusView) faultOf(n *batonv1.Node, f *batonv1.LinkFault) string {
+	if f.Link == twinFault {
+		return fmt.Sprintf("%s: %s, says %s", n.Name, f.Text, v.tells(f))
+	}
 	if n.Name != v.tells(f) {
 		return fmt.Sprintf("%s on link %s: %s", n.Name, f.Link, f.Text)
 	}

@@ -20,10 +20,13 @@ func TestFaultsByWhom(t *testing.T) {
 			{Name: "beta", Role: "member", Heard: true, Fresh: true, LeaseRuns: true, Membership: "votes", Faulty: true, Faults: []*batonv1.LinkFault{
 				{Link: "cross", Text: "packets from alpha are lost", Hint: "compare the MTU", By: "alpha"}, {Link: "lan", Text: "packets from gamma are lost"}}},
 			{Name: "gamma", Role: "witness", Heard: true, Fresh: true, Membership: "votes"},
+			{Name: "delta", Role: "member", Heard: true, Fresh: true, Membership: "outside", Faults: []*batonv1.LinkFault{
+				{Link: twinFault, Text: "two machines run under this name", Hint: "shut one of them down"}, {Link: twinFault, Text: "two machines run under this name", By: "alpha"}}},
 		}}
 	var b bytes.Buffer
 	statusView{palette{}, s}.write(&b)
-	for _, want := range []string{"alpha can't use link lan, alpha's gate was taken off, full packets from alpha to beta are lost on cross, full packets to beta are lost on lan, beta has a fault of its links or its gate.",
+	for _, want := range []string{"alpha can't use link lan, alpha's gate was taken off, full packets from alpha to beta are lost on cross, full packets to beta are lost on lan, beta has a fault of its links or its gate, two machines run as delta, delta is not let in yet.",
+		"\ndelta: two machines run under this name, says gamma.\ndelta: two machines run under this name, says alpha.\n", "\nhint: shut one of them down\n",
 		"\nalpha can't use link lan: 10.0.0.11 is not an address of this host.\n", "\nalpha's gate: others took it off.\n", "\nbeta on link cross: packets from alpha are lost.\n",
 		"\nbeta has a fault of its links, of a way from it to another node, or of its gate, and could not be asked which: baton status there tells.\n", "\nhint: compare the MTU\n"} {
 		if !strings.Contains(b.String(), want) {

@@ -149,6 +149,9 @@ func (v statusView) progress(n *batonv1.Node) string {
 func (v statusView) unsettled() []string {
 	var out []string
 	for _, n := range v.Nodes {
+		if slices.ContainsFunc(n.Faults, func(f *batonv1.LinkFault) bool { return f.Link == twinFault }) {
+			out = append(out, "two machines run as "+n.Name)
+		}
 		switch {
 		case n.Membership == "outside":
 			out = append(out, n.Name+" is not let in yet")

@@ -21,6 +21,7 @@ import (
 	"baton/internal/core/cluster"
 	"baton/internal/core/wire"
 	"baton/internal/io/identity"
+	"baton/internal/io/nowait"
 )
 
 // retryInterval is how long a link waits after its socket could not be opened.
@@ -78,6 +79,8 @@ type Links struct {
 
 	epoll  int // watches every socket
 	buffer []byte
+	source nowait.Address             // of the packet in buffer; guarded by receiving
+	voices map[cluster.NodeID][]voice // who speaks as each node; guarded by receiving
 
 	opening sync.Mutex // guards the opener
 	opener  *wire.Opener
@@ -90,7 +93,7 @@ func Open(config Config) (*Links, error) {
 	l := &Links{
 		config: config, self: config.Sealer.Node(),
 		message: make([]byte, 0, wire.MaxDatagram), packet: make([]byte, 0, wire.MaxDatagram+wire.MaxEnvelope),
-		buffer: make([]byte, maxPacket+1),
+		buffer: make([]byte, maxPacket+1), voices: make(map[cluster.NodeID][]voice),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	var err error
@@ -218,6 +221,7 @@ func (l *Links) deliver(c *counters, tag uint8, index int, packet []byte) (clust
 		return from, err
 	}
 	c.peer(from).received.Add(1)
+	l.hears(from, run, l.source.AddrPort(), time.Now())
 	if !l.probed(index, from, m) {
 		l.config.Handler(from, run, index, m)
 	}

@@ -183,7 +183,7 @@ func (u *udpLink) receive(l *Links) {
 		return
 	}
 	for range receiveBatch {
-		n, err := nowait.Read(s.fd, l.buffer)
+		n, err := nowait.Receive(s.fd, l.buffer, &l.source)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return

@@ -56,6 +56,23 @@ func Send(fd int, b []byte, to *Address) error {
 	return err
 }
 
+// Receive reads a datagram from a socket that does not wait, and notes where it comes from.
+func Receive(fd int, b []byte, from *Address) (int, error) {
+	from.size = unsafe.Sizeof(from.raw)
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
+		unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&from.raw)), uintptr(unsafe.Pointer(&from.size)))
+	return count(n, errno)
+}
+
+// AddrPort returns the address and port in Go's form.
+func (a *Address) AddrPort() netip.AddrPort {
+	if a.raw.Family == unix.AF_INET {
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(&a.raw))
+		return netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), networkOrder(v4.Port))
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(a.raw.Addr), networkOrder(a.raw.Port))
+}
+
 // Ready returns what an epoll descriptor has to tell at this moment.
 func Ready(epoll int, events []unix.EpollEvent) (int, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
