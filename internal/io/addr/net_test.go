@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -199,14 +200,19 @@ func (s *segment) ask(host string, a netip.Addr) (answer string) {
 	return answer
 }
 
-// runDir makes a directory on tmpfs, as an agent has it.
+// runDir makes a directory on tmpfs, as an agent has it. No other agent's are beside it, where a resource looks for who
+// else has its address.
 func runDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "addr")
+	root, err := os.MkdirTemp("/dev/shm", "addr")
 	if err != nil {
-		return t.TempDir()
+		root = t.TempDir()
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { os.RemoveAll(root) })
+	dir := filepath.Join(root, "resources", "group", "vip")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	return dir
 }
 

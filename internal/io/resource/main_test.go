@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"baton/internal/core/cluster"
@@ -21,7 +23,8 @@ import (
 // patience is how long a test waits for what must come. It is generous: the machine may be busy.
 const patience = 20 * time.Second
 
-// TestMain also plays an agent that starts a program and is then killed, when a test runs us for that.
+// TestMain runs the tests in mount and network namespaces of their own: what others mount, and the ports that they free,
+// would be noticed. It also plays an agent that starts a program and is then killed, when a test runs us for that.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("RESOURCE_TEST_AGENT"); dir != "" {
 		playAgent(dir)
@@ -30,6 +33,28 @@ func TestMain(m *testing.M) {
 	if os.Getenv("RESOURCE_TEST_HOLD") != "" {
 		playHold()
 		return
+	}
+	const mark = "RESOURCE_TEST_NAMESPACES"
+	if os.Geteuid() == 0 && os.Getenv(mark) == "" {
+		cmd := exec.Command(os.Args[0], os.Args[1:]...)
+		cmd.Env = append(os.Environ(), mark+"=1")
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		cmd.SysProcAttr = &unix.SysProcAttr{Unshareflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
+		if err := cmd.Run(); err != nil {
+			fmt.Fprintln(os.Stderr, "tests in their own namespaces:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if os.Getenv(mark) != "" {
+		lo, err := netlink.LinkByName("lo")
+		if err == nil {
+			err = netlink.LinkSetUp(lo)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "set lo up:", err)
+			os.Exit(1)
+		}
 	}
 	code := m.Run()
 	if mount := cgroupMount(); mount != "" {
