@@ -467,6 +467,8 @@ type Node struct {
 	Trouble       string       `protobuf:"bytes,50,opt,name=trouble,proto3" json:"trouble,omitempty"`   // why what it sends is not understood; empty: it is, or nothing comes
 	Progress      string       `protobuf:"bytes,52,opt,name=progress,proto3" json:"progress,omitempty"` // how far a copy of the state is that it takes, as its sender or itself sees it; empty: none is on its way
 	Faults        []*LinkFault `protobuf:"bytes,51,rep,name=faults,proto3" json:"faults,omitempty"`     // what is wrong with its own addresses, ports and gate, by its own word, or with the way there from another
+	Deaf          bool         `protobuf:"varint,54,opt,name=deaf,proto3" json:"deaf,omitempty"`        // of one that is heard: it says that it does not hear the node that looks
+	Leads         bool         `protobuf:"varint,55,opt,name=leads,proto3" json:"leads,omitempty"`      // of one that is heard: it says that it coordinates
 	Faulty        bool         `protobuf:"varint,53,opt,name=faulty,proto3" json:"faulty,omitempty"`    // of a node that is not the one asked: it has such faults, which status asks it for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -605,6 +607,20 @@ func (x *Node) GetFaults() []*LinkFault {
 		return x.Faults
 	}
 	return nil
+}
+
+func (x *Node) GetDeaf() bool {
+	if x != nil {
+		return x.Deaf
+	}
+	return false
+}
+
+func (x *Node) GetLeads() bool {
+	if x != nil {
+		return x.Leads
+	}
+	return false
 }
 
 func (x *Node) GetFaulty() bool {
@@ -2353,7 +2369,7 @@ const file_v1_baton_proto_rawDesc = "" +
 	"\n" +
 	"round_trip\x18\a \x01(\v2\x19.google.protobuf.DurationR\troundTrip\x12-\n" +
 	"\x04step\x18\b \x01(\v2\x19.google.protobuf.DurationR\x04step\x12\x17\n" +
-	"\arho_ppm\x18\t \x01(\x03R\x06rhoPpm\"\xed\x03\n" +
+	"\arho_ppm\x18\t \x01(\x03R\x06rhoPpm\"\x97\x04\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
@@ -2374,7 +2390,9 @@ const file_v1_baton_proto_rawDesc = "" +
 	"membership\x12\x18\n" +
 	"\atrouble\x182 \x01(\tR\atrouble\x12\x1a\n" +
 	"\bprogress\x184 \x01(\tR\bprogress\x12+\n" +
-	"\x06faults\x183 \x03(\v2\x13.baton.v1.LinkFaultR\x06faults\x12\x16\n" +
+	"\x06faults\x183 \x03(\v2\x13.baton.v1.LinkFaultR\x06faults\x12\x12\n" +
+	"\x04deaf\x186 \x01(\bR\x04deaf\x12\x14\n" +
+	"\x05leads\x187 \x01(\bR\x05leads\x12\x16\n" +
 	"\x06faulty\x185 \x01(\bR\x06faulty\"W\n" +
 	"\tLinkFault\x12\x12\n" +
 	"\x04link\x18\x01 \x01(\tR\x04link\x12\x12\n" +

@@ -142,6 +142,19 @@ func alone() *stage {
 	return s
 }
 
+// unheard hears the others, who do not hear it.
+func unheard() *stage {
+	s := healthy()
+	v := &s.view
+	v.Coordinator = ""
+	v.Nodes[0].LeaseRuns, v.Nodes[0].LeaseLeft = false, 0
+	v.Nodes[1].Deaf, v.Nodes[1].Leads, v.Nodes[2].Deaf = true, true, true
+	g := &v.Groups[0]
+	g.Owner, g.Last, g.Epoch, g.Next = "beta", "beta", 8, ""
+	g.Nodes = []cluster.GroupNodeView{{Node: "alpha", Phase: "standby", Epoch: 7, Can: "says that its lease does not run"}, {Node: "beta", Phase: "serving", Epoch: 8}}
+	return s
+}
+
 // broken: the service could be started nowhere.
 func broken() *stage {
 	s := healthy()
@@ -278,6 +291,7 @@ func TestCommands(t *testing.T) {
 		{"forming", forming(), []string{"status", "status --wait --timeout 300ms", "history", "explain orders", "switch orders"}},
 		{"no_quorum", alone(), []string{"status", "explain orders", "status --wait --timeout 300ms"}},
 		{"failed", broken(), []string{"status", "explain orders", "explain wiki", "switch orders --to beta", "status --wait --timeout 300ms"}},
+		{"unheard", unheard(), []string{"status"}},
 		{"moving", moving(), []string{"status", "switch orders", "explain orders"}},
 		{"json", healthy(), []string{"status --json", "switch orders --json", "history -n 1 --json", "explain 3 --json", "explain nothing --json"}},
 		{"json_refused", forming(), []string{"switch orders --json"}},

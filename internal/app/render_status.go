@@ -77,6 +77,8 @@ func (v statusView) header(w io.Writer) {
 	switch {
 	case !v.Quorum:
 		fmt.Fprintln(w, v.text(red, fmt.Sprintf("No quorum: %s hears %d of %d voters. Nothing can be decided, and what serves here ends with its lease.", v.StatusResponse.Node, v.VotersHeard, v.Voters)))
+	case v.unheard() != "":
+		fmt.Fprintln(w, v.text(red, v.unheard()))
 	case v.Coordinator == "":
 		fmt.Fprintln(w, v.text(yellow, "No coordinator is known: an election is under way. What serves goes on; nothing moves meanwhile."))
 	}
@@ -87,6 +89,35 @@ func (v statusView) header(w io.Writer) {
 		fmt.Fprintln(w, v.text(yellow, v.change(d)))
 	}
 	v.instructed(w)
+}
+
+// unheard says who is heard here and does not hear this node; empty: nobody.
+func (v statusView) unheard() string {
+	var deaf, leads []string
+	for _, n := range v.Nodes {
+		if n.Deaf {
+			deaf = append(deaf, n.Name)
+		}
+		if n.Leads {
+			leads = append(leads, n.Name)
+		}
+	}
+	if len(deaf) == 0 {
+		return ""
+	}
+	self, says := v.StatusResponse.Node, "says that it does"
+	if len(deaf) > 1 {
+		says = "say that they do"
+	}
+	text := fmt.Sprintf("%s is not heard: %s, heard here, %s not hear it. What it sends to them is lost on the way: a cable, a switch port, a firewall.", self, strings.Join(deaf, " and "), says)
+	switch {
+	case v.Coordinator != "":
+	case len(leads) > 0:
+		text += fmt.Sprintf(" %s coordinates, without %s; what served here ends with its lease.", leads[0], self)
+	default:
+		text += " No coordinator is known here."
+	}
+	return text
 }
 
 // change says what change of the configuration is under way.

@@ -1,6 +1,7 @@
 package trial
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -70,6 +71,10 @@ func TestOneWayCut(t *testing.T) {
 	c := start(t, Options{})
 	fault := c.at(func() error { return c.Lab.CutOneWay(Alpha, "", lab.Out) })
 	c.failsOver(Beta, fault)
+	c.eventually("alpha tells who does not hear it", func() bool {
+		return strings.Contains(c.run(Alpha, "status"), "alpha is not heard: beta and gamma, heard here, say that they do not hear it.") &&
+			strings.Contains(c.run(Alpha, "status"), " coordinates, without alpha; what served here ends with its lease.")
+	})
 	c.undisturbed("alpha is heard again", time.Second, func() error { return c.Lab.Heal(Alpha, "") })
 	c.must(c.AwaitServing(Beta, limit))
 

@@ -58,6 +58,8 @@ type NodeView struct {
 	Progress   string      // how far a copy of the state is that it takes; empty: none is on its way from or to the node that looks
 	Faults     []LinkFault // of the node that looks: of its own addresses and ports; of others: of the way there
 	Faulty     bool        // of others: its agent can tell of such faults
+	Deaf       bool        // of others that are heard: it says that it does not hear the node that looks
+	Leads      bool        // of others that are heard: it says that it coordinates
 }
 
 // LinkFault is why a node can't use one of its own addresses and ports, or the way to another, or what was done to its

@@ -129,12 +129,18 @@ func (n *Node) nodeView(i int) cluster.NodeView {
 	v.Heard, v.Fresh, v.Ago = p.det.Heard(), p.det.Fresh(n.now.Mono), p.det.Ago(n.now.Mono)
 	if p.hb != nil {
 		v.LeaseRuns, v.Sick, v.Faulty = p.hb.LeaseRuns && v.Fresh, p.hb.Sick, p.hb.Faulty && v.Fresh
+		v.Deaf, v.Leads = v.Fresh && (p.deaf || n.neverHeardBy(p.hb)), v.Fresh && p.hb.Lead != 0
 	}
 	for k := range n.spec.Links {
 		at := p.det.Link(k)
 		v.Links = append(v.Links, cluster.LinkView{Absent: !n.spec.Links[k].Joins(n.id(), p.id), Heard: at != 0, Ago: n.now.Mono.Sub(at), RoundTrip: p.trips[k]})
 	}
 	return v
+}
+
+// neverHeardBy tells whether the sender of a heartbeat has heard nothing of this run, which is no new one.
+func (n *Node) neverHeardBy(hb *wire.Heartbeat) bool {
+	return n.now.Mono.Sub(n.start) >= 2*n.silenceOf(n.self) && slices.ContainsFunc(hb.Heard, func(h wire.Heard) bool { return h.Node == n.id() && h.Run != n.run })
 }
 
 func (n *Node) groupView(i int, f *cluster.Facts, last decisions) cluster.GroupView {

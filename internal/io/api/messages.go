@@ -62,6 +62,7 @@ func nodeOf(v *cluster.NodeView, links []string) *batonv1.Node {
 	n := &batonv1.Node{
 		Name: string(v.ID), Role: v.Role.String(), Heard: v.Heard, Fresh: v.Fresh, Ago: durationpb.New(v.Ago), Number: uint64(v.Number),
 		Admitted: v.Admitted, LeaseRuns: v.LeaseRuns, LeaseLeft: durationpb.New(v.LeaseLeft), Sick: v.Sick, Trouble: v.Trouble, Progress: v.Progress, Faulty: v.Faulty,
+		Deaf: v.Deaf, Leads: v.Leads,
 		Membership: string(v.Membership),
 	}
 	for i, l := range v.Links {
