@@ -1,6 +1,7 @@
 package group
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -83,5 +84,32 @@ func TestOrderedUntilItRunsAgain(t *testing.T) {
 		if b.g.Ordered() {
 			t.Errorf("%s: a failure long after counts as ordered", name)
 		}
+	}
+}
+
+// The group was well for long where it fails, and comes back under another epoch, where its probe fails before it was
+// ever well: that it had been well is of the former placement.
+func TestNeverWellUnderThisEpoch(t *testing.T) {
+	b, s := serving(t)
+	b.g.spec.Restarts = 0
+	b.now = b.now.Add(time.Hour)
+	b.probe(cluster.StatusFailed, asked)
+	if o := b.expect(t, s, ""); o.Probe.Brief {
+		t.Error("it had been well for an hour")
+	}
+	s.Epoch++
+	b.step(s)
+	i := slices.IndexFunc(b.open, func(w cluster.Want) bool { return w.Resource == "app" })
+	if i < 0 { // the one before it comes first
+		b.done(t, "db", cluster.StatusRunning)
+		b.step(s)
+		i = slices.IndexFunc(b.open, func(w cluster.Want) bool { return w.Resource == "app" })
+	}
+	if i < 0 {
+		t.Fatalf("nothing is asked of app: %v", b.open)
+	}
+	b.g.Done(cluster.Done{N: b.open[i].N, Resource: "app", Status: cluster.StatusFailed, Reason: asked, Probe: asked}, b.now)
+	if _, o := b.step(s); !o.Probe.Ill || !o.Probe.Brief {
+		t.Errorf("under epoch %d it was never well: %+v", s.Epoch, o.Probe)
 	}
 }

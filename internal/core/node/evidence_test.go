@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -175,4 +176,52 @@ func TestOutageCountsFromTheLastWord(t *testing.T) {
 	r.until("beta serves", time.Second, func() bool { return beta.open("web") })
 	r.run(50 * time.Millisecond)
 	check(t, down() == 0, "it is served again, and has been down for %v", down())
+}
+
+// Gamma has not heard alpha for D, and says so. Then gamma is gone as well: its last word counts for 2 h, and no longer.
+func TestOldWordOfASilence(t *testing.T) {
+	r := settled(t, file("one", nil))
+	beta := r.at("beta").n
+	alpha := beta.index("alpha")
+	says := func() bool {
+		by, _ := beta.silentTo(alpha)
+		return slices.Contains(by, "gamma")
+	}
+	r.pass = unheard[wire.Message]("alpha", "gamma")
+	r.until("gamma says that alpha is silent", 1200*time.Millisecond, says)
+	last := beta.peers[beta.index("gamma")].hbAt
+	r.at("gamma").stop()
+	r.until("its word is too old", time.Second, func() bool { return !says() })
+	check(t, r.now.Sub(last) <= 2*timing.H+20*time.Millisecond, "the word of gamma counts for %v", r.now.Sub(last))
+}
+
+// Of a group's placements those that were heard of last are kept, in the order of their epochs.
+func TestNewestPlacementsAreKept(t *testing.T) {
+	r := settled(t, file("one", nil))
+	n := r.at("beta").n
+	n.groups[0].tellers = nil
+	for e := cluster.Epoch(1); e <= 3*tellersMax; e++ {
+		n.hear(0, "alpha", 7, e).first = cluster.Instant(e)
+		n.hear(0, "alpha", 7, max(e, 2)-1) // once more of the one before
+	}
+	kept := n.groups[0].tellers
+	check(t, len(kept) == tellersMax, "%d are kept", len(kept))
+	for i := range kept {
+		want := cluster.Epoch(2*tellersMax + 1 + i)
+		check(t, kept[i].epoch == want && kept[i].first == cluster.Instant(want), "number %d is epoch %d of %d", i, kept[i].epoch, kept[i].first)
+	}
+}
+
+// The uplink of alpha was gone, and is back: clients may have been served again before that was noticed, so the gap may
+// have been shorter than it looks, and nothing of it is certain.
+func TestUplinkBackBeforeItIsNoticed(t *testing.T) {
+	r := settled(t, file("one", func(s *cluster.Spec) { s.Groups[0].Failover = cluster.FailoverManual }))
+	alpha := r.at("alpha")
+	alpha.step(&Observed{LinkDown: []bool{true}, Cut: []cluster.GroupID{"web"}})
+	r.run(300 * time.Millisecond)
+	check(t, !alpha.n.groups[0].service.Up, "clients are served without an uplink")
+	alpha.step(&Observed{LinkDown: []bool{false}})
+	r.until("clients are served again", 100*time.Millisecond, func() bool { return alpha.n.groups[0].service.Up })
+	gaps := alpha.n.groups[0].service.OtherGaps
+	check(t, gaps.Most >= 300*time.Millisecond && gaps.Most < 350*time.Millisecond && gaps.Least == 0, "the gap was %v to %v", gaps.Least, gaps.Most)
 }

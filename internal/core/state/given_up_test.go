@@ -1,6 +1,7 @@
 package state
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -48,5 +49,22 @@ func TestOutageIsOpenForOnePlacement(t *testing.T) {
 	apply(t, s, "nothing of that outage is open", cluster.Part{Amend: &cluster.Amend{Group: "web", Node: "alpha", Epoch: 2, Count: 2, Down: time.Millisecond}})
 	if sum := s.Group("web").Service.Unplanned; sum != time.Second+2*time.Millisecond {
 		t.Errorf("they add up to %v", sum)
+	}
+}
+
+// A data directory was lost without a reboot, then the machine booted anew, then nothing but the lease was lost: packets
+// of each former life are late ones, and those of the present one are not.
+func TestFormerLives(t *testing.T) {
+	s := begin(t)
+	lives := []Past{{11, 21}, {13, 21}, {13, 22}, {13, 22}}
+	for k := range lives {
+		number := cluster.Number(k + 1)
+		if k > 0 {
+			apply(t, s, "", evict("alpha", number-1), cluster.Part{Ended: &cluster.Ended{Node: "alpha", Number: number - 1}},
+				cluster.Part{Admit: &cluster.Admit{Node: "alpha", Incarnation: lives[k].Incarnation, Boot: lives[k].Boot, Number: number}})
+		}
+	}
+	if past := s.Node("alpha").Past; !slices.Equal(past, lives[:2]) {
+		t.Errorf("former lives are %v", past)
 	}
 }
