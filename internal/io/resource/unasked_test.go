@@ -65,6 +65,7 @@ func TestHealthThatCanNotBeAsked(t *testing.T) {
 	if c := b.next(); c.status != cluster.StatusRunning || c.reason != "" {
 		t.Errorf("told %v once it can be asked again", c)
 	}
+	time.Sleep(50 * time.Millisecond) // some tries
 	b.silent()
 }
 
