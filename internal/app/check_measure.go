@@ -175,9 +175,22 @@ func checkBudget(u *checkup, spec *cluster.Spec, m measured) {
 	}
 	u.add("takeover", pass, "", "%v can be kept with stalls of %v and syncs of %v: lease %v, heartbeat %v", t.Takeover,
 		stall.Round(10*time.Microsecond), sync.Round(10*time.Microsecond), t.L, t.H)
+	if linksThatJoin(spec) < 2 {
+		bounds = bounds.OneLink()
+	}
 	for _, b := range bounds {
 		u.Bounds = append(u.Bounds, bound{b.Fault, b.Worst.Round(time.Millisecond / 10).String(), b.Why})
 	}
+}
+
+// linksThatJoin is how many links join nodes.
+func linksThatJoin(spec *cluster.Spec) (n int) {
+	for _, l := range spec.Links {
+		if l.UDP != nil && len(l.UDP.Addresses) > 1 {
+			n++
+		}
+	}
+	return n
 }
 
 // leastTakeover returns the shortest takeover, in whole milliseconds, that could be asked for.

@@ -347,3 +347,27 @@ func TestCheckGroups(t *testing.T) {
 	checkFile(u, file)
 	expectFinding(t, u, "line ends", warning, "DOS line ends (CR LF)")
 }
+
+// TestUplinkOfOneLink: a node whose only link is gone can tell nobody, so what is said of its uplink is a power loss.
+func TestUplinkOfOneLink(t *testing.T) {
+	const one = "cluster: web\nnodes: { a: { address: 10.0.0.11 }, b: { address: 10.0.0.12 }, c: { address: 10.0.5.13, role: witness } }\n" +
+		"links: [ { name: lan, udp: { port: 7400 } }%s ]\ngroups: { web: { resources: [ vip: 10.0.0.50/24 ] } }\n"
+	for more, alone := range map[string]bool{"": true, ", { name: cross, udp: { port: 7400, addresses: { a: 10.1.0.11, b: 10.1.0.12, c: 10.1.0.13 } } }": false} {
+		spec, err := config.Parse("f", fmt.Appendf(nil, one, more), Kinds())
+		if err != nil {
+			t.Fatal(err)
+		}
+		u := quiet()
+		checkBudget(u, spec, measured{})
+		worst := map[string]string{}
+		for _, b := range u.Bounds {
+			worst[b.Fault] = b.Worst
+			if b.Fault == "uplink" && strings.Contains(b.Why, "there is no other link") != alone {
+				t.Errorf("%q: %s", more, b.Why)
+			}
+		}
+		if worst["uplink"] == "" || (worst["uplink"] == worst["owner-power"]) != alone {
+			t.Errorf("%q: %v", more, worst)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"baton/internal/core/cluster"
@@ -138,7 +139,20 @@ func longer(h time.Duration) time.Duration {
 	return h + time.Millisecond
 }
 
-// bounds computes the worst case of each fault. Each allows for one stall of the length that must fit.
+// OneLink returns the bounds of a cluster whose nodes have one link only: over which other could a node say that its uplink
+// is gone?
+func (b Bounds) OneLink() Bounds {
+	one := slices.Clone(b)
+	for i := range one {
+		if one[i].Fault == "uplink" {
+			one[i].Worst = b[0].Worst
+			one[i].Why = "The serving node's uplink loses its carrier: there is no other link over which the node could say so, so it is as after a power loss."
+		}
+	}
+	return one
+}
+
+// bounds computes the worst case of each fault, a power loss of the owner first. Each allows for one stall of the length that must fit.
 func bounds(t cluster.Timing) Bounds {
 	silence := t.Promised(t.L) + t.Stall + handover + lateCommit(t)
 	// What a node says itself needs no silence: say it, commit the assignment, hear of it, release.
