@@ -379,7 +379,7 @@ func (p *planner) inability(g *cluster.GroupFacts, to cluster.NodeID) string {
 	case !n.Fresh:
 		return fmt.Sprintf("has not been heard for more than %v", p.f.Spec.Timing.D)
 	case !n.Admitted:
-		return "holds no lease yet"
+		return "holds no lease" + p.unadmitted(n)
 	case n.NewBoot:
 		return "has booted anew and holds no lease yet"
 	case !n.LeaseRuns:
@@ -400,6 +400,21 @@ func (p *planner) inability(g *cluster.GroupFacts, to cluster.NodeID) string {
 		return "says that it is sick: its disk, run record or gate does not answer"
 	}
 	return ""
+}
+
+// unadmitted tells what keeps a node that is heard from getting a lease, to stand behind that.
+func (p *planner) unadmitted(n *cluster.NodeFacts) string {
+	switch {
+	case n.Sick:
+		return ": it says that its disk, run record or gate does not answer"
+	case len(n.SilentTo) >= cluster.Quorum(p.f.Voters):
+		return ": a majority of the voters does not hear it"
+	case n.Isolated:
+		return ": it hears no majority of the voters"
+	case n.Deaf:
+		return fmt.Sprintf(": it does not hear %s, which coordinates", p.f.Lead)
+	}
+	return " yet"
 }
 
 // untold is why a node can't run a group of which it has told nothing yet.

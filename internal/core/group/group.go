@@ -60,6 +60,7 @@ type Outcome struct {
 	Hot     bool   // every resource but the fronts is up: a takeover needs no start
 	Closed  bool   // nothing runs here whose effects go beyond gate and cgroup
 	Failed  string // which resource failed, and what was seen
+	Partly  bool   // what has failed is a front, and others of them are up for the epoch, as is all else
 	Again   string // which resource is started again, and why
 	Tries   string // of either: what is left of the local restarts; short
 	Lacks   bool   // not it is to blame, but what is around it
@@ -428,10 +429,21 @@ func (g *Group) judge(now cluster.Instant, s Situation, o *Outcome) {
 			o.Again = string(r.spec.ID) + ": " + r.reason
 		}
 	}
+	o.Partly = o.Failed != "" && o.Ready && s.Role == Owner && g.partly(s.Epoch)
 	if o.Failed == "" && o.Again != "" {
 		o.Tries = g.under(now)
 	}
 	o.Probe = g.Probe()
+}
+
+// partly tells whether some of the fronts that are wanted run for an epoch.
+func (g *Group) partly(e cluster.Epoch) bool {
+	for i := range g.res {
+		if r := &g.res[i]; r.spec.Front && !r.held && r.runs(e) {
+			return true
+		}
+	}
+	return false
 }
 
 // Probe returns what a probe says against the group here: of the first resource that has failed, or else of the first

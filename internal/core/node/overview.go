@@ -177,6 +177,10 @@ func (n *Node) groupView(i int, f *cluster.Facts, last decisions) cluster.GroupV
 				v.Degraded = n.degraded(st.ID, id, &r, decide.Astray(f, g, id))
 				v.Serving = v.Degraded == ""
 			}
+			if id == st.Owner && r.Partly && r.Epoch == st.Epoch {
+				failed, _, _ := strings.Cut(r.Reason, ": ")
+				v.Degraded = failed + " is not served, other addresses are"
+			}
 		}
 		v.Nodes = append(v.Nodes, x)
 	}

@@ -488,7 +488,7 @@ func shorten(s string, limit int) string {
 func (n *Node) reportOn(i int) wire.GroupReport {
 	l := &n.groups[i]
 	r := wire.GroupReport{Epoch: n.state.Groups[i].Epoch, Phase: l.phase,
-		Cut: n.isCut(l.spec.ID), Short: l.short, Hot: l.outcome.Hot, Lacks: l.phase == wire.PhaseFailed && l.outcome.Lacks, Reason: l.reason,
+		Cut: n.isCut(l.spec.ID), Short: l.short, Partly: l.phase == wire.PhaseFailed && l.outcome.Partly && l.open != 0 && n.leaseRuns(), Hot: l.outcome.Hot, Lacks: l.phase == wire.PhaseFailed && l.outcome.Lacks, Reason: l.reason,
 		Probe: l.outcome.Probe.Says, Brief: l.outcome.Probe.Brief}
 	if why := n.lack(l); why != "" {
 		r.Lacks = true

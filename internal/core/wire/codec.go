@@ -253,7 +253,7 @@ func (e *encoder) groupReport(g *GroupReport) {
 	e.fixed(uint64(g.Group))
 	e.uint(uint64(g.Epoch))
 	e.b = append(e.b, byte(g.Phase))
-	e.bits(g.Hot, g.Cut, g.Lacks, g.Brief, g.Probe != 0, g.Short)
+	e.bits(g.Hot, g.Cut, g.Lacks, g.Brief, g.Probe != 0, g.Short, g.Partly)
 	if g.Probe != 0 {
 		e.fixed(g.Probe)
 	}
@@ -602,6 +602,7 @@ func (d *decoder) groupReport(g *GroupReport) {
 		d.fail("groups.phase", fmt.Errorf("%d is unknown", g.Phase))
 	}
 	flags := d.byte("groups.flags")
+	g.Partly = flags&64 != 0
 	g.Hot, g.Cut, g.Lacks, g.Brief, g.Short = flags&1 != 0, flags&2 != 0, flags&4 != 0, flags&8 != 0, flags&32 != 0
 	if flags&16 != 0 {
 		g.Probe = d.fixed("groups.probe")

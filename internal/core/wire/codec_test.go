@@ -60,7 +60,7 @@ func drawHeartbeat(t *rapid.T) *Heartbeat {
 		Groups: drawList(t, "groups", 4, func() GroupReport {
 			return GroupReport{
 				Group: GroupKey(u("group")), Epoch: cluster.Epoch(u("epoch")),
-				Phase: Phase(rapid.IntRange(0, 5).Draw(t, "phase")), Cut: b("cut"), Hot: b("hot"), Lacks: b("lacks"), Short: b("short"), Brief: b("brief"), Probe: u("probe"),
+				Phase: Phase(rapid.IntRange(0, 5).Draw(t, "phase")), Cut: b("cut"), Hot: b("hot"), Lacks: b("lacks"), Short: b("short"), Partly: b("partly"), Brief: b("brief"), Probe: u("probe"),
 				Reason: rapid.StringN(0, 40, 60).Draw(t, "reason"),
 			}
 		}),

@@ -121,15 +121,17 @@ func (p Phase) String() string {
 
 // GroupReport tells how a group is on the sender.
 type GroupReport struct {
-	Group  GroupKey
-	Epoch  cluster.Epoch // of the newest assignment that the sender has applied
-	Phase  Phase
-	Cut    bool   // the interface of its addresses has no carrier here
-	Hot    bool   // every resource but the fronts is up here: a takeover needs no start
-	Lacks  bool   // this host lacks something that it needs to run; Reason says what
-	Brief  bool   // it failed before it had been well for a while
-	Probe  uint64 // what a probe says against it, as one number; 0: nothing. If it has not failed, only the last try has
-	Short  bool   // it is open, and clients don't get what they should: a person has stopped a resource, or the kernel's gate has run out
+	Group GroupKey
+	Epoch cluster.Epoch // of the newest assignment that the sender has applied
+	Phase Phase
+	Cut   bool   // the interface of its addresses has no carrier here
+	Hot   bool   // every resource but the fronts is up here: a takeover needs no start
+	Lacks bool   // this host lacks something that it needs to run; Reason says what
+	Brief bool   // it failed before it had been well for a while
+	Probe uint64 // what a probe says against it, as one number; 0: nothing. If it has not failed, only the last try has
+	Short bool   // it is open, and clients don't get what they should: a person has stopped a resource, or the kernel's gate has run out
+	// Partly: a front has failed, and its clients are served by others of them all the same.
+	Partly bool
 	Reason string // of a failure, or what else is to be told; at most 200 bytes
 }
 
