@@ -2,7 +2,9 @@ package app
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,11 +18,13 @@ import (
 // checkGroups looks for what the groups of this node ask for that won't be as it looks in the file: the order of what
 // comes up, an address that a program listens on, scripts with DOS line ends.
 func checkGroups(u *checkup, spec *cluster.Spec, self *cluster.NodeSpec) {
+	listens := make(map[string]string) // by local port, the program that is taken to listen there
 	for i := range spec.Groups {
 		g := &spec.Groups[i]
 		if g.Prefers(self.ID) < 0 {
 			continue
 		}
+		checkReady(u, g, listens)
 		name := "group " + string(g.ID)
 		if front, behind := misplaced(g); front != "" {
 			u.add(name, warning, "write "+front+" behind it, so that the file says what happens",
@@ -42,6 +46,55 @@ func checkGroups(u *checkup, spec *cluster.Spec, self *cluster.NodeSpec) {
 			}
 		}
 	}
+}
+
+// checkReady tells of programs of two groups that count as ready by the same port of this node: where each listens there
+// itself, one alone can, and the other counts as ready by the first one's answers. What `healthy` asks may be what both
+// depend on, so it is not compared.
+func checkReady(u *checkup, g *cluster.GroupSpec, listens map[string]string) {
+	own := make(map[string]string)
+	for _, r := range g.Resources {
+		at := readyAt(&r)
+		if at == "" {
+			continue
+		}
+		program := fmt.Sprintf("%s of group %s", r.ID, g.ID)
+		if other := listens[at]; other != "" {
+			u.add("group "+string(g.ID), warning, "give each program a port of its own; if a third one answers for both there, it may stay",
+				"%s and %s are ready once localhost:%s answers: on a node that runs both, one may count as ready by the other's answer", other, program, at)
+		}
+		own[at] = program
+	}
+	for at, program := range own {
+		if listens[at] == "" {
+			listens[at] = program
+		}
+	}
+}
+
+// readyAt is the port of this node by whose answer a program counts as ready; "": none.
+func readyAt(r *cluster.ResourceSpec) string {
+	ready, _ := r.Fields["ready"].(map[string]any)
+	target, _ := ready["tcp"].(string)
+	if text, ok := ready["http"].(string); ok {
+		u, err := url.Parse(text)
+		if err != nil {
+			return ""
+		}
+		port := u.Port()
+		if port == "" {
+			port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+		}
+		target = net.JoinHostPort(u.Hostname(), port)
+	}
+	host, port, err := net.SplitHostPort(target)
+	if err != nil {
+		return ""
+	}
+	if a, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !a.IsLoopback()) {
+		return ""
+	}
+	return port
 }
 
 // misplaced finds a front that stands in the file before something that comes up earlier all the same.

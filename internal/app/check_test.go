@@ -371,3 +371,34 @@ func TestUplinkOfOneLink(t *testing.T) {
 		}
 	}
 }
+
+// TestReadyByOnePort: programs of two groups that count as ready by one local port are told of, where both may run here.
+func TestReadyByOnePort(t *testing.T) {
+	const file = "cluster: web\nnodes: { a: { address: 10.0.0.11 }, b: { address: 10.0.0.12 }, c: { address: 10.0.5.13, role: witness } }\ngroups:\n" +
+		"  one: { nodes: [a, b], resources: [ process: { command: /bin/true, user: root, %s } ] }\n  two: { nodes: [%s], resources: [ process: { command: /bin/true, user: root, %s } ] }\n"
+	for _, c := range []struct {
+		one, nodes, two string
+		told            bool
+	}{
+		{"ready: { tcp: 'localhost:8080' }", "a, b", "ready: { http: 'http://127.0.0.1:8080/' }", true},
+		{"ready: { http: 'http://localhost/a' }", "a", "ready: { tcp: '[::1]:80' }", true},
+		{"ready: { tcp: 'localhost:8080' }", "a, b", "ready: { tcp: 'localhost:8081' }", false},
+		{"ready: { tcp: 'localhost:8080' }", "b", "ready: { tcp: 'localhost:8080' }", false},
+		{"ready: { tcp: '10.9.9.9:8080' }", "a, b", "ready: { tcp: '10.9.9.9:8080' }", false},
+		{"healthy: { tcp: 'localhost:5432' }", "a, b", "healthy: { tcp: 'localhost:5432' }", false},
+		{"ready: { command: /bin/true }", "a, b", "ready: { command: /bin/true }", false},
+	} {
+		spec, err := config.Parse("f", fmt.Appendf(nil, file, c.one, c.nodes, c.two), Kinds())
+		if err != nil {
+			t.Fatal(err)
+		}
+		u := quiet()
+		checkGroups(u, spec, spec.Node("a"))
+		told := slices.ContainsFunc(u.Checks, func(f finding) bool {
+			return f.Verdict == warning && strings.Contains(f.Text, "process of group one and process of group two are ready once localhost:")
+		})
+		if told != c.told {
+			t.Errorf("%s, and on %s %s: %+v", c.one, c.nodes, c.two, u.Checks)
+		}
+	}
+}

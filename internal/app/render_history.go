@@ -73,7 +73,15 @@ func (v statusView) explain(w io.Writer, r *batonv1.ExplainResponse) {
 	fmt.Fprintf(w, "%s %s, epoch %d\n", v.text(bold, g.Name), v.where(g), g.Epoch)
 	v.field(w, "why", v.why(g))
 	v.field(w, "evidence", g.Evidence...)
-	v.field(w, "not chosen", g.Rejected...)
+	var once saidOnce
+	for _, e := range g.Evidence {
+		once.sayAfter(e, ": ")
+	}
+	rejected := make([]string, len(g.Rejected))
+	for i, r := range g.Rejected {
+		rejected[i] = once.sayAfter(r, ": ")
+	}
+	v.field(w, "not chosen", rejected...)
 	next := "nobody could take it over now"
 	if paused(v.StatusResponse, g.Name) {
 		next = "nobody takes it over while it is paused"
@@ -99,7 +107,7 @@ func (v statusView) explain(w io.Writer, r *batonv1.ExplainResponse) {
 		v.field(w, "move", fmt.Sprintf("from %s to %s: %s", nobody(m.From), m.To, state))
 	}
 	for _, b := range g.Bans {
-		v.field(w, "kept off", fmt.Sprintf("%s until %s: %s", b.Node, b.Until.AsTime().Local().Format("15:04:05"), b.Reason))
+		v.field(w, "kept off", fmt.Sprintf("%s until %s: %s", b.Node, b.Until.AsTime().Local().Format("15:04:05"), once.say(b.Reason)))
 	}
 	fmt.Fprintln(w)
 	rows := [][]cell{heading("node", "phase", "epoch", "could take it")}
@@ -109,21 +117,21 @@ func (v statusView) explain(w io.Writer, r *batonv1.ExplainResponse) {
 			phase += ", hot"
 		}
 		if n.Reason != "" {
-			phase += ": " + n.Reason
+			phase += ": " + once.say(n.Reason)
 		}
 		can := cell{"yes", green}
 		switch {
 		case n.Node == g.Owner:
 			can = cell{"has it", plainText}
 		case n.Refusal != "":
-			can = cell{"no, it " + n.Refusal, yellow}
+			can = cell{"no, it " + once.say(n.Refusal), yellow}
 		case n.InNeed != "":
-			can = cell{"only in need: " + n.InNeed, yellow}
+			can = cell{"only in need: " + once.say(n.InNeed), yellow}
 		}
 		rows = append(rows, []cell{{text: n.Node}, {text: phase}, {text: fmt.Sprint(n.Epoch)}, can})
 	}
 	v.table(w, rows)
-	v.resources(w, r)
+	v.resources(w, r, &once)
 	if len(history) > 0 {
 		fmt.Fprintf(w, "\n%s\n", v.text(bold, "LAST ENTRIES"))
 	}
@@ -133,7 +141,7 @@ func (v statusView) explain(w io.Writer, r *batonv1.ExplainResponse) {
 }
 
 // resources lists a group's resources on its owner.
-func (v statusView) resources(w io.Writer, r *batonv1.ExplainResponse) {
+func (v statusView) resources(w io.Writer, r *batonv1.ExplainResponse, once *saidOnce) {
 	g := r.Group
 	if r.ResourcesMissing != "" {
 		fmt.Fprintf(w, "\nHow its resources are is not known: %s.\n", r.ResourcesMissing)
@@ -146,7 +154,7 @@ func (v statusView) resources(w io.Writer, r *batonv1.ExplainResponse) {
 	for _, r := range g.Resources {
 		status := cell{text: r.Status}
 		if r.Reason != "" {
-			status.text += ": " + r.Reason
+			status.text += ": " + once.say(r.Reason)
 		}
 		if r.Status == "failed" {
 			status.colour = red
