@@ -67,7 +67,9 @@ func NewWatch(came func()) (*Watch, error) {
 	}
 	w.notify = os.NewFile(uintptr(fd), "inotify")
 	w.readers.Go(w.readNotes)
-	if w.mounts, err = os.Open("/proc/self/mountinfo"); err == nil {
+	// Not by os.Open: the runtime would wait for the file as well, and of a change the kernel tells whoever looks first.
+	if fd, err = unix.Open(mountList, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+		w.mounts = os.NewFile(uintptr(fd), mountList)
 		w.ended[0], w.ended[1], err = os.Pipe()
 	}
 	if err != nil {
@@ -221,8 +223,11 @@ func (w *Watch) concern(events []byte) (yes bool) {
 	return yes
 }
 
-// mountsEvery is how often, in milliseconds, the list of mounts is compared while a file is awaited: the kernel's word
-// that it has changed does not always come (seen on 6.18, one missing in thirty).
+// mountList is the kernel's list of mounts.
+const mountList = "/proc/self/mountinfo"
+
+// mountsEvery is how often, in milliseconds, the list of mounts is compared while a file is awaited, should the kernel's
+// word that it has changed be missing.
 const mountsEvery = 1000
 
 // readMounts waits for changes of the list of mounts (proc_pid_mountinfo(5)).
