@@ -633,7 +633,7 @@ func (x *Node) GetFaulty() bool {
 // LinkFault is why a node can't use one of its own addresses and ports, or what others did to its gate.
 type LinkFault struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Link          string                 `protobuf:"bytes,1,opt,name=link,proto3" json:"link,omitempty"` // by name; empty: it is about the port on which connections are taken, whatever the link; "(gate)": the gate; "(twin)": two machines run as the node
+	Link          string                 `protobuf:"bytes,1,opt,name=link,proto3" json:"link,omitempty"` // by name; empty: it is about the port on which connections are taken, whatever the link; "(gate)": the gate; "(twin)": two machines run as the node; "(disk)": its log or run record
 	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"` // who has the port, or that the address is not there
 	Hint          string                 `protobuf:"bytes,3,opt,name=hint,proto3" json:"hint,omitempty"` // what to do
 	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`     // the node that tells of it; empty: the one asked

@@ -27,6 +27,8 @@ type linkFaults struct {
 	now    atomic.Pointer[[]cluster.LinkFault]
 	narrow atomic.Pointer[[]link.Narrow] // paths to others on which full packets are lost
 	twins  atomic.Pointer[[]link.Twins]  // nodes as which two machines run
+
+	unwritten unwritten
 }
 
 // watchFaults looks at this node's own sockets, and tells the log what is wrong with them, once.
@@ -50,7 +52,7 @@ func (a *agent) watchFaults(ctx context.Context) {
 		twins := a.links.Twins(time.Now())
 		a.noteTwins(twins)
 		_, gate := a.whole.fault(time.Now())
-		if any := len(found) > 0 || len(narrow) > 0 || len(twins) > 0 || gate; any != told {
+		if any := len(found) > 0 || len(narrow) > 0 || len(twins) > 0 || gate || len(a.unwritten()) > 0; any != told {
 			told = any
 			a.inbox.put(&node.Faulty{On: any})
 		}
@@ -60,6 +62,10 @@ func (a *agent) watchFaults(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+func (a *agent) unwritten() []cluster.LinkFault {
+	return a.faults.unwritten.faults(a.opt.DataDir, a.opt.RunDir)
 }
 
 // swapped publishes a list, and returns the former one.
@@ -152,6 +158,7 @@ func (a *agent) tellFaults(o *cluster.Overview) {
 	if f, ok := a.whole.fault(time.Now()); ok {
 		all = append(all, f)
 	}
+	all = append(all, a.unwritten()...)
 	var narrow []link.Narrow
 	if p := a.faults.narrow.Load(); p != nil {
 		narrow = *p

@@ -251,6 +251,7 @@ func (a *agent) writeAtLast(p cluster.Persist) (took time.Duration, err error) {
 	for wait := writeAgain; ; wait = min(2*wait, writeAgainMost) {
 		start := time.Now()
 		err = a.store.Write(p)
+		note(&a.faults.unwritten.log, err)
 		switch {
 		case err == nil:
 			c.worked(a.log, "the log can be written again")

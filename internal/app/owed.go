@@ -132,10 +132,12 @@ func (a *agent) writeRecord(r *node.Record) uint64 {
 	if err := a.run.store(&r.Record); err != nil {
 		o.record = r
 		o.retry.failed(a.clock.now().Mono, a.spec.Timing.H)
+		note(&a.faults.unwritten.record, err)
 		o.recordComplaint.failed(a.log, "the run record can't be written: it is tried again, and nothing new is served meanwhile", "cause", err)
 		return 0
 	}
 	o.record, o.retry = nil, retry{}
+	note(&a.faults.unwritten.record, nil)
 	o.recordComplaint.worked(a.log, "the run record can be written again")
 	return r.N
 }

@@ -13,7 +13,7 @@ func (v statusView) linksOf(n *batonv1.Node) []string {
 	var out []string
 	for _, f := range n.Faults {
 		switch from := v.tells(f); {
-		case f.Link == twinFault: // told already
+		case f.Link == twinFault || f.Link == writeFault: // told already
 			continue
 		case from == n.Name:
 		case from == v.StatusResponse.Node:
@@ -91,6 +91,8 @@ func (v statusView) faultOf(n *batonv1.Node, f *batonv1.LinkFault) string {
 		return n.Name + " can't take connections: " + f.Text
 	case gateFault:
 		return n.Name + "'s gate: " + f.Text
+	case writeFault:
+		return n.Name + ": " + f.Text
 	}
 	return fmt.Sprintf("%s can't use link %s: %s", n.Name, f.Link, f.Text)
 }

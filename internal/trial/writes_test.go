@@ -54,7 +54,7 @@ func TestDeletedRunDirectory(t *testing.T) {
 	c.nextIs("", Gamma)
 	c.eventually("status says what is wrong", func() bool {
 		text := c.run(Gamma, "status")
-		return strings.Contains(text, "degraded") && strings.Contains(text, "sick: takes no write") && strings.Contains(text, "read-only file system")
+		return strings.Contains(text, "degraded") && strings.Contains(text, "sick: takes no write") && strings.Contains(text, "\nbeta: the run record in /run/baton can't be written: read-only file system.\n")
 	})
 	c.shell(Beta, "mount -o remount,rw /run; rm -rf /run/baton/* 2>/dev/null; true")
 	c.nextIs(Beta, Gamma)

@@ -65,7 +65,7 @@ type NodeView struct {
 // LinkFault is why a node can't use one of its own addresses and ports, or the way to another, or what was done to its
 // gate, for people.
 type LinkFault struct {
-	Link string // by name; empty: it is about the port on which connections are taken, whatever the link; "(gate)": the gate; "(twin)": two machines run as the node
+	Link string // by name; empty: it is about the port on which connections are taken, whatever the link; "(gate)": the gate; "(twin)": two machines run as the node; "(disk)": its log or run record
 	Text string
 	Hint string
 }
