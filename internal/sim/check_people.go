@@ -284,6 +284,9 @@ func (w *world) replies(m *machine, out *node.Output) {
 			if at, ok := w.check.kept.keys[key]; !ok || at > m.applied {
 				w.fail("replies", "%s tells that command %d is done (%s), which does not stand in the log", m.id, r.ID, r.Text)
 			}
+			if p := a.Part.Stop; p != nil && p.Resource == "" {
+				w.reallyStopped(m, r, p.Group)
+			}
 		case a.Op == node.OpSwitch && a.To != "":
 			opened := w.check.kept.served[placement{group: a.Group, node: a.To}]
 			if i := w.index(a.To); w.lateness(i) > 0 || len(w.machines[i].late) > 0 {
@@ -291,6 +294,25 @@ func (w *world) replies(m *machine, out *node.Output) {
 			}
 			if opened < a.at && (a.server < 0 || w.machines[a.server].id != a.To) {
 				w.fail("replies", "%s tells that command %d is done (%s), and %s has not served %s since", m.id, r.ID, r.Text, a.To, a.Group)
+			}
+		}
+	}
+}
+
+// reallyStopped judges the word that a group is stopped: nobody serves it, and nothing of it is up where an agent is that
+// was heard.
+func (w *world) reallyStopped(m *machine, r *node.Reply, id cluster.GroupID) {
+	g := w.groupIndex(id)
+	if g < 0 || w.check.kept.stops[resourceOf{id, ""}] == 0 {
+		return // it was started again meanwhile
+	}
+	for _, o := range w.machines {
+		if o.serves(g) && !o.flushed && !o.clock.still {
+			w.fail("replies", "%s tells that command %d is done (%s), and %s serves %s", m.id, r.ID, r.Text, o.id, id)
+		}
+		for _, i := range o.parts[g] {
+			if res := &o.resources[i]; res.up() && w.well(o.idx) {
+				w.fail("replies", "%s tells that command %d is done (%s), and %s/%s is up on %s", m.id, r.ID, r.Text, id, res.spec.ID, o.id)
 			}
 		}
 	}

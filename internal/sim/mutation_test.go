@@ -137,6 +137,7 @@ var plants = []plant{
 	{node.StoppedForgotten, "StoppedForgotten", "stop-unread", "", 1, 40, "instructions", "none of 150 of people",
 		"an agent killed just after a stop of one resource, before the commit index is stored (a slow disk)"},
 	{node.PhasesOverlap, "PhasesOverlap", "", "mix", 1, 40, "outages", "1 of mix", "an owner that is lost"},
+	{node.StopToldEarly, "StopToldEarly", "", "people", 11, 40, "replies", "11 of people", "a stop of a whole group"},
 	{node.EvictedServes, "EvictedServes", "", "mix", 12, 40, "said", "12 of mix",
 		"an owner that is evicted and lives"},
 }

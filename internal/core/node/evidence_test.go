@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"baton/internal/core/cluster"
+	"baton/internal/core/state"
 	"baton/internal/core/wire"
 )
 
@@ -224,4 +225,38 @@ func TestUplinkBackBeforeItIsNoticed(t *testing.T) {
 	r.until("clients are served again", 100*time.Millisecond, func() bool { return alpha.n.groups[0].service.Up })
 	gaps := alpha.n.groups[0].service.OtherGaps
 	check(t, gaps.Most >= 300*time.Millisecond && gaps.Most < 350*time.Millisecond && gaps.Least == 0, "the gap was %v to %v", gaps.Least, gaps.Most)
+}
+
+// On which set of voters a lease rests is said of one lease number: of the next nothing is known by that.
+func TestRestsOfAnotherNumber(t *testing.T) {
+	r := settled(t, file("one", nil))
+	n := r.at("beta").n
+	i := n.index("alpha")
+	at := n.restsOf(i)
+	check(t, at != 0 && n.peers[i].rests.number == 1, "alpha has said nothing")
+	n.state.Nodes[i].Number++
+	check(t, n.restsOf(i) == 0, "of number 2 it counts that number 1 rests on %d", n.restsOf(i))
+	n.peers[i].rests.number++
+	check(t, n.restsOf(i) == at, "number 2 rests on %d", n.restsOf(i))
+}
+
+// Alpha has lost its disk: of what its former self has told and heard nothing counts.
+func TestAnotherDiskIsToldAnew(t *testing.T) {
+	r := settled(t, file("one", nil))
+	n := r.at("beta").n
+	alpha := &n.peers[n.index("alpha")]
+	check(t, alpha.told[0].seq != 0 && alpha.has[0] != 0 && alpha.whole != 0, "nothing was told yet")
+	n.state.Members[slices.IndexFunc(n.state.Members, func(m state.Member) bool { return m.Node == "alpha" })].Incarnation = replaced
+	n.seatVoters()
+	check(t, alpha.inc == replaced && alpha.told[0].seq == 0 && alpha.has[0] == 0 && alpha.whole == 0, "what the former disk told counts still: %+v", alpha.told[0])
+	check(t, alpha.missing == len(n.groups), "it lacks %d reports, not %d", alpha.missing, len(n.groups))
+}
+
+// A revision takes web from alpha: what alpha tells of how clients were served there is the last.
+func TestAccountOfWhatIsTakenAway(t *testing.T) {
+	r := settled(t, file("one", nil))
+	l := &r.at("alpha").n.groups[0]
+	check(t, l.service.Up && !l.service.Over, "web is not served")
+	r.at("alpha").n.letGo(l)
+	check(t, !l.service.Up && l.service.Over && l.service.Ordered, "the account of web says %+v", l.service.Account)
 }

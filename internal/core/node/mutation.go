@@ -85,6 +85,7 @@ const (
 	UnwatchedVouched                // an account vouches for a time in which no agent watched
 	StoppedForgotten                // what a person stopped is started by an agent that has yet to read that again
 	PhasesOverlap                   // the time until an outage was noticed counts twice among its parts
+	StopToldEarly                   // a group is told to be stopped while its programs still stop
 	MutationCount
 )
 
