@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
 	batonv1 "baton/api/v1"
 	"baton/internal/core/cluster"
 	"baton/internal/core/wire"
@@ -110,21 +112,32 @@ func testWatchers(t *testing.T, a *agent) {
 	// count returns what the loop did meanwhile: steps, calls, views.
 	count := func(watchers int) (steps, calls, views uint64) {
 		ctx, cancel := context.WithCancel(t.Context())
-		var sent atomic.Uint64
+		var sent, watching atomic.Uint64
 		var all sync.WaitGroup
 		for range watchers {
 			all.Go(func() {
 				c := api.Dial(a.opt.Socket)
 				defer c.Close()
-				s, err := c.Watch(ctx, &batonv1.WatchRequest{})
-				for err == nil && s.Receive() {
-					sent.Add(1)
-				}
-				if ctx.Err() == nil {
-					t.Errorf("a watch ended: %v", errors.Join(err, s.Err()))
+				for first := true; first && ctx.Err() == nil; {
+					s, err := c.Watch(ctx, &batonv1.WatchRequest{})
+					for err == nil && s.Receive() {
+						if sent.Add(1); first {
+							first = false
+							watching.Add(1)
+						}
+					}
+					if err == nil {
+						err = s.Err()
+					}
+					if ctx.Err() == nil && (!first || connect.CodeOf(err) != connect.CodeResourceExhausted) {
+						t.Errorf("a watch ended: %v", err)
+						return
+					}
+					time.Sleep(10 * time.Millisecond) // the places of those before are not all free yet
 				}
 			})
 		}
+		until(t, func() bool { return watching.Load() == uint64(watchers) })
 		time.Sleep(long / 4)
 		s, c, p := a.views.steps.Load(), a.inbox.callsSoFar(), a.views.last.Load()
 		until := time.Now().Add(long)
