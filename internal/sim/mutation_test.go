@@ -128,7 +128,7 @@ var plants = []plant{
 		"an owner that dies"},
 	{node.OutagesHalved, "OutagesHalved", "", "moves", 1, 20, "outages", "1 of moves", "none"},
 	{node.FormerSet, "FormerSet", "former-set", "", 1, 3, "invariant 1", "", "more voters than before, a planned move to a node whose disk is slow, cuts that leave the owner to three of five"},
-	{node.BlinkTrusted, "BlinkTrusted", "", "unmoved", 13, 40, "invariant 5", "13 of unmoved",
+	{node.BlinkTrusted, "BlinkTrusted", "", "unmoved", 75, 40, "invariant 5", "75 of unmoved",
 		"a network that dies for all and comes back"},
 	{node.OneVoterJudges, "OneVoterJudges", "", "unmoved", 1, 40, "invariant 5", "1 of unmoved",
 		"a switch port of another node, or a cut between two"},
