@@ -452,10 +452,7 @@ func (w *world) begin(i int) {
 		w.push(w.now+int64(f.Second), evFlap, 0, 0, 0, int32(i))
 	case Lack:
 		m.lack(f.group)
-	case Unanswered:
-		w.check.outages.groups[f.group].doubted = true
-		m.checkHealth()
-	case NoAnswer:
+	case NoAnswer, Unanswered:
 		w.check.outages.groups[f.group].doubted = true
 		for _, m := range w.machines {
 			m.checkHealth()
@@ -511,9 +508,7 @@ func (w *world) end(i int) {
 		w.machines[f.node].goOn(f.Kind)
 	case Lack:
 		w.machines[f.node].tellLacks()
-	case Unanswered:
-		w.machines[f.node].checkHealth()
-	case NoAnswer:
+	case NoAnswer, Unanswered:
 		for _, m := range w.machines {
 			m.checkHealth()
 		}
