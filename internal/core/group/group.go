@@ -103,6 +103,7 @@ type resource struct {
 	// surroundings says that it is what is around the resource that failed last.
 	surroundings bool
 	probe        uint64          // what its probe has said against it, as one number; 0: nothing
+	illAt        cluster.Instant // since when it has said anything against it; 0: it says nothing
 	up           bool            // it reached its target, and what has failed since was told by a probe
 	wellAt       cluster.Instant // since when it is well; 0: it is not
 	brief        bool            // when it failed last, it had not been well for a while
@@ -157,6 +158,12 @@ func (g *Group) Done(d cluster.Done, now cluster.Instant) bool {
 	r.pending = 0
 	r.status, r.reason, r.surroundings = d.Status, d.Reason, d.Surroundings
 	r.probe = digest(d.Resource, d.Probe)
+	switch {
+	case r.probe == 0:
+		r.illAt = 0
+	case r.illAt == 0:
+		r.illAt = now
+	}
 	if d.N != 0 || d.Status == cluster.StatusStopped {
 		r.stale = false
 	}
@@ -460,6 +467,17 @@ func (g *Group) Probe() (p Probe) {
 		}
 	}
 	return p
+}
+
+// IllSince returns since when the probes of resources that have failed have said anything against them, the first of
+// them; 0: none has failed for its probe.
+func (g *Group) IllSince() (at cluster.Instant) {
+	for i := range g.res {
+		if r := &g.res[i]; r.status == cluster.StatusFailed && r.illAt != 0 && (at == 0 || r.illAt < at) {
+			at = r.illAt
+		}
+	}
+	return at
 }
 
 // Resource returns a resource's status and the reason of its last failure.

@@ -220,6 +220,9 @@ func (n *Node) serviceEnds(i int, mine bool) {
 		s.Up, s.From, s.To = false, n.now.Mono, n.now.Mono
 		s.Ordered = l.group.Ordered()
 		s.Late = !s.Ordered && l.open != 0
+		if at := l.group.IllSince(); at != 0 && s.Late { // it takes several tries
+			s.From = min(s.From, max(s.Began, s.again, at))
+		}
 	}
 	if l.away.since != 0 { // which nobody ordered
 		least := max(s.Began, s.again)

@@ -32,3 +32,19 @@ func TestCauseOfAnOutageInPlace(t *testing.T) {
 	fail(strings.Repeat("ä", 200))
 	r.until("a long one is cut", 5*time.Second, told("beta", "(proc: "+strings.Repeat("ä", 40)))
 }
+
+// A program that a probe finds ill fails after several tries: it counts as ill since the first of them.
+func TestOutageFromTheFirstFailedTry(t *testing.T) {
+	r := settled(t, file("one", nil))
+	ill := func(s cluster.Status, reason string) {
+		r.at("alpha").step(&Done{cluster.Done{Group: "web", Resource: "proc", Status: s, Reason: reason, Probe: "GET /: 503"}})
+	}
+	ill(cluster.StatusRunning, "")
+	r.run(600 * time.Millisecond)
+	first := r.at("gamma").group("web").Service.Count
+	ill(cluster.StatusFailed, "GET /: 503, 3 times in a row")
+	r.until("it is on record", 5*time.Second, func() bool { return r.at("gamma").group("web").Service.Count > first })
+	if s := r.at("gamma").group("web").Service; s.Unplanned < 600*time.Millisecond || s.Unplanned > 700*time.Millisecond {
+		t.Errorf("clients were not served for 600 ms at the most, and %v are on record", s.Unplanned)
+	}
+}
