@@ -21,6 +21,7 @@ type outage struct {
 	up      int   // machine whose clients are served; -1: nobody's are
 	begun   bool  // they ever were
 	since   int64 // since when nobody's are
+	blind   int   // machine whose uplink took them away while no agent ran there: if it is back before one does, nobody can know; -1: none
 	upSince int64
 	end     cluster.Instant // of the gate, by the machine's clock
 	total   int64           // outages that have ended, added up
@@ -44,7 +45,7 @@ type outage struct {
 func (o *outages) init(groups int) {
 	o.groups = make([]outage, groups)
 	for i := range o.groups {
-		o.groups[i] = outage{up: -1, before: map[cluster.Epoch]int64{}}
+		o.groups[i] = outage{up: -1, blind: -1, before: map[cluster.Epoch]int64{}}
 	}
 }
 
@@ -106,13 +107,16 @@ func (o *outages) look(w *world) {
 			if end := max(x.end, m.gates[g].end); end > 0 && end <= m.clock.read(w.now) && m.powered && !m.still {
 				x.since = min(w.now, m.clock.when(end)) // it ran out between two events
 			}
-			x.up = -1
+			x.up, x.blind = -1, -1
+			if m.agent == nil && m.uplinkDown() {
+				x.blind = m.idx
+			}
 		}
 		for i, m := range w.machines {
 			if !m.answers(g) {
 				continue
 			}
-			if x.begun {
+			if x.begun && (x.blind != i || m.agent != nil) {
 				x.total += w.now - x.since
 			}
 			if x.since < o.untold {

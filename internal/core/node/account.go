@@ -65,6 +65,7 @@ func (n *Node) gatesTaken(upTo uint64) {
 		for len(l.writes) > 0 && l.writes[0].n <= upTo {
 			if l.service.Up && l.stands <= n.now.Mono && l.writes[0].end > n.now.Mono {
 				n.serviceRanOut(l)
+				n.due(i) // they may be served again
 			}
 			l.stands = l.writes[0].end
 			l.writes = l.writes[1:]
