@@ -87,7 +87,7 @@ func (o *outages) look(w *world) {
 	unsure := w.hasNetworkFault()
 	for g := range o.groups {
 		x := &o.groups[g]
-		if unsure && x.up >= 0 || x.up >= 0 && w.machines[x.up].offNet(g) {
+		if x.up >= 0 && (unsure || w.machines[x.up].offNet(g)) {
 			x.darkAt = w.now
 		}
 		if x.darkAt != 0 && w.now-x.darkAt < w.noticing() {

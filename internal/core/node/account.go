@@ -108,12 +108,13 @@ func (n *Node) tendService(i int, mine bool, held bool) {
 func (n *Node) tendUnseen(l *local) {
 	u, s := &l.unseen, &l.service
 	end := n.gateEnd(l)
-	may := !s.Up && end > n.now.Mono && l.group != nil && l.group.MayAnswer() && !n.hidden(l)
+	mayAnswer := !s.Up && l.group != nil && l.group.MayAnswer() && !n.hidden(l)
+	may := mayAnswer && end > n.now.Mono
 	epoch := u.epoch
 	if l.open != 0 {
 		epoch = l.open
 	}
-	if stood := end <= n.now.Mono && end > s.To; stood && !u.on && !s.Up && !s.Over && s.Epoch == epoch && l.group != nil && l.group.MayAnswer() && !n.hidden(l) {
+	if stood := end <= n.now.Mono && end > s.To; stood && mayAnswer && !u.on && !s.Over && s.Epoch == epoch {
 		s.To = end // it was renewed once more, and has run out before anybody looked
 	}
 	if u.on && (!may || u.epoch != epoch) {
@@ -204,6 +205,7 @@ func (n *Node) keepAccount(l *local) {
 func (n *Node) serviceEnds(i int, mine bool) {
 	l, st := &n.groups[i], &n.state.Groups[i]
 	s := &l.service
+	served := max(s.Began, s.again) // they were then
 	defer func() {
 		if !s.Ordered {
 			s.Cause = shorten(n.cause(l), cluster.CauseMax)
@@ -222,12 +224,11 @@ func (n *Node) serviceEnds(i int, mine bool) {
 		s.Ordered = l.group.Ordered()
 		s.Late = !s.Ordered && l.open != 0
 		if at := l.group.IllSince(); at != 0 && s.Late { // it takes several tries
-			s.From = min(s.From, max(s.Began, s.again, at))
+			s.From = min(s.From, max(served, at))
 		}
 	}
 	if l.away.since != 0 { // which nobody ordered
-		least := max(s.Began, s.again)
-		s.From, s.To = min(s.From, max(least, l.away.since)), min(s.To, max(least, l.away.by))
+		s.From, s.To = min(s.From, max(served, l.away.since)), min(s.To, max(served, l.away.by))
 		s.Ordered, s.Late = false, l.away.late
 	}
 	s.vague = n.isCut(st.ID)

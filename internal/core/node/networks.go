@@ -64,6 +64,10 @@ func (n *Node) reach(in *Reach) {
 // noteAnswers notes when targets answered.
 func (n *Node) noteAnswers(in *Reach) {
 	u := &n.networks
+	if len(n.spec.Targets) == 0 {
+		u.answeredAt, u.missedAt = nil, nil
+		return
+	}
 	answered, missed := make(map[netip.Addr]cluster.Instant), make(map[netip.Addr]cluster.Instant)
 	for _, a := range n.spec.Targets {
 		switch {
@@ -368,14 +372,19 @@ func (a *away) earlier(since, by cluster.Instant, late bool) {
 // tendAway brings it into line with how this node is in its networks. A target must answer another for good, or it may be
 // dead itself, or come back just now; a link on which nobody hears anybody is lost.
 func (n *Node) tendAway(all []cluster.Network) {
+	var lost []int // by their places
+	for w := range all {
+		if all[w].On != nil && all[w].On[n.self].State == cluster.NetLost && (w < len(n.spec.Links) || all[w].Has()) {
+			lost = append(lost, w)
+		}
+	}
 	for i := range n.groups {
 		l, now := &n.groups[i], away{seen: n.now.Mono}
-		for w := range all {
-			if all[w].On == nil || all[w].On[n.self].State != cluster.NetLost || !n.needs(i, w, n.self) || w >= len(n.spec.Links) && !all[w].Has() {
-				continue
+		for _, w := range lost {
+			if n.needs(i, w, n.self) {
+				now.why = all[w].On[n.self].Why
+				now.earlier(n.leftNetwork(w))
 			}
-			now.why = all[w].On[n.self].Why
-			now.earlier(n.leftNetwork(w))
 		}
 		switch was := &l.away; {
 		case now.since != 0 && was.since != 0:

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -61,7 +62,7 @@ func (l *Links) Twins(now time.Time) (twins []Twins) {
 			twins = append(twins, Twins{node, [2]netip.AddrPort{a.from, b.from}})
 		}
 	}
-	slices.SortFunc(twins, func(a, b Twins) int { return slices.Compare([]byte(a.Node), []byte(b.Node)) })
+	slices.SortFunc(twins, func(a, b Twins) int { return cmp.Compare(a.Node, b.Node) })
 	return twins
 }
 

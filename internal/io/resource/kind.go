@@ -102,14 +102,12 @@ var exhausted = []error{unix.ENOSPC, unix.EDQUOT, unix.EAGAIN, unix.ENOMEM, unix
 // something always does.
 func fromSurroundings(err error) bool {
 	_, ok := errors.AsType[Lacking](err)
-	return ok || isExhausted(err)
+	return ok || Exhausted(err)
 }
 
 // Exhausted tells whether an error says that the host has no more of something: room, processes, memory, open files.
 // Nothing tells when there is some again.
-func Exhausted(err error) bool { return isExhausted(err) }
-
-func isExhausted(err error) bool {
+func Exhausted(err error) bool {
 	return slices.ContainsFunc(exhausted, func(e error) bool { return errors.Is(err, e) })
 }
 

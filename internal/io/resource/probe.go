@@ -143,7 +143,7 @@ func (u unasked) Unwrap() error { return u.cause }
 // couldNotAsk tells whether a check has failed before it asked anything, for want of what the host lacks at the moment.
 func couldNotAsk(err error) bool {
 	_, ok := errors.AsType[unasked](err)
-	return ok || isExhausted(err)
+	return ok || Exhausted(err)
 }
 
 // account is who the program runs as, looked up once: a directory of users that is away is no reason to ask it nothing.

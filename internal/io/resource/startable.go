@@ -41,7 +41,7 @@ func startable(owner account) error {
 		attr.Sys.Credential = &syscall.Credential{Uid: owner.uid, Gid: owner.gid, Groups: owner.groups}
 	}
 	_, err := syscall.ForkExec(nowhere, []string{nowhere}, attr)
-	if !isExhausted(err) {
+	if !Exhausted(err) {
 		err = nil
 	} else {
 		err = lacking(fmt.Errorf("no more processes can be started here: %w", err))
